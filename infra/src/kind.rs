@@ -1,0 +1,95 @@
+//! What a resource kind is: one file per kind, all of this shape. A kind says what we want (`Spec`), reads the same `Spec`
+//! back from AWS (`observe`), and knows how to create, update, delete and list. It decides nothing: what to do follows
+//! from the pure comparison in [`crate::plan`], and when to do it from [`crate::engine`].
+
+use std::fmt::Debug;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::cloud::Cloud;
+use crate::error::KindError;
+
+/// Where a resource lives and what it is called in the blueprint.
+#[derive(Debug, Clone)]
+pub struct Site<'a> {
+    /// AWS clients.
+    pub cloud: &'a Cloud,
+    /// The region whose endpoint is called. Global services use the home region.
+    pub region: &'a str,
+    /// The resource's key in the blueprint, `vpc.primary` for example: the value of its `understudy:resource` tag.
+    pub key: &'a str,
+    /// The stack's suffix: the value of the `understudy:stack` tag.
+    pub suffix: &'a str,
+    /// The account.
+    pub account: &'a str,
+}
+
+/// A resource as AWS has it now.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Live<S, O> {
+    /// The same fields that we ask for, as AWS reports them.
+    pub spec: S,
+    /// Physical ids and addresses that other resources refer to.
+    pub outputs: O,
+    /// `None` when the resource can be used and changed; otherwise what AWS is still doing, in words for a person.
+    pub settling: Option<String>,
+}
+
+/// One kind of AWS resource.
+///
+/// Every call is idempotent: creating what exists, deleting what is gone and updating to what already is are all successes.
+pub trait Kind: Send + Sync + 'static {
+    /// The kind's name in plans, progress and errors: `vpc`, `iam-role`.
+    const NAME: &'static str;
+    /// It holds data: never replaced without an explicit flag.
+    const STATEFUL: bool = false;
+    /// Fields of `Spec` that AWS cannot change in place: a difference means replacement.
+    const IMMUTABLE: &'static [&'static str] = &[];
+    /// Fields whose live value is a role that moves (which cluster is the writer): reported, never repaired.
+    const ROLES: &'static [&'static str] = &[];
+
+    /// What we want. Secrets never appear in it.
+    type Spec: Serialize + Clone + PartialEq + Debug + Send + Sync;
+    /// What others refer to.
+    type Outputs: Serialize + DeserializeOwned + Clone + PartialEq + Debug + Send + Sync;
+
+    /// Reads the resource back. `None` when it does not exist (or is on its way out and gone for our purposes).
+    fn observe(
+        site: &Site<'_>,
+        spec: &Self::Spec,
+    ) -> impl Future<Output = Result<Option<Live<Self::Spec, Self::Outputs>>, KindError>> + Send;
+
+    /// Creates it, tagged. The engine observes afterwards, so nothing is returned.
+    fn create(site: &Site<'_>, spec: &Self::Spec) -> impl Future<Output = Result<(), KindError>> + Send;
+
+    /// Brings the live resource to `spec`. Called only with differences outside `IMMUTABLE` and `ROLES`.
+    fn update(
+        site: &Site<'_>,
+        spec: &Self::Spec,
+        live: &Live<Self::Spec, Self::Outputs>,
+    ) -> impl Future<Output = Result<(), KindError>> + Send;
+
+    /// Starts deletion. The engine observes until it is gone.
+    fn delete(
+        site: &Site<'_>,
+        live: &Live<Self::Spec, Self::Outputs>,
+    ) -> impl Future<Output = Result<(), KindError>> + Send;
+
+    /// Everything of this kind in the site's region that belongs to the stack, by tag or by deterministic name.
+    /// Used by the inventory; `site.key` is empty here.
+    fn list(site: &Site<'_>) -> impl Future<Output = Result<Vec<Found>, KindError>> + Send;
+}
+
+/// Something of ours that a listing found.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Found {
+    /// The kind's name.
+    pub kind: String,
+    /// The region it was found in.
+    pub region: String,
+    /// The name or id that AWS knows it by.
+    pub id: String,
+    /// Its `understudy:resource` tag, where the kind carries tags.
+    pub key: Option<String>,
+}
