@@ -1,0 +1,65 @@
+//! One way to make AWS clients and to start up: default credential and region chains, `AWS_ENDPOINT_URL` respected, TLS by
+//! rustls with ring, limits on every attempt so that a region that does not answer cannot hold a function.
+
+use std::time::Duration;
+
+use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_smithy_http_client::{Builder, tls};
+use aws_smithy_types::retry::RetryConfig;
+use aws_smithy_types::timeout::TimeoutConfig;
+
+/// How long a TCP connection to a service may take.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_millis(1500);
+/// How long one attempt may take.
+pub const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long an operation may take, retries included.
+pub const OPERATION_TIMEOUT: Duration = Duration::from_secs(30);
+
+const _: () = assert!(CONNECT_TIMEOUT.as_millis() < ATTEMPT_TIMEOUT.as_millis());
+const _: () = assert!(ATTEMPT_TIMEOUT.as_millis() < OPERATION_TIMEOUT.as_millis());
+
+/// The shared configuration. `region` overrides the default chain.
+pub async fn load(region: Option<&str>) -> SdkConfig {
+    loader(region).load().await
+}
+
+/// The loader behind [`load`], for callers that must override more.
+pub fn loader(region: Option<&str>) -> aws_config::ConfigLoader {
+    let http = Builder::new()
+        .tls_provider(tls::Provider::Rustls(tls::rustls_provider::CryptoMode::Ring))
+        .build_https();
+    let mut loader = aws_config::defaults(BehaviorVersion::latest())
+        .http_client(http)
+        .retry_config(RetryConfig::standard())
+        .timeout_config(
+            TimeoutConfig::builder()
+                .connect_timeout(CONNECT_TIMEOUT)
+                .operation_attempt_timeout(ATTEMPT_TIMEOUT)
+                .operation_timeout(OPERATION_TIMEOUT)
+                .build(),
+        );
+    if let Some(region) = region {
+        loader = loader.region(Region::new(region.to_owned()));
+    }
+    loader
+}
+
+/// Makes ring the process's TLS provider. Call once, first thing in `main`; later calls change nothing.
+pub fn install_tls() {
+    // An error means that a provider is installed already, which is what we want.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+}
+
+/// Structured logs, one JSON object a line, level by `RUST_LOG` (default `info`).
+pub fn install_tracing() {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    let _ = tracing_subscriber::fmt()
+        .json()
+        .flatten_event(true)
+        .with_current_span(false)
+        .with_span_list(false)
+        .without_time()
+        .with_env_filter(filter)
+        .try_init();
+}

@@ -1,0 +1,150 @@
+//! The control record: which region is active, in which epoch and phase. One item of the control table, changed only by
+//! compare-and-set on its version.
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+use crate::error::StoreError;
+use crate::observe::Observation;
+
+/// What the active region is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Phase {
+    /// It acknowledges commands.
+    Serving,
+    /// A planned change is under way: it answers 503 and lets the standby catch up.
+    Draining,
+    /// It was promoted and replays the journal; it is not open yet.
+    Recovering,
+}
+
+impl Phase {
+    /// The word stored in the table.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Phase::Serving => "serving",
+            Phase::Draining => "draining",
+            Phase::Recovering => "recovering",
+        }
+    }
+
+    /// The phase of that word.
+    pub fn parse(text: &str) -> Option<Phase> {
+        [Phase::Serving, Phase::Draining, Phase::Recovering]
+            .into_iter()
+            .find(|phase| phase.as_str() == text)
+    }
+}
+
+impl std::fmt::Display for Phase {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Who may acknowledge, and since when.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ControlRecord {
+    /// Grows by one each time the active region changes. The first is 1.
+    pub epoch: u64,
+    /// The one region that may acknowledge, once the phase is `serving`.
+    pub active_region: String,
+    /// What it is doing.
+    pub phase: Phase,
+    /// The last epoch that was opened. A replay scans from here (rule d).
+    pub last_served_epoch: u64,
+    /// The configuration generation that may be applied.
+    pub generation: u64,
+    /// Who changed it last: an execution's name or an operator's command.
+    pub changed_by: String,
+    /// When epoch or phase changed last, milliseconds since the Unix epoch.
+    pub since_ms: u64,
+    /// Reconcile must not repair while this is set.
+    pub repair_frozen: bool,
+    /// An operator holds the stack in maintenance: no automatic failover.
+    pub maintenance: bool,
+    /// Grows with every write: the compare-and-set token.
+    pub version: u64,
+}
+
+impl ControlRecord {
+    /// The first record of a stack.
+    pub fn first(home_region: &str, changed_by: &str, now_ms: u64) -> Self {
+        ControlRecord {
+            epoch: 1,
+            active_region: home_region.to_owned(),
+            phase: Phase::Serving,
+            last_served_epoch: 1,
+            generation: 1,
+            changed_by: changed_by.to_owned(),
+            since_ms: now_ms,
+            repair_frozen: false,
+            maintenance: false,
+            version: 1,
+        }
+    }
+
+    /// Whether `region` may acknowledge commands under `epoch`.
+    pub fn may_acknowledge(&self, region: &str, epoch: u64) -> bool {
+        self.epoch == epoch && self.active_region == region && self.phase == Phase::Serving
+    }
+}
+
+/// How a compare-and-set ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Swap {
+    /// The new value is stored.
+    Done,
+    /// Somebody else changed the record first; read it again.
+    Lost,
+}
+
+/// An API key as the control table holds it, found by the SHA-256 of the key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ApiKey {
+    /// The name an operator gave it.
+    pub name: String,
+    /// What it may do: `payments:read`, `payments:write`.
+    pub scopes: Vec<String>,
+    /// It no longer opens anything.
+    pub revoked: bool,
+}
+
+/// The control table. Reads are strongly consistent; a region without quorum gets an error, never an old value.
+#[async_trait]
+pub trait ControlStore: Send + Sync {
+    /// The control record, or `None` before the first deployment has finished.
+    async fn read(&self) -> Result<Option<ControlRecord>, StoreError>;
+    /// Stores the first record; `Lost` when there is one already.
+    async fn create(&self, record: &ControlRecord) -> Result<Swap, StoreError>;
+    /// Replaces `expected` (compared by version) with `new`, whose version must be one higher.
+    async fn replace(&self, expected: &ControlRecord, new: &ControlRecord) -> Result<Swap, StoreError>;
+    /// Stores what one observer saw.
+    async fn put_observation(&self, observation: &Observation) -> Result<(), StoreError>;
+    /// What the observers of these regions saw last; absent ones are left out.
+    async fn observations(&self, regions: &[&str]) -> Result<Vec<Observation>, StoreError>;
+    /// A JSON document of the table: `spec`, `deployment`, `exercise#{id}`.
+    async fn document(&self, id: &str) -> Result<Option<String>, StoreError>;
+    /// Stores such a document.
+    async fn put_document(&self, id: &str, json: &str) -> Result<(), StoreError>;
+    /// The API key with this SHA-256 (hex).
+    async fn api_key(&self, sha256_hex: &str) -> Result<Option<ApiKey>, StoreError>;
+    /// Stores an API key under its SHA-256 (hex).
+    async fn put_api_key(&self, sha256_hex: &str, key: &ApiKey, now_ms: u64) -> Result<(), StoreError>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_active_region_acknowledges_and_only_while_serving() {
+        let mut record = ControlRecord::first("us-east-1", "test", 0);
+        assert!(record.may_acknowledge("us-east-1", 1));
+        assert!(!record.may_acknowledge("us-east-2", 1));
+        assert!(!record.may_acknowledge("us-east-1", 2));
+        record.phase = Phase::Draining;
+        assert!(!record.may_acknowledge("us-east-1", 1));
+    }
+}

@@ -1,0 +1,358 @@
+//! The control table and the journal in DynamoDB. One conditional item at a time, strongly consistent reads: MRSC global
+//! tables have no transactions, no TTL and no local indexes
+//! (<https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/V2globaltables_HowItWorks.html>).
+
+use std::collections::HashMap;
+
+use async_trait::async_trait;
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::error::ProvideErrorMetadata;
+use aws_sdk_dynamodb::types::AttributeValue;
+use futures::{StreamExt, TryStreamExt, stream};
+
+use crate::control::{ApiKey, ControlRecord, ControlStore, Phase, Swap};
+use crate::entry::LedgerEntry;
+use crate::error::StoreError;
+use crate::journal::{Journal, partition, partitions};
+use crate::observe::Observation;
+
+type Item = HashMap<String, AttributeValue>;
+
+/// Partitions that a journal scan reads at once.
+const SCAN_CONCURRENCY: usize = 8;
+
+fn call(
+    operation: &'static str,
+    table: &str,
+) -> impl FnOnce(Box<dyn std::error::Error + Send + Sync>) -> StoreError {
+    let table = table.to_owned();
+    move |source| StoreError::Call {
+        operation,
+        table,
+        source,
+    }
+}
+
+fn string(value: impl Into<String>) -> AttributeValue {
+    AttributeValue::S(value.into())
+}
+
+fn number(value: u64) -> AttributeValue {
+    AttributeValue::N(value.to_string())
+}
+
+/// Reads attributes of one item and says which one is missing or malformed.
+struct Reader<'a> {
+    table: &'a str,
+    id: &'a str,
+    item: &'a Item,
+}
+
+impl Reader<'_> {
+    fn malformed(&self, reason: impl Into<String>) -> StoreError {
+        StoreError::Malformed {
+            table: self.table.to_owned(),
+            id: self.id.to_owned(),
+            reason: reason.into(),
+        }
+    }
+
+    fn string(&self, name: &str) -> Result<String, StoreError> {
+        self.item
+            .get(name)
+            .and_then(|value| value.as_s().ok())
+            .cloned()
+            .ok_or_else(|| self.malformed(format!("no string `{name}`")))
+    }
+
+    fn number(&self, name: &str) -> Result<u64, StoreError> {
+        self.item
+            .get(name)
+            .and_then(|value| value.as_n().ok())
+            .and_then(|text| text.parse().ok())
+            .ok_or_else(|| self.malformed(format!("no number `{name}`")))
+    }
+
+    fn boolean(&self, name: &str) -> Result<bool, StoreError> {
+        self.item
+            .get(name)
+            .and_then(|value| value.as_bool().ok())
+            .copied()
+            .ok_or_else(|| self.malformed(format!("no boolean `{name}`")))
+    }
+
+    fn record(&self) -> Result<ControlRecord, StoreError> {
+        let phase = self.string("phase")?;
+        Ok(ControlRecord {
+            epoch: self.number("epoch")?,
+            active_region: self.string("active_region")?,
+            phase: Phase::parse(&phase).ok_or_else(|| self.malformed(format!("phase `{phase}`")))?,
+            last_served_epoch: self.number("last_served_epoch")?,
+            generation: self.number("generation")?,
+            changed_by: self.string("changed_by")?,
+            since_ms: self.number("since_ms")?,
+            repair_frozen: self.boolean("repair_frozen")?,
+            maintenance: self.boolean("maintenance")?,
+            version: self.number("version")?,
+        })
+    }
+}
+
+fn record_item(record: &ControlRecord) -> Item {
+    HashMap::from([
+        ("id".into(), string("epoch")),
+        ("epoch".into(), number(record.epoch)),
+        ("active_region".into(), string(&record.active_region)),
+        ("phase".into(), string(record.phase.as_str())),
+        ("last_served_epoch".into(), number(record.last_served_epoch)),
+        ("generation".into(), number(record.generation)),
+        ("changed_by".into(), string(&record.changed_by)),
+        ("since_ms".into(), number(record.since_ms)),
+        ("repair_frozen".into(), AttributeValue::Bool(record.repair_frozen)),
+        ("maintenance".into(), AttributeValue::Bool(record.maintenance)),
+        ("version".into(), number(record.version)),
+    ])
+}
+
+/// The control table.
+#[derive(Debug, Clone)]
+pub struct DynamoControl {
+    client: Client,
+    table: String,
+}
+
+impl DynamoControl {
+    /// The table of that name, through a client of the caller's region.
+    pub fn new(client: Client, table: impl Into<String>) -> Self {
+        DynamoControl {
+            client,
+            table: table.into(),
+        }
+    }
+
+    async fn get(&self, id: &str) -> Result<Option<Item>, StoreError> {
+        let output = self
+            .client
+            .get_item()
+            .table_name(&self.table)
+            .key("id", string(id))
+            .consistent_read(true)
+            .send()
+            .await
+            .map_err(|error| call("GetItem", &self.table)(error.into()))?;
+        Ok(output.item)
+    }
+
+    async fn put(&self, item: Item) -> Result<(), StoreError> {
+        self.client
+            .put_item()
+            .table_name(&self.table)
+            .set_item(Some(item))
+            .send()
+            .await
+            .map_err(|error| call("PutItem", &self.table)(error.into()))?;
+        Ok(())
+    }
+
+    async fn put_if(&self, item: Item, condition: &str, values: Item) -> Result<Swap, StoreError> {
+        let result = self
+            .client
+            .put_item()
+            .table_name(&self.table)
+            .set_item(Some(item))
+            .condition_expression(condition)
+            .set_expression_attribute_values((!values.is_empty()).then_some(values))
+            .send()
+            .await;
+        match result {
+            Ok(_) => Ok(Swap::Done),
+            Err(error) if error.code() == Some("ConditionalCheckFailedException") => Ok(Swap::Lost),
+            Err(error) => Err(call("PutItem", &self.table)(error.into())),
+        }
+    }
+
+    fn reader<'a>(&'a self, id: &'a str, item: &'a Item) -> Reader<'a> {
+        Reader {
+            table: &self.table,
+            id,
+            item,
+        }
+    }
+}
+
+#[async_trait]
+impl ControlStore for DynamoControl {
+    async fn read(&self) -> Result<Option<ControlRecord>, StoreError> {
+        match self.get("epoch").await? {
+            None => Ok(None),
+            Some(item) => self.reader("epoch", &item).record().map(Some),
+        }
+    }
+
+    async fn create(&self, record: &ControlRecord) -> Result<Swap, StoreError> {
+        self.put_if(record_item(record), "attribute_not_exists(id)", Item::new())
+            .await
+    }
+
+    async fn replace(&self, expected: &ControlRecord, new: &ControlRecord) -> Result<Swap, StoreError> {
+        // A retried call whose first attempt was stored answers `Lost`. The transitions recognise their own work, so the
+        // caller reads again and finds it done.
+        let values = HashMap::from([(":expected".to_owned(), number(expected.version))]);
+        self.put_if(record_item(new), "version = :expected", values).await
+    }
+
+    async fn put_observation(&self, observation: &Observation) -> Result<(), StoreError> {
+        let id = format!("observation#{}", observation.observer);
+        self.put_document(&id, &encode(&self.table, &id, observation)?)
+            .await
+    }
+
+    async fn observations(&self, regions: &[&str]) -> Result<Vec<Observation>, StoreError> {
+        let ids: Vec<String> = regions
+            .iter()
+            .map(|region| format!("observation#{region}"))
+            .collect();
+        let found = futures::future::try_join_all(ids.iter().map(|id| self.document(id))).await?;
+        ids.iter()
+            .zip(found)
+            .filter_map(|(id, json)| json.map(|json| decode(&self.table, id, &json)))
+            .collect()
+    }
+
+    async fn document(&self, id: &str) -> Result<Option<String>, StoreError> {
+        match self.get(id).await? {
+            None => Ok(None),
+            Some(item) => self.reader(id, &item).string("json").map(Some),
+        }
+    }
+
+    async fn put_document(&self, id: &str, json: &str) -> Result<(), StoreError> {
+        self.put(HashMap::from([
+            ("id".into(), string(id)),
+            ("json".into(), string(json)),
+        ]))
+        .await
+    }
+
+    async fn api_key(&self, sha256_hex: &str) -> Result<Option<ApiKey>, StoreError> {
+        let id = format!("api-key#{sha256_hex}");
+        let Some(item) = self.get(&id).await? else {
+            return Ok(None);
+        };
+        let reader = self.reader(&id, &item);
+        let scopes = item
+            .get("scopes")
+            .and_then(|value| value.as_ss().ok())
+            .cloned()
+            .unwrap_or_default();
+        Ok(Some(ApiKey {
+            name: reader.string("name")?,
+            scopes,
+            revoked: reader.boolean("revoked")?,
+        }))
+    }
+
+    async fn put_api_key(&self, sha256_hex: &str, key: &ApiKey, now_ms: u64) -> Result<(), StoreError> {
+        let mut item = HashMap::from([
+            ("id".into(), string(format!("api-key#{sha256_hex}"))),
+            ("name".into(), string(&key.name)),
+            ("created_ms".into(), number(now_ms)),
+            ("revoked".into(), AttributeValue::Bool(key.revoked)),
+        ]);
+        // DynamoDB has no empty sets.
+        if !key.scopes.is_empty() {
+            item.insert("scopes".into(), AttributeValue::Ss(key.scopes.clone()));
+        }
+        self.put(item).await
+    }
+}
+
+/// The journal table.
+#[derive(Debug, Clone)]
+pub struct DynamoJournal {
+    client: Client,
+    table: String,
+}
+
+impl DynamoJournal {
+    /// The table of that name, through a client of the caller's region.
+    pub fn new(client: Client, table: impl Into<String>) -> Self {
+        DynamoJournal {
+            client,
+            table: table.into(),
+        }
+    }
+
+    async fn query(&self, partition: String) -> Result<Vec<LedgerEntry>, StoreError> {
+        let pages: Vec<_> = self
+            .client
+            .query()
+            .table_name(&self.table)
+            .key_condition_expression("#partition = :partition")
+            .expression_attribute_names("#partition", "partition")
+            .expression_attribute_values(":partition", string(partition.clone()))
+            .consistent_read(true)
+            .into_paginator()
+            .items()
+            .send()
+            .collect::<Result<Vec<_>, _>>()
+            .await
+            .map_err(|error| call("Query", &self.table)(error.into()))?;
+        pages
+            .iter()
+            .map(|item| {
+                let json = Reader {
+                    table: &self.table,
+                    id: &partition,
+                    item,
+                }
+                .string("json")?;
+                decode(&self.table, &partition, &json)
+            })
+            .collect()
+    }
+}
+
+#[async_trait]
+impl Journal for DynamoJournal {
+    async fn put(&self, epoch: u64, entry: &LedgerEntry) -> Result<(), StoreError> {
+        let key = partition(epoch, &entry.idempotency_key);
+        let json = encode(&self.table, &key, entry)?;
+        self.client
+            .put_item()
+            .table_name(&self.table)
+            .item("partition", string(key))
+            .item("entry", string(entry.id.sort_key()))
+            .item("json", string(json))
+            .send()
+            .await
+            .map_err(|error| call("PutItem", &self.table)(error.into()))?;
+        Ok(())
+    }
+
+    async fn scan(&self, epoch: u64) -> Result<Vec<LedgerEntry>, StoreError> {
+        let mut entries: Vec<LedgerEntry> = stream::iter(partitions(epoch))
+            .map(|partition| self.query(partition))
+            .buffer_unordered(SCAN_CONCURRENCY)
+            .try_concat()
+            .await?;
+        entries.sort_by_key(|entry| entry.id);
+        Ok(entries)
+    }
+}
+
+fn encode<T: serde::Serialize>(table: &str, id: &str, value: &T) -> Result<String, StoreError> {
+    serde_json::to_string(value).map_err(|error| StoreError::Malformed {
+        table: table.to_owned(),
+        id: id.to_owned(),
+        reason: error.to_string(),
+    })
+}
+
+fn decode<T: serde::de::DeserializeOwned>(table: &str, id: &str, json: &str) -> Result<T, StoreError> {
+    serde_json::from_str(json).map_err(|error| StoreError::Malformed {
+        table: table.to_owned(),
+        id: id.to_owned(),
+        reason: error.to_string(),
+    })
+}

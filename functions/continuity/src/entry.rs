@@ -1,0 +1,78 @@
+//! A ledger entry as it is journaled and replayed: the recorded outcome of one command.
+
+use serde::{Deserialize, Serialize};
+
+/// An entry's identity: the epoch it was first executed in, and its sequence number in the ledger of that epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct EntryId {
+    /// Epoch of execution, which stays when the entry is put again under a later epoch.
+    pub epoch: u64,
+    /// Position in that epoch's ledger.
+    pub seq: u64,
+}
+
+impl EntryId {
+    /// The journal's sort key: fixed width, so that string order is numeric order.
+    pub fn sort_key(self) -> String {
+        format!("{:010}#{:020}", self.epoch, self.seq)
+    }
+}
+
+/// What kind of command an entry records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum EntryKind {
+    /// An account was opened.
+    AccountOpened,
+    /// A payment was created or declined.
+    Payment,
+}
+
+/// One signed movement on an account.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Posting {
+    /// The account's id.
+    pub account: String,
+    /// Signed amount in minor units: negative takes from the account, positive gives to it.
+    pub amount_minor: i64,
+    /// ISO 4217 code.
+    pub currency: String,
+}
+
+/// A ledger entry: everything that replay needs to reproduce it, and nothing decided anew.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LedgerEntry {
+    /// Identity.
+    #[serde(flatten)]
+    pub id: EntryId,
+    /// The client's idempotency key.
+    pub idempotency_key: String,
+    /// SHA-256 (hex) of the request that the key was first used with.
+    pub request_hash: String,
+    /// The kind of command.
+    pub kind: EntryKind,
+    /// The id of the account or payment that the command made.
+    pub subject: String,
+    /// `created`, or `declined` with the reason among the details.
+    pub status: String,
+    /// Movements; empty for a decline and for an account. Each currency sums to zero.
+    pub postings: Vec<Posting>,
+    /// The remaining fields of the recorded outcome, as the API answers them.
+    pub details: serde_json::Value,
+    /// When it was executed, milliseconds since the Unix epoch.
+    pub created_at_ms: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sort_keys_order_as_the_ids_do() {
+        let ids = [(1, 9), (1, 10), (2, 1), (10, 1)].map(|(epoch, seq)| EntryId { epoch, seq });
+        let mut keys: Vec<String> = ids.iter().map(|id| id.sort_key()).collect();
+        let sorted = keys.clone();
+        keys.sort();
+        assert_eq!(keys, sorted);
+    }
+}

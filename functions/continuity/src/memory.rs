@@ -1,0 +1,161 @@
+//! The control table and the journal in memory, with the same rules: for tests and simulation.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+
+use crate::control::{ApiKey, ControlRecord, ControlStore, Swap};
+use crate::entry::{EntryId, LedgerEntry};
+use crate::error::StoreError;
+use crate::journal::Journal;
+use crate::observe::Observation;
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A control table in memory. Set `unreachable` to play a region without quorum.
+#[derive(Debug, Default)]
+pub struct MemoryControl {
+    record: Mutex<Option<ControlRecord>>,
+    observations: Mutex<BTreeMap<String, Observation>>,
+    documents: Mutex<BTreeMap<String, String>>,
+    keys: Mutex<BTreeMap<String, ApiKey>>,
+    unreachable: std::sync::atomic::AtomicBool,
+}
+
+impl MemoryControl {
+    /// A table that holds `record`.
+    pub fn with(record: ControlRecord) -> Self {
+        let control = MemoryControl::default();
+        *lock(&control.record) = Some(record);
+        control
+    }
+
+    /// From now on every call fails, or works again.
+    pub fn set_unreachable(&self, unreachable: bool) {
+        self.unreachable
+            .store(unreachable, std::sync::atomic::Ordering::SeqCst);
+    }
+
+    fn check(&self, operation: &'static str) -> Result<(), StoreError> {
+        if self.unreachable.load(std::sync::atomic::Ordering::SeqCst) {
+            return Err(StoreError::Call {
+                operation,
+                table: "control (memory)".into(),
+                source: "no quorum".into(),
+            });
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl ControlStore for MemoryControl {
+    async fn read(&self) -> Result<Option<ControlRecord>, StoreError> {
+        self.check("GetItem")?;
+        Ok(lock(&self.record).clone())
+    }
+
+    async fn create(&self, record: &ControlRecord) -> Result<Swap, StoreError> {
+        self.check("PutItem")?;
+        let mut stored = lock(&self.record);
+        if stored.is_some() {
+            return Ok(Swap::Lost);
+        }
+        *stored = Some(record.clone());
+        Ok(Swap::Done)
+    }
+
+    async fn replace(&self, expected: &ControlRecord, new: &ControlRecord) -> Result<Swap, StoreError> {
+        self.check("PutItem")?;
+        let mut stored = lock(&self.record);
+        if stored.as_ref().map(|record| record.version) != Some(expected.version) {
+            return Ok(Swap::Lost);
+        }
+        *stored = Some(new.clone());
+        Ok(Swap::Done)
+    }
+
+    async fn put_observation(&self, observation: &Observation) -> Result<(), StoreError> {
+        self.check("PutItem")?;
+        lock(&self.observations).insert(observation.observer.clone(), observation.clone());
+        Ok(())
+    }
+
+    async fn observations(&self, regions: &[&str]) -> Result<Vec<Observation>, StoreError> {
+        self.check("GetItem")?;
+        let stored = lock(&self.observations);
+        Ok(regions
+            .iter()
+            .filter_map(|region| stored.get(*region).cloned())
+            .collect())
+    }
+
+    async fn document(&self, id: &str) -> Result<Option<String>, StoreError> {
+        self.check("GetItem")?;
+        Ok(lock(&self.documents).get(id).cloned())
+    }
+
+    async fn put_document(&self, id: &str, json: &str) -> Result<(), StoreError> {
+        self.check("PutItem")?;
+        lock(&self.documents).insert(id.to_owned(), json.to_owned());
+        Ok(())
+    }
+
+    async fn api_key(&self, sha256_hex: &str) -> Result<Option<ApiKey>, StoreError> {
+        self.check("GetItem")?;
+        Ok(lock(&self.keys).get(sha256_hex).cloned())
+    }
+
+    async fn put_api_key(&self, sha256_hex: &str, key: &ApiKey, _now_ms: u64) -> Result<(), StoreError> {
+        self.check("PutItem")?;
+        lock(&self.keys).insert(sha256_hex.to_owned(), key.clone());
+        Ok(())
+    }
+}
+
+/// A journal in memory.
+#[derive(Debug, Default)]
+pub struct MemoryJournal {
+    entries: Mutex<BTreeMap<(u64, EntryId), LedgerEntry>>,
+    unreachable: std::sync::atomic::AtomicBool,
+}
+
+impl MemoryJournal {
+    /// From now on every call fails, or works again.
+    pub fn set_unreachable(&self, unreachable: bool) {
+        self.unreachable
+            .store(unreachable, std::sync::atomic::Ordering::SeqCst);
+    }
+
+    fn check(&self, operation: &'static str) -> Result<(), StoreError> {
+        if self.unreachable.load(std::sync::atomic::Ordering::SeqCst) {
+            return Err(StoreError::Call {
+                operation,
+                table: "journal (memory)".into(),
+                source: "no quorum".into(),
+            });
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Journal for MemoryJournal {
+    async fn put(&self, epoch: u64, entry: &LedgerEntry) -> Result<(), StoreError> {
+        self.check("PutItem")?;
+        lock(&self.entries).insert((epoch, entry.id), entry.clone());
+        Ok(())
+    }
+
+    async fn scan(&self, epoch: u64) -> Result<Vec<LedgerEntry>, StoreError> {
+        self.check("Query")?;
+        Ok(lock(&self.entries)
+            .iter()
+            .filter(|((under, _), _)| *under == epoch)
+            .map(|(_, entry)| entry.clone())
+            .collect())
+    }
+}

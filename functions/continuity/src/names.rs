@@ -1,0 +1,241 @@
+//! Names: slots, regions of a stack, and what everything is called. Defined once, here.
+
+use serde::{Deserialize, Serialize};
+
+/// A place in the stack, fixed for life. Which region is active is a role and moves; a slot does not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Slot {
+    /// The home region.
+    Primary,
+    /// The region that takes over.
+    Dr,
+    /// The third region: a replica of the control table, a witness of the journal, and an observer.
+    Witness,
+}
+
+impl Slot {
+    /// All slots, home first.
+    pub const ALL: [Slot; 3] = [Slot::Primary, Slot::Dr, Slot::Witness];
+    /// The two slots that can be active.
+    pub const SERVING: [Slot; 2] = [Slot::Primary, Slot::Dr];
+
+    /// The word used in names.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Slot::Primary => "primary",
+            Slot::Dr => "dr",
+            Slot::Witness => "witness",
+        }
+    }
+
+    /// The slot of that word.
+    pub fn parse(text: &str) -> Option<Slot> {
+        Slot::ALL.into_iter().find(|slot| slot.as_str() == text)
+    }
+}
+
+impl std::fmt::Display for Slot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The region of each slot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Regions {
+    /// The home region.
+    pub primary: String,
+    /// The region that takes over.
+    pub dr: String,
+    /// The third region.
+    pub witness: String,
+}
+
+impl Default for Regions {
+    /// The set that MRSC global tables accept in the United States: <https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/V2globaltables_HowItWorks.html>.
+    fn default() -> Self {
+        Regions {
+            primary: "us-east-1".into(),
+            dr: "us-east-2".into(),
+            witness: "us-west-2".into(),
+        }
+    }
+}
+
+impl Regions {
+    /// The region of a slot.
+    pub fn of(&self, slot: Slot) -> &str {
+        match slot {
+            Slot::Primary => &self.primary,
+            Slot::Dr => &self.dr,
+            Slot::Witness => &self.witness,
+        }
+    }
+
+    /// The slot of a region.
+    pub fn slot_of(&self, region: &str) -> Option<Slot> {
+        Slot::ALL.into_iter().find(|slot| self.of(*slot) == region)
+    }
+
+    /// For one of the two serving regions, the other one.
+    pub fn peer_of(&self, region: &str) -> Option<&str> {
+        match self.slot_of(region)? {
+            Slot::Primary => Some(&self.dr),
+            Slot::Dr => Some(&self.primary),
+            Slot::Witness => None,
+        }
+    }
+}
+
+/// What everything in the stack of one suffix is called.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Names {
+    suffix: String,
+}
+
+/// The stage of the REST API.
+pub const STAGE: &str = "live";
+/// The database in Aurora.
+pub const DATABASE: &str = "payments";
+/// Its master user.
+pub const DATABASE_USER: &str = "understudy";
+
+impl Names {
+    /// Names for a suffix.
+    pub fn new(suffix: impl Into<String>) -> Self {
+        Names {
+            suffix: suffix.into(),
+        }
+    }
+
+    /// The suffix.
+    pub fn suffix(&self) -> &str {
+        &self.suffix
+    }
+
+    /// `{what}-{slot}-{suffix}`: something that exists once per slot.
+    pub fn regional(&self, what: &str, slot: Slot) -> String {
+        format!("{what}-{slot}-{}", self.suffix)
+    }
+
+    /// `{what}-{suffix}`: something that exists once.
+    pub fn global(&self, what: &str) -> String {
+        format!("{what}-{}", self.suffix)
+    }
+
+    /// The control table.
+    pub fn control_table(&self) -> String {
+        self.global("control")
+    }
+
+    /// The journal table.
+    pub fn journal_table(&self) -> String {
+        self.global("journal")
+    }
+
+    /// A slot's payment-processor.
+    pub fn payment_processor(&self, slot: Slot) -> String {
+        self.regional("payment-processor", slot)
+    }
+
+    /// A slot's health-probe.
+    pub fn health_probe(&self, slot: Slot) -> String {
+        self.regional("health-probe", slot)
+    }
+
+    /// A slot's failover-coordinator.
+    pub fn failover_coordinator(&self, slot: Slot) -> String {
+        self.regional("failover-coordinator", slot)
+    }
+
+    /// A state machine: `deploy`, `failover`, `teardown`.
+    pub fn state_machine(&self, workflow: &str, slot: Slot) -> String {
+        self.regional(workflow, slot)
+    }
+
+    /// The bucket that holds the functions' packages in a slot's region.
+    pub fn artifact_bucket(&self, slot: Slot, account: &str) -> String {
+        format!("artifacts-{slot}-{}-{account}", self.suffix)
+    }
+
+    /// The key of a package in the artifact bucket.
+    pub fn artifact_key(function: &str, sha256_hex: &str) -> String {
+        format!("{function}/{sha256_hex}.zip")
+    }
+
+    /// A serving slot's data bucket.
+    pub fn data_bucket(&self, slot: Slot, account: &str) -> String {
+        let which = if slot == Slot::Primary {
+            "primary"
+        } else {
+            "secondary"
+        };
+        format!("dr-{which}-bucket-{}-{account}", self.suffix)
+    }
+
+    /// The Aurora global cluster.
+    pub fn aurora_global(&self) -> String {
+        self.global("aurora")
+    }
+
+    /// A slot's Aurora cluster.
+    pub fn aurora_cluster(&self, slot: Slot) -> String {
+        self.regional("aurora", slot)
+    }
+
+    /// The secret with the database credentials.
+    pub fn database_secret(&self) -> String {
+        self.global("aurora-credentials")
+    }
+
+    /// A slot's REST API.
+    pub fn rest_api(&self, slot: Slot) -> String {
+        self.regional("payments", slot)
+    }
+
+    /// The hosted zone when no domain is configured. `.test` never resolves publicly (RFC 6761).
+    pub fn default_zone(&self) -> String {
+        format!("dr-payments-{}.test.local", self.suffix)
+    }
+
+    /// The name clients use, in the given zone.
+    pub fn public_name(zone: &str) -> String {
+        format!("api.{zone}")
+    }
+
+    /// The failover execution that raises the epoch to `epoch`. Its name is the idempotency token: one per epoch.
+    pub fn failover_execution(&self, epoch: u64) -> String {
+        format!("failover-{}-{epoch}", self.suffix)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_carries_the_suffix() {
+        let names = Names::new("dev");
+        assert_eq!(names.control_table(), "control-dev");
+        assert_eq!(names.payment_processor(Slot::Dr), "payment-processor-dr-dev");
+        assert_eq!(
+            names.data_bucket(Slot::Dr, "000000000000"),
+            "dr-secondary-bucket-dev-000000000000"
+        );
+        assert_eq!(
+            Names::public_name(&names.default_zone()),
+            "api.dr-payments-dev.test.local"
+        );
+    }
+
+    #[test]
+    fn only_the_serving_regions_have_a_peer() {
+        let regions = Regions::default();
+        assert_eq!(regions.peer_of("us-east-1"), Some("us-east-2"));
+        assert_eq!(regions.peer_of("us-east-2"), Some("us-east-1"));
+        assert_eq!(regions.peer_of("us-west-2"), None);
+        assert_eq!(regions.slot_of("eu-west-1"), None);
+    }
+}
