@@ -1,0 +1,1 @@
+//! What `understudy` understands on its command line.

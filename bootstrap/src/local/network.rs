@@ -1,0 +1,127 @@
+//! Which regions are cut off and whose replication is held: one value that the control interface changes and every
+//! proxy of the edge watches.
+
+use std::collections::BTreeSet;
+
+use serde::Serialize;
+use tokio::sync::watch;
+
+use super::Region;
+
+/// The faults in force. `None` as source or target is the outside: operators, clients on the internet.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct NetworkState {
+    /// Regions that nothing enters or leaves.
+    pub cut: BTreeSet<Region>,
+    /// Regions whose incoming replication stream is held back.
+    pub lagging: BTreeSet<Region>,
+}
+
+impl NetworkState {
+    /// Whether the region is cut off from the rest.
+    pub fn is_cut(&self, region: Region) -> bool {
+        self.cut.contains(&region)
+    }
+
+    /// Whether bytes from `source` reach `target`. Inside one region they always do.
+    pub fn passes(&self, source: Option<Region>, target: Option<Region>) -> bool {
+        source == target
+            || ![source, target]
+                .into_iter()
+                .flatten()
+                .any(|region| self.is_cut(region))
+    }
+
+    /// Whether the replication stream into `region` is held.
+    pub fn is_lagging(&self, region: Region) -> bool {
+        self.lagging.contains(&region)
+    }
+}
+
+/// The one place where faults are switched. Cheap to share behind an `Arc`.
+#[derive(Debug)]
+pub struct Network {
+    state: watch::Sender<NetworkState>,
+}
+
+impl Default for Network {
+    fn default() -> Self {
+        Self {
+            state: watch::Sender::new(NetworkState::default()),
+        }
+    }
+}
+
+impl Network {
+    /// Cuts the region off; says whether that changed anything.
+    pub fn cut(&self, region: Region) -> bool {
+        self.change(|state| state.cut.insert(region))
+    }
+
+    /// Joins the region again and lets its replication flow; says whether that changed anything.
+    pub fn heal(&self, region: Region) -> bool {
+        self.change(|state| state.cut.remove(&region) | state.lagging.remove(&region))
+    }
+
+    /// Holds or releases the replication stream into the region; says whether that changed anything.
+    pub fn lag(&self, region: Region, on: bool) -> bool {
+        self.change(|state| {
+            if on {
+                state.lagging.insert(region)
+            } else {
+                state.lagging.remove(&region)
+            }
+        })
+    }
+
+    /// The faults in force now.
+    pub fn now(&self) -> NetworkState {
+        self.state.borrow().clone()
+    }
+
+    /// A receiver that wakes on each change; proxies close what no longer passes.
+    pub fn subscribe(&self) -> watch::Receiver<NetworkState> {
+        self.state.subscribe()
+    }
+
+    fn change(&self, change: impl FnOnce(&mut NetworkState) -> bool) -> bool {
+        self.state.send_if_modified(change)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use Region::{UsEast1, UsEast2, UsWest2};
+
+    #[test]
+    fn a_cut_region_talks_only_to_itself() {
+        let network = Network::default();
+        assert!(network.cut(UsEast1));
+        assert!(!network.cut(UsEast1));
+        let state = network.now();
+        let cases = [
+            (None, Some(UsEast1), false),
+            (Some(UsEast1), None, false),
+            (Some(UsEast1), Some(UsEast2), false),
+            (Some(UsEast2), Some(UsEast1), false),
+            (Some(UsEast1), Some(UsEast1), true),
+            (Some(UsEast2), Some(UsWest2), true),
+            (None, Some(UsEast2), true),
+        ];
+        for (source, target, passes) in cases {
+            assert_eq!(state.passes(source, target), passes, "{source:?} -> {target:?}");
+        }
+        assert!(network.heal(UsEast1));
+        assert_eq!(network.now(), NetworkState::default());
+    }
+
+    #[test]
+    fn healing_also_releases_replication() {
+        let network = Network::default();
+        assert!(network.lag(UsEast2, true));
+        assert!(network.now().is_lagging(UsEast2));
+        assert!(network.heal(UsEast2));
+        assert!(!network.now().is_lagging(UsEast2));
+    }
+}
