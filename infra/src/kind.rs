@@ -2,8 +2,10 @@
 //! back from AWS (`observe`), and knows how to create, update, delete and list. It decides nothing: what to do follows
 //! from the pure comparison in [`crate::plan`], and when to do it from [`crate::engine`].
 
-use std::fmt::Debug;
+use std::fmt::{self, Debug};
 
+use aws_smithy_runtime_api::client::result::SdkError;
+use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -25,6 +27,52 @@ pub struct Site<'a> {
     pub account: &'a str,
 }
 
+/// The tag that says which stack a resource belongs to.
+pub const STACK_TAG: &str = "understudy:stack";
+/// The tag that says which node of the blueprint a resource is.
+pub const RESOURCE_TAG: &str = "understudy:resource";
+
+/// The tags of everything that takes tags, set when it is created.
+pub fn tags(site: &Site<'_>) -> [(&'static str, String); 5] {
+    [
+        ("Environment", "DR".to_owned()),
+        ("CostCenter", "Operations".to_owned()),
+        ("Criticality", "High".to_owned()),
+        (STACK_TAG, site.suffix.to_owned()),
+        (RESOURCE_TAG, site.key.to_owned()),
+    ]
+}
+
+impl Site<'_> {
+    /// An SDK error with this site's region: `.map_err(|e| site.fail("CreateVpc", &name, e))?`.
+    pub fn fail<E, R>(&self, operation: &'static str, subject: &str, error: SdkError<E, R>) -> KindError
+    where
+        E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
+        R: fmt::Debug,
+    {
+        KindError::from_sdk(operation, subject, self.region, error)
+    }
+
+    /// Something that the listing found here.
+    pub fn found<K: Kind>(&self, id: impl Into<String>, key: Option<String>) -> Found {
+        Found {
+            kind: K::NAME.to_owned(),
+            region: self.region.to_owned(),
+            id: id.into(),
+            key,
+        }
+    }
+}
+
+/// Where a kind's resources live.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// Each region has its own.
+    Regional,
+    /// One name space for the account (IAM, Route 53, Aurora global clusters): listed in the home region only.
+    Global,
+}
+
 /// A resource as AWS has it now.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Live<S, O> {
@@ -39,9 +87,14 @@ pub struct Live<S, O> {
 /// One kind of AWS resource.
 ///
 /// Every call is idempotent: creating what exists, deleting what is gone and updating to what already is are all successes.
+/// A kind neither waits nor retries: the engine observes again until the resource is settled and equal to the `Spec`, and
+/// tries again what [`crate::error::Class`] says may pass. So `create` may leave to `update` what needs a second call.
+/// What cannot be read back (a field that AWS does not report) is copied from `spec` in `observe`.
 pub trait Kind: Send + Sync + 'static {
     /// The kind's name in plans, progress and errors: `vpc`, `iam-role`.
     const NAME: &'static str;
+    /// Whether each region has its own.
+    const SCOPE: Scope = Scope::Regional;
     /// It holds data: never replaced without an explicit flag.
     const STATEFUL: bool = false;
     /// Fields of `Spec` that AWS cannot change in place: a difference means replacement.

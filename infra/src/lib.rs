@@ -1,1 +1,9 @@
-//! placeholder
+//! The stack as a graph of AWS resources, and the engine that brings live resources to it.
+//!
+//! [`spec`] is what the operator says, [`blueprint`] the graph that follows from it, [`resources`] the kinds of its nodes,
+//! [`plan`] the pure comparison and [`engine`] the executor. Nothing here moves the active region.
+
+pub mod cloud;
+pub mod error;
+pub mod kind;
+pub mod resources;
