@@ -1,4 +1,7 @@
 //! The command line of Understudy, and the local cloud: a two-region AWS on one machine.
 
+pub mod artifacts;
 pub mod cli;
+pub mod client;
 pub mod local;
+pub mod ui;

@@ -1,0 +1,357 @@
+//! A client of the payments API as a customer would write one: it resolves the public name for every attempt, and retries
+//! with the same idempotency key until it has a final answer.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use hickory_resolver::TokioResolver;
+use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverConfig, ResolverOpts};
+use reqwest::StatusCode;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// Where the API is.
+#[derive(Debug, Clone)]
+pub struct Endpoint {
+    /// Scheme, public name and port: `https://api.dr-payments-dev.test.local:8443`.
+    pub url: String,
+    /// The name server to ask, or the system's.
+    pub dns: Option<SocketAddr>,
+    /// A certificate authority to trust beside the platform's, PEM.
+    pub ca_pem: Option<Vec<u8>>,
+    /// The API key.
+    pub api_key: String,
+}
+
+/// A payment to make.
+#[derive(Debug, Clone, Serialize)]
+pub struct NewPayment {
+    /// The account that pays.
+    pub from_account: String,
+    /// The account that receives.
+    pub to_account: String,
+    /// Minor units.
+    pub amount_minor: i64,
+    /// ISO 4217.
+    pub currency: String,
+    /// The client's own reference.
+    pub reference: String,
+}
+
+/// A payment as the API shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Payment {
+    /// Its id.
+    pub id: String,
+    /// `created` or `declined`.
+    pub status: String,
+    /// The account that pays.
+    pub from_account: String,
+    /// The account that receives.
+    pub to_account: String,
+    /// Minor units.
+    pub amount_minor: i64,
+    /// ISO 4217.
+    pub currency: String,
+    /// The client's own reference.
+    pub reference: Option<String>,
+    /// The epoch that executed it.
+    pub epoch: u64,
+    /// Its position in that epoch's ledger.
+    pub seq: u64,
+    /// The epoch in which this ledger posted it: later than `epoch` when replay recovered it from the journal.
+    pub posted_epoch: u64,
+}
+
+/// An account as the API shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Account {
+    /// Its id.
+    pub id: String,
+    /// ISO 4217.
+    pub currency: String,
+    /// Minor units.
+    pub balance_minor: i64,
+}
+
+/// A page of a listing.
+#[derive(Debug, Deserialize)]
+pub struct Page<T> {
+    /// The items.
+    pub data: Vec<T>,
+    /// Where the next page starts.
+    pub next_cursor: Option<String>,
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// The client could not be made.
+    #[error("the HTTP client could not be made: {0}")]
+    Setup(String),
+    /// The API refused, finally.
+    #[error("{method} {path} was refused with {status}: {body}")]
+    Refused {
+        /// The method.
+        method: &'static str,
+        /// The path.
+        path: String,
+        /// The status.
+        status: u16,
+        /// The problem document.
+        body: String,
+    },
+    /// No final answer before the deadline.
+    #[error("{method} {path} got no final answer in {seconds} s; last: {last}")]
+    Timeout {
+        /// The method.
+        method: &'static str,
+        /// The path.
+        path: String,
+        /// How long it was tried.
+        seconds: u64,
+        /// The last thing that went wrong.
+        last: String,
+    },
+}
+
+/// How long one attempt may take.
+const ATTEMPT: Duration = Duration::from_secs(3);
+/// The pause after the first failed attempt; it doubles up to [`PAUSE_MAX`].
+const PAUSE: Duration = Duration::from_millis(50);
+/// The longest pause between attempts.
+const PAUSE_MAX: Duration = Duration::from_millis(400);
+
+/// A client of the API.
+#[derive(Debug, Clone)]
+pub struct Client {
+    http: reqwest::Client,
+    endpoint: Endpoint,
+}
+
+/// Resolves through one name server, without a cache: a failover must be seen at once.
+struct DirectDns(Arc<TokioResolver>);
+
+impl reqwest::dns::Resolve for DirectDns {
+    fn resolve(&self, name: reqwest::dns::Name) -> reqwest::dns::Resolving {
+        let resolver = Arc::clone(&self.0);
+        Box::pin(async move {
+            let found = resolver
+                .lookup_ip(format!("{}.", name.as_str().trim_end_matches('.')))
+                .await?;
+            let addresses: Vec<SocketAddr> = found
+                .iter()
+                .map(|address: IpAddr| SocketAddr::new(address, 0))
+                .collect();
+            Ok(Box::new(addresses.into_iter()) as reqwest::dns::Addrs)
+        })
+    }
+}
+
+/// A resolver that asks `server` only and caches nothing.
+pub fn resolver(server: SocketAddr) -> Result<TokioResolver, ClientError> {
+    let mut udp = ConnectionConfig::udp();
+    udp.port = server.port();
+    let mut tcp = ConnectionConfig::tcp();
+    tcp.port = server.port();
+    let config = ResolverConfig::from_parts(
+        None,
+        vec![],
+        vec![NameServerConfig::new(server.ip(), true, vec![udp, tcp])],
+    );
+    let mut options = ResolverOpts::default();
+    options.cache_size = 0;
+    options.timeout = Duration::from_secs(1);
+    options.attempts = 2;
+    TokioResolver::builder_with_config(config, Default::default())
+        .with_options(options)
+        .build()
+        .map_err(|error| ClientError::Setup(error.to_string()))
+}
+
+impl Client {
+    /// A client of `endpoint`. Connections are not kept: each attempt asks DNS where to go.
+    pub fn new(endpoint: Endpoint) -> Result<Self, ClientError> {
+        let setup = |error: reqwest::Error| ClientError::Setup(continuity::error::chain(&error));
+        let mut builder = reqwest::Client::builder()
+            .timeout(ATTEMPT)
+            .pool_max_idle_per_host(0);
+        if let Some(pem) = &endpoint.ca_pem {
+            builder = builder.tls_certs_merge([reqwest::Certificate::from_pem(pem).map_err(setup)?]);
+        }
+        if let Some(server) = endpoint.dns {
+            // A name server of our own means direct connections: no proxy of the environment.
+            builder = builder
+                .no_proxy()
+                .dns_resolver(Arc::new(DirectDns(Arc::new(resolver(server)?))));
+        }
+        Ok(Client {
+            http: builder.build().map_err(setup)?,
+            endpoint,
+        })
+    }
+
+    /// Opens an account. A `limit_minor` of `None` means no lower limit.
+    pub async fn open_account(
+        &self,
+        key: &str,
+        currency: &str,
+        limit_minor: Option<i64>,
+        patience: Duration,
+    ) -> Result<Account, ClientError> {
+        let body = serde_json::json!({ "currency": currency, "limit_minor": limit_minor });
+        self.send("POST", "/v1/accounts", Some((key, body)), patience)
+            .await
+    }
+
+    /// Makes a payment.
+    pub async fn pay(
+        &self,
+        key: &str,
+        payment: &NewPayment,
+        patience: Duration,
+    ) -> Result<Payment, ClientError> {
+        let body = serde_json::to_value(payment).map_err(|error| ClientError::Setup(error.to_string()))?;
+        self.send("POST", "/v1/payments", Some((key, body)), patience)
+            .await
+    }
+
+    /// One account.
+    pub async fn account(&self, id: &str, patience: Duration) -> Result<Account, ClientError> {
+        self.send("GET", &format!("/v1/accounts/{id}"), None, patience)
+            .await
+    }
+
+    /// All payments, page by page.
+    pub async fn payments(&self, patience: Duration) -> Result<Vec<Payment>, ClientError> {
+        let mut all = Vec::new();
+        let mut cursor: Option<String> = None;
+        loop {
+            let path = match &cursor {
+                Some(cursor) => format!("/v1/payments?limit=500&cursor={cursor}"),
+                None => "/v1/payments?limit=500".to_owned(),
+            };
+            let page: Page<Payment> = self.send("GET", &path, None, patience).await?;
+            all.extend(page.data);
+            match page.next_cursor {
+                Some(next) => cursor = Some(next),
+                None => return Ok(all),
+            }
+        }
+    }
+
+    /// `/health` as the public name answers it now: status and body.
+    pub async fn health(&self) -> Result<(u16, Value), String> {
+        let url = format!("{}/health", self.endpoint.url);
+        let answer = self
+            .http
+            .get(url)
+            .send()
+            .await
+            .map_err(|error| continuity::error::chain(&error))?;
+        let status = answer.status().as_u16();
+        Ok((status, answer.json().await.unwrap_or(Value::Null)))
+    }
+
+    async fn send<T: serde::de::DeserializeOwned>(
+        &self,
+        method: &'static str,
+        path: &str,
+        body: Option<(&str, Value)>,
+        patience: Duration,
+    ) -> Result<T, ClientError> {
+        let started = Instant::now();
+        let mut pause = PAUSE;
+        loop {
+            let last = match self.attempt(method, path, body.as_ref()).await {
+                Ok(Answer::Final(value)) => return Ok(value),
+                Ok(Answer::Refused { status, body }) => {
+                    return Err(ClientError::Refused {
+                        method,
+                        path: path.to_owned(),
+                        status,
+                        body,
+                    });
+                }
+                Ok(Answer::Again(why)) => why,
+                Err(error) => continuity::error::chain(&error),
+            };
+            if started.elapsed() > patience {
+                return Err(ClientError::Timeout {
+                    method,
+                    path: path.to_owned(),
+                    seconds: patience.as_secs(),
+                    last,
+                });
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(PAUSE_MAX);
+        }
+    }
+
+    async fn attempt<T: serde::de::DeserializeOwned>(
+        &self,
+        method: &'static str,
+        path: &str,
+        body: Option<&(&str, Value)>,
+    ) -> Result<Answer<T>, reqwest::Error> {
+        let url = format!("{}{path}", self.endpoint.url);
+        let request = match body {
+            Some((key, json)) => self.http.post(url).header("idempotency-key", *key).json(json),
+            None => self.http.get(url),
+        };
+        let answer = request.bearer_auth(&self.endpoint.api_key).send().await?;
+        let status = answer.status();
+        if status.is_success() {
+            return Ok(Answer::Final(answer.json().await?));
+        }
+        let body = answer.text().await.unwrap_or_default();
+        Ok(if retryable(status) {
+            Answer::Again(format!("{method} {path}: {status} {body}"))
+        } else {
+            Answer::Refused {
+                status: status.as_u16(),
+                body,
+            }
+        })
+    }
+}
+
+enum Answer<T> {
+    Final(T),
+    Refused { status: u16, body: String },
+    Again(String),
+}
+
+/// Answers that are not final: the command may be retried with the same key.
+fn retryable(status: StatusCode) -> bool {
+    status.is_server_error()
+        || status == StatusCode::TOO_MANY_REQUESTS
+        || status == StatusCode::CONFLICT
+        || status == StatusCode::REQUEST_TIMEOUT
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_answers_that_may_change_are_retried() {
+        for (status, again) in [
+            (503, true),
+            (502, true),
+            (429, true),
+            (409, true),
+            (422, false),
+            (400, false),
+            (401, false),
+        ] {
+            assert_eq!(
+                retryable(StatusCode::from_u16(status).unwrap()),
+                again,
+                "{status}"
+            );
+        }
+    }
+}
