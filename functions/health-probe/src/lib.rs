@@ -1,1 +1,8 @@
-//! placeholder
+//! The health probe: looks at both serving regions from outside, as a client would, and writes down what it saw. In the
+//! standby region it also assesses the stack each round and starts the failover workflow when the verdict says so.
+
+pub mod config;
+pub mod look;
+pub mod rounds;
+pub mod start;
+pub mod timer;

@@ -1,2 +1,34 @@
-//! placeholder
-fn main() {}
+//! The health-probe function: clients are built once, then one invocation is a minute of rounds.
+
+use std::sync::Arc;
+
+use continuity::aws;
+use continuity::dynamo::DynamoControl;
+use health_probe::config::ProbeConfig;
+use health_probe::look::HttpLooker;
+use health_probe::rounds::Probe;
+use health_probe::start::StepFunctions;
+use health_probe::timer::SystemTimer;
+use lambda_runtime::{Error, LambdaEvent, run, service_fn};
+use serde_json::Value;
+
+#[tokio::main]
+async fn main() -> Result<(), Error> {
+    aws::install_tls();
+    aws::install_tracing();
+    let config = ProbeConfig::from_env()?;
+    let sdk = aws::load(Some(config.function.region())).await;
+    let table = config.function.names.control_table();
+    let probe = Probe {
+        control: Arc::new(DynamoControl::new(aws_sdk_dynamodb::Client::new(&sdk), table)),
+        looker: Arc::new(HttpLooker::new(config.endpoints.clone(), config.look_limit())?),
+        starter: Arc::new(StepFunctions::new(aws_sdk_sfn::Client::new(&sdk))),
+        timer: Arc::new(SystemTimer),
+        config,
+    };
+    let probe = &probe;
+    run(service_fn(move |event: LambdaEvent<Value>| async move {
+        Ok::<_, Error>(probe.run(event.context.deadline).await)
+    }))
+    .await
+}

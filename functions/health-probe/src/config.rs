@@ -1,0 +1,147 @@
+//! What the probe is told through its environment, and the limits that follow from it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use continuity::config::{ConfigError, FunctionConfig, env, required};
+use continuity::names::Slot;
+
+/// A look takes no longer than this: `/health` answers within 2 s or fails closed.
+pub const LOOK_LIMIT_MS: u64 = 2000;
+/// An invocation ends this long before its deadline.
+pub const DEADLINE_MARGIN_MS: u64 = 1000;
+/// An invocation takes no longer than this: the next one starts a minute after it.
+pub const INVOCATION_MS: u64 = 59_000;
+/// Writing down a round and assessing it takes no longer than this.
+pub const REPORT_LIMIT: Duration = Duration::from_secs(5);
+
+const _: () = assert!(INVOCATION_MS < 60_000);
+
+/// The probe's configuration.
+#[derive(Debug, Clone)]
+pub struct ProbeConfig {
+    /// What all functions know.
+    pub function: FunctionConfig,
+    /// The URL base of each serving region's API, stage included.
+    pub endpoints: BTreeMap<String, String>,
+    /// From the start of one round to the start of the next.
+    pub interval_ms: u64,
+    /// The failover workflow of this region; none in the witness.
+    pub failover_state_machine: Option<String>,
+}
+
+impl ProbeConfig {
+    /// Reads it through `lookup`.
+    ///
+    /// # Errors
+    /// The variable that is missing or cannot be used.
+    pub fn from_lookup(lookup: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
+        let function = FunctionConfig::from_lookup(&lookup)?;
+        let mut endpoints = BTreeMap::new();
+        for (slot, name) in [
+            (Slot::Primary, "UNDERSTUDY_ENDPOINT_PRIMARY"),
+            (Slot::Dr, "UNDERSTUDY_ENDPOINT_DR"),
+        ] {
+            let base = required(&lookup, name)?;
+            endpoints.insert(
+                function.regions.of(slot).to_owned(),
+                base.trim_end_matches('/').to_owned(),
+            );
+        }
+        let text = required(&lookup, "UNDERSTUDY_PROBE_INTERVAL_MS")?;
+        let interval_ms = text
+            .parse()
+            .ok()
+            .filter(|ms| (100..=60_000).contains(ms))
+            .ok_or_else(|| ConfigError {
+                name: "UNDERSTUDY_PROBE_INTERVAL_MS".into(),
+                problem: format!("is `{text}`, not a number of milliseconds from 100 to 60000"),
+            })?;
+        let failover_state_machine =
+            lookup("UNDERSTUDY_FAILOVER_STATE_MACHINE").filter(|arn| !arn.is_empty());
+        Ok(ProbeConfig {
+            function,
+            endpoints,
+            interval_ms,
+            failover_state_machine,
+        })
+    }
+
+    /// The same from the process environment.
+    ///
+    /// # Errors
+    /// The variable that is missing or cannot be used.
+    pub fn from_env() -> Result<Self, ConfigError> {
+        Self::from_lookup(env)
+    }
+
+    /// How long a look may take: both regions are looked at side by side, so that a round fits its interval.
+    pub fn look_limit(&self) -> Duration {
+        Duration::from_millis(LOOK_LIMIT_MS.min(self.interval_ms * 9 / 10))
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) fn config(slot: &str, interval_ms: u64) -> ProbeConfig {
+        let arn = "arn:aws:states:us-east-2:000000000000:stateMachine:failover-dr-dev";
+        ProbeConfig::from_lookup(|name| {
+            Some(match name {
+                "UNDERSTUDY_SUFFIX" => "dev".into(),
+                "UNDERSTUDY_SLOT" => slot.into(),
+                "UNDERSTUDY_PRIMARY_REGION" => "us-east-1".into(),
+                "UNDERSTUDY_DR_REGION" => "us-east-2".into(),
+                "UNDERSTUDY_WITNESS_REGION" => "us-west-2".into(),
+                "UNDERSTUDY_ENDPOINT_PRIMARY" => "https://a.execute-api.us-east-1.amazonaws.com/live/".into(),
+                "UNDERSTUDY_ENDPOINT_DR" => "https://b.execute-api.us-east-2.amazonaws.com/live".into(),
+                "UNDERSTUDY_PROBE_INTERVAL_MS" => interval_ms.to_string(),
+                "UNDERSTUDY_FAILOVER_STATE_MACHINE" if slot != "witness" => arn.into(),
+                _ => return None,
+            })
+        })
+        .unwrap()
+    }
+
+    #[test]
+    fn the_environment_names_both_endpoints() {
+        let config = config("dr", 10_000);
+        assert_eq!(
+            config.endpoints["us-east-1"],
+            "https://a.execute-api.us-east-1.amazonaws.com/live"
+        );
+        assert_eq!(config.function.region(), "us-east-2");
+        assert!(config.failover_state_machine.is_some());
+    }
+
+    #[test]
+    fn a_look_fits_its_interval() {
+        for (interval_ms, limit_ms) in [(10_000, 2000), (1000, 900), (200, 180)] {
+            assert_eq!(
+                config("witness", interval_ms).look_limit(),
+                Duration::from_millis(limit_ms)
+            );
+        }
+    }
+
+    #[test]
+    fn a_useless_interval_is_named() {
+        let error = ProbeConfig::from_lookup(|name| {
+            Some(
+                match name {
+                    "UNDERSTUDY_SLOT" => "dr",
+                    "UNDERSTUDY_PROBE_INTERVAL_MS" => "soon",
+                    _ => "x",
+                }
+                .into(),
+            )
+        })
+        .unwrap_err();
+        assert!(
+            error.to_string().contains("UNDERSTUDY_PROBE_INTERVAL_MS"),
+            "{error}"
+        );
+    }
+}
