@@ -3,5 +3,8 @@
 pub mod artifacts;
 pub mod cli;
 pub mod client;
+pub mod demo;
+pub mod failure;
+pub mod keys;
 pub mod local;
 pub mod ui;
