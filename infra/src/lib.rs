@@ -3,7 +3,11 @@
 //! [`spec`] is what the operator says, [`blueprint`] the graph that follows from it, [`resources`] the kinds of its nodes,
 //! [`plan`] the pure comparison and [`engine`] the executor. Nothing here moves the active region.
 
+pub mod blueprint;
 pub mod cloud;
 pub mod error;
+pub mod graph;
 pub mod kind;
+pub mod plan;
 pub mod resources;
+pub mod spec;
