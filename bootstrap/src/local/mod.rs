@@ -4,6 +4,9 @@
 //! region, and the edge that every call passes. This file holds the words its parts share; how each part works is in
 //! the part's own file.
 
+pub mod ca;
+pub mod dns;
+pub mod edge;
 pub mod network;
 pub mod state;
 

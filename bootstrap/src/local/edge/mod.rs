@@ -1,0 +1,261 @@
+//! The edge: everything that enters, leaves or crosses a region of the local cloud passes here, so that a region can be
+//! cut off, its replication held, and each call be seen.
+//!
+//! - `api`: AWS API calls, one listener per place they come from; `connect`: HTTPS through the same listeners.
+//! - `front_door`: HTTPS of a region's APIs. `database`: TLS in front of a region's PostgreSQL.
+//! - `replication`: the links between the database servers.
+//! - `verdict`: what a fault does to a call. `bridges`: what the emulator lacks.
+
+#[allow(dead_code)]
+mod record;
+mod verdict;
+
+use std::{
+    collections::BTreeMap,
+    io,
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    sync::Arc,
+};
+
+use tokio::net::TcpListener;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{AuroraMirror, Network, Region, ca::Authority, dns::DnsHandle};
+
+pub use record::{Call, Tally};
+pub use verdict::{Needs, Verdict, verdict};
+
+/// The log of calls, in the cloud directory.
+pub const LOG_FILE: &str = "edge.log";
+/// How often a port is tried that must be free on several addresses at once.
+const PORT_ATTEMPTS: usize = 50;
+
+/// What the edge needs to take its addresses.
+#[derive(Debug)]
+pub struct EdgeConfig {
+    /// The cloud directory: the log and what the bridges remember are kept there.
+    pub directory: PathBuf,
+    /// The faults in force. Whoever holds it cuts, heals and lags.
+    pub network: Arc<Network>,
+    /// Issues the certificates that are served.
+    pub authority: Arc<Authority>,
+    /// How long a second of Route 53 takes here: 0.05 makes a check every 10 s one every 0.5 s.
+    pub time_scale: f64,
+}
+
+/// What stands behind the edge.
+pub struct Upstreams {
+    /// The emulator.
+    pub emulator: SocketAddr,
+    /// The real PostgreSQL server of each database region.
+    pub databases: BTreeMap<Region, SocketAddr>,
+    /// Follows the RDS control plane.
+    pub mirror: Arc<dyn AuroraMirror>,
+}
+
+/// The edge cannot do its work.
+#[derive(Debug, thiserror::Error)]
+pub enum EdgeError {
+    /// A listener could not be opened.
+    #[error("cannot listen on `{address}`")]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A file in the cloud directory could not be used.
+    #[error("cannot use `{}`", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Where the edge listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Addresses {
+    /// AWS API calls and CONNECT of those outside all regions.
+    pub outside: SocketAddr,
+    /// The same for those inside each region.
+    pub regions: BTreeMap<Region, SocketAddr>,
+    /// HTTPS of each region's APIs, the same port in all.
+    pub front_doors: BTreeMap<Region, SocketAddr>,
+    /// TLS in front of each region's database, the same port in all.
+    pub databases: BTreeMap<Region, SocketAddr>,
+    /// Where a standby reaches its primary, by (primary, standby).
+    pub replication: BTreeMap<(Region, Region), SocketAddr>,
+    /// The name server, UDP and TCP.
+    pub dns: SocketAddr,
+}
+
+/// An edge that has its addresses but answers nobody yet.
+#[derive(Debug)]
+pub struct Edge {
+    config: EdgeConfig,
+    addresses: Addresses,
+    #[allow(dead_code)]
+    listeners: Listeners,
+}
+
+#[derive(Debug)]
+struct Listeners {
+    outside: TcpListener,
+    regions: BTreeMap<Region, TcpListener>,
+    front_doors: BTreeMap<Region, TcpListener>,
+    databases: BTreeMap<Region, TcpListener>,
+    replication: BTreeMap<(Region, Region), TcpListener>,
+}
+
+impl Edge {
+    /// Takes the addresses. Clients that connect wait until [`Edge::serve`].
+    pub async fn bind(config: EdgeConfig) -> Result<Self, EdgeError> {
+        let outside = listen(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await?;
+        let mut regions = BTreeMap::new();
+        for region in Region::ALL {
+            regions.insert(region, listen(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await?);
+        }
+        let front_doors = same_port(&Region::ALL).await?;
+        let databases = same_port(&Region::DATABASES).await?;
+        let mut replication = BTreeMap::new();
+        for primary in Region::DATABASES {
+            let Some(standby) = primary.database_peer() else {
+                continue;
+            };
+            replication.insert(
+                (primary, standby),
+                listen(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await?,
+            );
+        }
+        let dns = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let addresses = Addresses {
+            outside: local_address(&outside)?,
+            regions: addresses_of(&regions)?,
+            front_doors: addresses_of(&front_doors)?,
+            databases: addresses_of(&databases)?,
+            replication: addresses_of(&replication)?,
+            dns,
+        };
+        let listeners = Listeners {
+            outside,
+            regions,
+            front_doors,
+            databases,
+            replication,
+        };
+        Ok(Self {
+            config,
+            addresses,
+            listeners,
+        })
+    }
+
+    /// Where the edge listens.
+    pub fn addresses(&self) -> &Addresses {
+        &self.addresses
+    }
+
+    /// Starts to answer. The upstreams need not be up yet: until then calls fail as those to a service that is down.
+    pub async fn serve(self, upstreams: Upstreams) -> Result<EdgeHandle, EdgeError> {
+        let _ = upstreams.emulator;
+        Ok(EdgeHandle {
+            addresses: self.addresses,
+            network: self.config.network,
+            tally: Arc::default(),
+            dns: DnsHandle::default(),
+            stop: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+        })
+    }
+}
+
+/// A running edge. Dropping it does not stop it.
+#[derive(Debug, Clone)]
+pub struct EdgeHandle {
+    addresses: Addresses,
+    network: Arc<Network>,
+    tally: Arc<Tally>,
+    dns: DnsHandle,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl EdgeHandle {
+    /// Where the edge listens.
+    pub fn addresses(&self) -> &Addresses {
+        &self.addresses
+    }
+
+    /// The faults in force; cut, heal and lag go here.
+    pub fn network(&self) -> &Arc<Network> {
+        &self.network
+    }
+
+    /// How many calls passed, by kind.
+    pub fn tally(&self) -> &Tally {
+        &self.tally
+    }
+
+    /// The name server.
+    pub fn dns(&self) -> &DnsHandle {
+        &self.dns
+    }
+
+    /// Closes every connection and writes out the log.
+    pub async fn stop(&self) {
+        self.stop.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+}
+
+async fn listen(address: SocketAddr) -> Result<TcpListener, EdgeError> {
+    TcpListener::bind(address)
+        .await
+        .map_err(|source| EdgeError::Listen { address, source })
+}
+
+/// Listens on the loopback addresses of the regions, on one port that is free on all of them.
+async fn same_port(regions: &[Region]) -> Result<BTreeMap<Region, TcpListener>, EdgeError> {
+    let mut attempts = 0;
+    loop {
+        attempts += 1;
+        match try_same_port(regions).await {
+            Err(EdgeError::Listen { source, .. })
+                if source.kind() == io::ErrorKind::AddrInUse && attempts < PORT_ATTEMPTS => {}
+            result => return result,
+        }
+    }
+}
+
+async fn try_same_port(regions: &[Region]) -> Result<BTreeMap<Region, TcpListener>, EdgeError> {
+    let mut port = 0;
+    let mut listeners = BTreeMap::new();
+    for &region in regions {
+        let listener = listen(SocketAddr::from((region.address(), port))).await?;
+        port = local_address(&listener)?.port();
+        listeners.insert(region, listener);
+    }
+    Ok(listeners)
+}
+
+fn local_address(listener: &TcpListener) -> Result<SocketAddr, EdgeError> {
+    listener.local_addr().map_err(|source| EdgeError::Listen {
+        address: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
+        source,
+    })
+}
+
+fn addresses_of<K: Copy + Ord>(
+    listeners: &BTreeMap<K, TcpListener>,
+) -> Result<BTreeMap<K, SocketAddr>, EdgeError> {
+    listeners
+        .iter()
+        .map(|(&key, listener)| Ok((key, local_address(listener)?)))
+        .collect()
+}

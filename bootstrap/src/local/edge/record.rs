@@ -1,0 +1,229 @@
+//! What passed: one line per AWS call in the log, and a count by kind in memory.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    time::{Instant, SystemTime, UNIX_EPOCH},
+};
+
+use serde::Serialize;
+use tokio::{
+    fs::File,
+    io::{AsyncWriteExt, BufWriter},
+    sync::mpsc,
+};
+
+use super::EdgeError;
+use crate::local::Region;
+
+/// Who called what, as the tally counts it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct Call {
+    /// Where the caller is: a region's name or `outside`.
+    pub source: String,
+    /// The region that was called.
+    pub region: String,
+    /// The service, by its signing name: `dynamodb`, `states`.
+    pub service: String,
+    /// The operation: `PutItem`, or method and path for services that are addressed so.
+    pub operation: String,
+}
+
+impl Call {
+    pub(super) fn new(source: Option<Region>, region: &str, service: &str, operation: &str) -> Self {
+        Self {
+            source: source.map_or("outside", Region::name).to_owned(),
+            region: region.to_owned(),
+            service: service.to_owned(),
+            operation: operation.to_owned(),
+        }
+    }
+}
+
+/// How many calls of each kind passed. A refused call counts too: it was made.
+#[derive(Debug, Default)]
+pub struct Tally {
+    calls: Mutex<BTreeMap<Call, u64>>,
+}
+
+impl Tally {
+    /// Every kind of call so far and how often it was made.
+    pub fn snapshot(&self) -> BTreeMap<Call, u64> {
+        self.lock().clone()
+    }
+
+    /// How many calls so far satisfy `which`.
+    pub fn count(&self, which: impl Fn(&Call) -> bool) -> u64 {
+        self.lock()
+            .iter()
+            .filter(|(call, _)| which(call))
+            .map(|(_, count)| count)
+            .sum()
+    }
+
+    /// Starts counting anew.
+    pub fn reset(&self) {
+        self.lock().clear();
+    }
+
+    fn add(&self, call: &Call) {
+        let mut calls = self.lock();
+        match calls.get_mut(call) {
+            Some(count) => *count += 1,
+            None => {
+                calls.insert(call.clone(), 1);
+            }
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<Call, u64>> {
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What became of a call, as the log says it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// It was answered, with this HTTP status.
+    Answered(u16),
+    /// The connection was broken: a region is cut off.
+    Refused,
+}
+
+#[derive(Serialize)]
+struct Line {
+    at_ms: u64,
+    #[serde(flatten)]
+    call: Call,
+    /// 0 when the connection was broken instead of an answer.
+    status: u16,
+    ms: u64,
+}
+
+/// Counts calls and writes them to the log. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(super) struct Recorder {
+    tally: Arc<Tally>,
+    lines: mpsc::UnboundedSender<String>,
+}
+
+impl Recorder {
+    /// Opens the log for appending. The future writes it, until the last recorder is gone or `stop` resolves.
+    pub(super) async fn open(
+        path: &Path,
+        stop: impl Future<Output = ()> + Send + 'static,
+    ) -> Result<(Self, impl Future<Output = ()> + Send + 'static), EdgeError> {
+        let file = File::options()
+            .create(true)
+            .append(true)
+            .open(path)
+            .await
+            .map_err(|source| EdgeError::File {
+                path: path.to_owned(),
+                source,
+            })?;
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let recorder = Self {
+            tally: Arc::default(),
+            lines: sender,
+        };
+        Ok((recorder, write(path.to_owned(), file, receiver, stop)))
+    }
+
+    pub(super) fn tally(&self) -> &Arc<Tally> {
+        &self.tally
+    }
+
+    /// Records a call that was made at `started` and is over now.
+    pub(super) fn record(&self, call: Call, started: Instant, outcome: Outcome) {
+        self.tally.add(&call);
+        let took = started.elapsed();
+        let at = SystemTime::now().checked_sub(took).unwrap_or(UNIX_EPOCH);
+        let status = match outcome {
+            Outcome::Answered(status) => status,
+            Outcome::Refused => 0,
+        };
+        let line = Line {
+            at_ms: at
+                .duration_since(UNIX_EPOCH)
+                .map_or(0, |since| millis(since.as_millis())),
+            call,
+            status,
+            ms: millis(took.as_millis()),
+        };
+        if let Ok(line) = serde_json::to_string(&line) {
+            // The writer is gone only when the edge stops.
+            let _ = self.lines.send(line + "\n");
+        }
+    }
+}
+
+fn millis(millis: u128) -> u64 {
+    u64::try_from(millis).unwrap_or(u64::MAX)
+}
+
+async fn write(
+    path: PathBuf,
+    file: File,
+    mut lines: mpsc::UnboundedReceiver<String>,
+    stop: impl Future<Output = ()> + Send,
+) {
+    let mut file = BufWriter::new(file);
+    let mut stop = std::pin::pin!(stop);
+    let mut batch = Vec::new();
+    loop {
+        let count = tokio::select! {
+            count = lines.recv_many(&mut batch, 256) => count,
+            () = &mut stop => {
+                lines.close();
+                lines.recv_many(&mut batch, usize::MAX).await
+            }
+        };
+        if count == 0 {
+            return;
+        }
+        let text = batch.concat();
+        batch.clear();
+        if let Err(error) = write_batch(&mut file, &text).await {
+            tracing::error!(path = %path.display(), %error, "the log of calls cannot be written");
+            return;
+        }
+    }
+}
+
+async fn write_batch(file: &mut BufWriter<File>, text: &str) -> std::io::Result<()> {
+    file.write_all(text.as_bytes()).await?;
+    file.flush().await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_call_is_counted_and_logged() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("edge.log");
+        let (recorder, writer) = Recorder::open(&path, std::future::pending()).await.unwrap();
+        let writer = tokio::spawn(writer);
+        let call = Call::new(Some(Region::UsEast2), "us-east-1", "dynamodb", "PutItem");
+        recorder.record(call.clone(), Instant::now(), Outcome::Answered(200));
+        recorder.record(call.clone(), Instant::now(), Outcome::Refused);
+        assert_eq!(recorder.tally().snapshot(), BTreeMap::from([(call, 2)]));
+        assert_eq!(recorder.tally().count(|call| call.operation == "PutItem"), 2);
+        drop(recorder);
+        writer.await.unwrap();
+        let text = std::fs::read_to_string(path).unwrap();
+        let lines: Vec<serde_json::Value> = text
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
+        assert_eq!(lines.len(), 2);
+        assert_eq!(lines[0]["source"], "us-east-2");
+        assert_eq!(lines[0]["region"], "us-east-1");
+        assert_eq!(lines[0]["operation"], "PutItem");
+        assert_eq!(lines[0]["status"], 200);
+        assert_eq!(lines[1]["status"], 0);
+    }
+}
