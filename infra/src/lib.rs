@@ -5,6 +5,7 @@
 
 pub mod blueprint;
 pub mod cloud;
+pub mod documents;
 pub mod error;
 pub mod graph;
 pub mod kind;

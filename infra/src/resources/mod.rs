@@ -1,5 +1,19 @@
 //! One file per kind of AWS resource, all of one shape: `Spec`, `observe`, `create`, `update`, `delete`, `list`.
 
+pub mod iam_role;
+pub mod iam_role_attachments;
+pub mod iam_role_policies;
+pub mod lambda_function;
+pub mod lambda_permission;
+pub mod log_group;
+pub mod s3_bucket;
+pub mod s3_encryption;
+pub mod s3_lifecycle;
+pub mod s3_policy;
+pub mod s3_public_access_block;
+pub mod s3_replication;
+pub mod s3_versioning;
 pub mod vpc;
 
 mod ec2;
+mod tagging;

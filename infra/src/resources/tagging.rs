@@ -1,0 +1,59 @@
+//! What the kinds outside EC2 share about telling ours from others': by tags, or by name. Not a kind.
+
+use std::collections::HashMap;
+
+use continuity::names::Slot;
+
+use crate::kind::{RESOURCE_TAG, STACK_TAG, Site, tags};
+
+/// Our tags as the map that most builders take.
+pub(super) fn tag_map(site: &Site<'_>) -> HashMap<String, String> {
+    tags(site)
+        .into_iter()
+        .map(|(key, value)| (key.to_owned(), value))
+        .collect()
+}
+
+/// Whether all of our tags are there; tags that others added are theirs.
+pub(super) fn tagged<'t>(site: &Site<'_>, live: impl IntoIterator<Item = (&'t str, &'t str)>) -> bool {
+    let live: HashMap<_, _> = live.into_iter().collect();
+    tags(site)
+        .iter()
+        .all(|(key, value)| live.get(key) == Some(&value.as_str()))
+}
+
+/// The blueprint key among the tags of something of this stack; `None` when it is not of this stack.
+pub(super) fn key_of<'t>(
+    site: &Site<'_>,
+    live: impl IntoIterator<Item = (&'t str, &'t str)>,
+) -> Option<Option<String>> {
+    let live: HashMap<_, _> = live.into_iter().collect();
+    (live.get(STACK_TAG) == Some(&site.suffix)).then(|| live.get(RESOURCE_TAG).map(|&key| key.to_owned()))
+}
+
+/// A string map as pairs, for the two functions above.
+pub(super) fn pairs(map: &HashMap<String, String>) -> impl Iterator<Item = (&str, &str)> {
+    map.iter().map(|(key, value)| (key.as_str(), value.as_str()))
+}
+
+/// Whether this is a name that a stack of this suffix gives: `{what}-{slot}-{suffix}`. What stack `x-dev` made does not
+/// belong to stack `dev`, although its names end alike.
+pub(super) fn named_ours(name: &str, suffix: &str) -> bool {
+    name.strip_suffix(suffix)
+        .and_then(|name| name.strip_suffix('-'))
+        .and_then(|name| name.rsplit_once('-'))
+        .is_some_and(|(_, slot)| Slot::parse(slot).is_some())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stack_whose_suffix_ends_like_ours_is_another_stack() {
+        assert!(named_ours("health-probe-dr-dev", "dev"));
+        assert!(!named_ours("health-probe-dr-x-dev", "dev"));
+        assert!(!named_ours("health-probe-dr-xdev", "dev"));
+        assert!(!named_ours("something-dev", "dev"));
+    }
+}
