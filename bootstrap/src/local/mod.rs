@@ -8,6 +8,8 @@ pub mod ca;
 pub mod dns;
 pub mod edge;
 pub mod network;
+pub mod process;
+pub mod python;
 pub mod state;
 
 use std::{fmt, net::Ipv4Addr, str::FromStr};
