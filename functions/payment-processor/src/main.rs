@@ -1,2 +1,19 @@
-//! placeholder
-fn main() {}
+//! The payment-processor function: start-up only.
+
+use std::sync::Arc;
+
+use lambda_runtime::{LambdaEvent, service_fn};
+use payment_processor::context::Context;
+use payment_processor::event;
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), lambda_runtime::Error> {
+    continuity::aws::install_tls();
+    continuity::aws::install_tracing();
+    let service = Arc::new(event::Service::new(Arc::new(Context::from_env().await?)));
+    lambda_runtime::run(service_fn(move |event: LambdaEvent<serde_json::Value>| {
+        let service = service.clone();
+        async move { service.handle(event.payload).await }
+    }))
+    .await
+}

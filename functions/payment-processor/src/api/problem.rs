@@ -1,0 +1,303 @@
+//! Everything that can be wrong, as RFC 9457 problem documents with stable types.
+
+use axum::response::{IntoResponse, Response};
+use continuity::error::chain;
+use http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::{HeaderValue, StatusCode};
+use serde_json::json;
+
+use crate::command::{BadBody, Invalid};
+use crate::context::Unanswered;
+use crate::ledger::{LedgerError, Rejection};
+use crate::limits::{API_KEY_BYTES, BODY_BYTES, IDEMPOTENCY_KEY_BYTES};
+
+/// Where problem types live: `{BASE}/{slug}`.
+pub const BASE: &str = "https://understudy.dev/errors";
+
+/// A request that is not answered with what it asked for. In order of precedence.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Problem {
+    /// No such route, account or payment.
+    NotFound,
+    /// The route does not take this method.
+    MethodNotAllowed,
+    /// No API key, or not a valid one.
+    Unauthorized,
+    /// The API key's scopes do not cover this.
+    Forbidden {
+        /// The scope that is missing.
+        scope: &'static str,
+    },
+    /// The body is not declared as JSON.
+    UnsupportedMediaType,
+    /// The body is larger than allowed.
+    BodyTooLarge,
+    /// No `Idempotency-Key`.
+    IdempotencyKeyMissing,
+    /// More than one `Idempotency-Key`, or one that cannot be a key.
+    IdempotencyKeyInvalid,
+    /// The body is not JSON.
+    MalformedJson {
+        /// What the parser said.
+        detail: String,
+    },
+    /// Well-formed, but not a valid request.
+    InvalidRequest {
+        /// What is wrong with the whole.
+        detail: String,
+        /// What is wrong with single members.
+        errors: Vec<Invalid>,
+    },
+    /// The control table does not answer, so nobody may acknowledge here.
+    ControlUnavailable {
+        /// For the log.
+        cause: String,
+    },
+    /// This region is not the active one, or not serving.
+    RegionNotActive,
+    /// The database does not answer.
+    LedgerUnavailable {
+        /// For the log.
+        cause: String,
+    },
+    /// The idempotency key belongs to another request.
+    IdempotencyKeyReuse,
+    /// There is no such account.
+    AccountUnknown {
+        /// Its id.
+        account: String,
+    },
+    /// The account is held in another currency.
+    CurrencyMismatch {
+        /// Its id.
+        account: String,
+        /// Its currency.
+        currency: String,
+    },
+    /// The journal does not answer, so nothing may be acknowledged.
+    JournalUnavailable {
+        /// For the log.
+        cause: String,
+    },
+    /// It took too long; whether it took effect is unknown.
+    TimedOut,
+    /// A bug.
+    Internal {
+        /// For the log.
+        cause: String,
+    },
+}
+
+impl Problem {
+    /// Slug, status and title.
+    pub fn kind(&self) -> (&'static str, StatusCode, &'static str) {
+        match self {
+            Problem::NotFound => ("not-found", StatusCode::NOT_FOUND, "Not found"),
+            Problem::MethodNotAllowed => (
+                "method-not-allowed",
+                StatusCode::METHOD_NOT_ALLOWED,
+                "Method not allowed",
+            ),
+            Problem::Unauthorized => (
+                "unauthorized",
+                StatusCode::UNAUTHORIZED,
+                "A valid API key is required",
+            ),
+            Problem::Forbidden { .. } => (
+                "forbidden",
+                StatusCode::FORBIDDEN,
+                "The API key does not allow this",
+            ),
+            Problem::UnsupportedMediaType => (
+                "unsupported-media-type",
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "The body must be JSON",
+            ),
+            Problem::BodyTooLarge => (
+                "body-too-large",
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "The body is too large",
+            ),
+            Problem::IdempotencyKeyMissing => (
+                "idempotency-key-missing",
+                StatusCode::BAD_REQUEST,
+                "An Idempotency-Key is required",
+            ),
+            Problem::IdempotencyKeyInvalid => (
+                "idempotency-key-invalid",
+                StatusCode::BAD_REQUEST,
+                "The Idempotency-Key cannot be used",
+            ),
+            Problem::MalformedJson { .. } => (
+                "malformed-json",
+                StatusCode::BAD_REQUEST,
+                "The body is not valid JSON",
+            ),
+            Problem::InvalidRequest { .. } => (
+                "invalid-request",
+                StatusCode::BAD_REQUEST,
+                "The request is not valid",
+            ),
+            Problem::ControlUnavailable { .. } => (
+                "control-unavailable",
+                StatusCode::SERVICE_UNAVAILABLE,
+                "The control table does not answer",
+            ),
+            Problem::RegionNotActive => (
+                "region-not-active",
+                StatusCode::SERVICE_UNAVAILABLE,
+                "This region is not serving",
+            ),
+            Problem::LedgerUnavailable { .. } => (
+                "ledger-unavailable",
+                StatusCode::SERVICE_UNAVAILABLE,
+                "The ledger does not answer",
+            ),
+            Problem::IdempotencyKeyReuse => (
+                "idempotency-key-reuse",
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "The Idempotency-Key was used for another request",
+            ),
+            Problem::AccountUnknown { .. } => (
+                "account-unknown",
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "There is no such account",
+            ),
+            Problem::CurrencyMismatch { .. } => (
+                "currency-mismatch",
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "The account is held in another currency",
+            ),
+            Problem::JournalUnavailable { .. } => (
+                "journal-unavailable",
+                StatusCode::SERVICE_UNAVAILABLE,
+                "The journal does not answer",
+            ),
+            Problem::TimedOut => (
+                "timed-out",
+                StatusCode::SERVICE_UNAVAILABLE,
+                "The request took too long",
+            ),
+            Problem::Internal { .. } => ("internal", StatusCode::INTERNAL_SERVER_ERROR, "Internal error"),
+        }
+    }
+
+    fn detail(&self) -> Option<String> {
+        let retry = "Nothing was acknowledged. Send the same request with the same Idempotency-Key again.";
+        match self {
+            Problem::Forbidden { scope } => Some(format!("The scope `{scope}` is needed.")),
+            Problem::Unauthorized => Some(format!(
+                "Send `Authorization: Bearer KEY`, at most {API_KEY_BYTES} bytes."
+            )),
+            Problem::BodyTooLarge => Some(format!("At most {BODY_BYTES} bytes are taken.")),
+            Problem::IdempotencyKeyInvalid => Some(format!(
+                "Send one key of 1 to {IDEMPOTENCY_KEY_BYTES} visible ASCII characters."
+            )),
+            Problem::MalformedJson { detail } | Problem::InvalidRequest { detail, .. } => {
+                Some(detail.clone())
+            }
+            Problem::AccountUnknown { account } => Some(format!("Account `{account}` does not exist.")),
+            Problem::CurrencyMismatch { account, currency } => Some(format!(
+                "Account `{account}` is held in {currency}; amounts are not converted."
+            )),
+            Problem::RegionNotActive
+            | Problem::ControlUnavailable { .. }
+            | Problem::LedgerUnavailable { .. }
+            | Problem::JournalUnavailable { .. }
+            | Problem::TimedOut => Some(retry.to_owned()),
+            Problem::NotFound
+            | Problem::MethodNotAllowed
+            | Problem::UnsupportedMediaType
+            | Problem::IdempotencyKeyMissing
+            | Problem::IdempotencyKeyReuse
+            | Problem::Internal { .. } => None,
+        }
+    }
+
+    fn log(&self) {
+        match self {
+            Problem::ControlUnavailable { cause }
+            | Problem::LedgerUnavailable { cause }
+            | Problem::JournalUnavailable { cause } => {
+                tracing::warn!(problem = self.kind().0, cause, "request not answered");
+            }
+            Problem::Internal { cause } => {
+                tracing::error!(problem = self.kind().0, cause, "request not answered")
+            }
+            _ => {}
+        }
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        self.log();
+        let (slug, status, title) = self.kind();
+        let mut body = json!({ "type": format!("{BASE}/{slug}"), "title": title, "status": status.as_u16() });
+        if let Some(detail) = self.detail() {
+            body["detail"] = json!(detail);
+        }
+        if let Problem::InvalidRequest { errors, .. } = &self
+            && !errors.is_empty()
+        {
+            body["errors"] = json!(errors);
+        }
+        let mut response = (status, body.to_string()).into_response();
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        if status == StatusCode::UNAUTHORIZED {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response
+    }
+}
+
+impl From<BadBody> for Problem {
+    fn from(bad: BadBody) -> Self {
+        match bad {
+            BadBody::Malformed(detail) => Problem::MalformedJson { detail },
+            BadBody::Shape(detail) => Problem::InvalidRequest {
+                detail,
+                errors: Vec::new(),
+            },
+            BadBody::Values(errors) => Problem::InvalidRequest {
+                detail: "Some members cannot be taken.".to_owned(),
+                errors,
+            },
+        }
+    }
+}
+
+impl From<Unanswered> for Problem {
+    fn from(why: Unanswered) -> Self {
+        match why {
+            Unanswered::NotActive => Problem::RegionNotActive,
+            Unanswered::Rejected(Rejection::KeyReuse) => Problem::IdempotencyKeyReuse,
+            Unanswered::Rejected(Rejection::AccountUnknown { account }) => Problem::AccountUnknown {
+                account: account.to_string(),
+            },
+            Unanswered::Rejected(Rejection::CurrencyMismatch { account, currency }) => {
+                Problem::CurrencyMismatch {
+                    account: account.to_string(),
+                    currency,
+                }
+            }
+            Unanswered::Control(source) => Problem::ControlUnavailable {
+                cause: chain(&source),
+            },
+            Unanswered::Journal(source) => Problem::JournalUnavailable {
+                cause: chain(&source),
+            },
+            Unanswered::Ledger(source @ LedgerError::Refused { .. }) => Problem::Internal {
+                cause: chain(&source),
+            },
+            Unanswered::Ledger(source) => Problem::LedgerUnavailable {
+                cause: chain(&source),
+            },
+            Unanswered::TimedOut => Problem::TimedOut,
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! What is built once and lives as long as the process: clients, the warm database connection, the last control record
+//! read, the API keys found valid lately.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use continuity::acknowledge::{Executed, NotAcknowledged, acknowledge};
+use continuity::config::{ConfigError, FunctionConfig, env, required};
+use continuity::control::{ControlRecord, ControlStore};
+use continuity::dynamo::{DynamoControl, DynamoJournal};
+use continuity::entry::LedgerEntry;
+use continuity::error::StoreError;
+use continuity::journal::Journal;
+use tokio::time::timeout;
+use uuid::Uuid;
+
+use crate::api::auth::KeyCache;
+use crate::command::{Command, Order};
+use crate::ledger::connect::SecretConnector;
+use crate::ledger::postgres::PostgresLedger;
+use crate::ledger::{Ledger, LedgerError, Read, Rejection, Submitted};
+use crate::limits::REQUEST_TIMEOUT;
+
+/// Milliseconds since the Unix epoch.
+pub type Clock = Box<dyn Fn() -> u64 + Send + Sync>;
+/// A new id for each call.
+pub type Ids = Box<dyn Fn() -> Uuid + Send + Sync>;
+
+/// Everything that a request needs.
+pub struct Context {
+    /// This region.
+    pub region: String,
+    /// Its slot.
+    pub slot: String,
+    /// The control table.
+    pub control: Arc<dyn ControlStore>,
+    /// The journal.
+    pub journal: Arc<dyn Journal>,
+    /// The ledger.
+    pub ledger: Arc<dyn Ledger>,
+    /// The clock.
+    pub clock: Clock,
+    /// Ids of accounts and payments.
+    pub ids: Ids,
+    pub(crate) keys: KeyCache,
+    belief: Mutex<Option<ControlRecord>>,
+}
+
+/// Why a command was not answered with its entry.
+#[derive(Debug, thiserror::Error)]
+pub enum Unanswered {
+    /// This region is not the active one, or not serving.
+    #[error("this region is not serving")]
+    NotActive,
+    /// The ledger cannot record an outcome of it.
+    #[error("the command was rejected")]
+    Rejected(Rejection),
+    /// The control table did not answer.
+    #[error("the control record could not be read")]
+    Control(#[source] StoreError),
+    /// The journal did not take the entry.
+    #[error("the entry could not be journaled")]
+    Journal(#[source] StoreError),
+    /// The ledger failed.
+    #[error("the ledger failed")]
+    Ledger(#[source] LedgerError),
+    /// It took too long.
+    #[error("the request took too long")]
+    TimedOut,
+}
+
+/// Step 2 went wrong, or came to an answer that is no entry (with the epoch that it was given in).
+#[derive(Debug, thiserror::Error)]
+enum Submission {
+    #[error(transparent)]
+    Failed(LedgerError),
+    #[error("the command was rejected")]
+    Rejected { epoch: u64, rejection: Rejection },
+}
+
+impl Context {
+    /// From the function's environment. Calls nothing: the secret, the tables and the database are met on first use.
+    pub async fn from_env() -> Result<Self, ConfigError> {
+        let config = FunctionConfig::from_env()?;
+        let port = required(&env, "UNDERSTUDY_DB_PORT")?;
+        let port = port.parse().map_err(|_| ConfigError {
+            name: "UNDERSTUDY_DB_PORT".into(),
+            problem: format!("is `{port}`, not a port"),
+        })?;
+        let aws = continuity::aws::load(None).await;
+        let tables = aws_sdk_dynamodb::Client::new(&aws);
+        let connector = SecretConnector::new(
+            aws_sdk_secretsmanager::Client::new(&aws),
+            required(&env, "UNDERSTUDY_DB_SECRET")?,
+            required(&env, "UNDERSTUDY_DB_HOST")?,
+            port,
+        );
+        Ok(Context::new(
+            config.region(),
+            config.slot.as_str(),
+            Arc::new(DynamoControl::new(tables.clone(), config.names.control_table())),
+            Arc::new(DynamoJournal::new(tables, config.names.journal_table())),
+            Arc::new(PostgresLedger::new(Box::new(connector))),
+        ))
+    }
+
+    /// From its parts, with the system's clock and time-ordered random ids.
+    pub fn new(
+        region: &str,
+        slot: &str,
+        control: Arc<dyn ControlStore>,
+        journal: Arc<dyn Journal>,
+        ledger: Arc<dyn Ledger>,
+    ) -> Self {
+        Context {
+            region: region.to_owned(),
+            slot: slot.to_owned(),
+            control,
+            journal,
+            ledger,
+            clock: Box::new(continuity::clock::now_ms),
+            ids: Box::new(Uuid::now_v7),
+            keys: KeyCache::default(),
+            belief: Mutex::new(None),
+        }
+    }
+
+    fn belief(&self) -> Option<ControlRecord> {
+        self.belief.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn believe(&self, record: Option<ControlRecord>) {
+        *self.belief.lock().unwrap_or_else(PoisonError::into_inner) = record;
+    }
+
+    /// Executes a command and acknowledges it: the four steps of [`continuity::acknowledge`].
+    ///
+    /// Guarantees: an entry that is returned was journaled before a strong read said that this region still serves in the
+    /// entry's epoch. A rejection, too, is returned only after such a read.
+    ///
+    /// # Errors
+    /// [`Unanswered`]; the client may always try again with the same idempotency key.
+    pub async fn execute(&self, idempotency_key: String, order: Order) -> Result<LedgerEntry, Unanswered> {
+        let command = Command {
+            idempotency_key,
+            request_hash: order.request_hash(),
+            subject: (self.ids)(),
+            order,
+            created_at_ms: (self.clock)(),
+        };
+        timeout(REQUEST_TIMEOUT, self.acknowledge(&command))
+            .await
+            .unwrap_or(Err(Unanswered::TimedOut))
+    }
+
+    async fn acknowledge(&self, command: &Command) -> Result<LedgerEntry, Unanswered> {
+        let submit = async |epoch| match self
+            .ledger
+            .submit(epoch, command)
+            .await
+            .map_err(Submission::Failed)?
+        {
+            Submitted::OtherEpoch => Ok(Executed::OtherEpoch),
+            Submitted::Entry(entry) => Ok(Executed::Entry(entry)),
+            Submitted::Rejected(rejection) => Err(Submission::Rejected { epoch, rejection }),
+        };
+        let (control, journal) = (self.control.as_ref(), self.journal.as_ref());
+        match acknowledge(&self.region, self.belief(), control, journal, submit).await {
+            Ok(acknowledged) => {
+                self.believe(Some(acknowledged.record));
+                Ok(acknowledged.entry)
+            }
+            Err(NotAcknowledged::NotActive { record, .. }) => {
+                self.believe(record);
+                Err(Unanswered::NotActive)
+            }
+            Err(NotAcknowledged::Control(source)) => Err(Unanswered::Control(source)),
+            Err(NotAcknowledged::Journal(source)) => Err(Unanswered::Journal(source)),
+            Err(NotAcknowledged::Ledger(Submission::Failed(source))) => Err(Unanswered::Ledger(source)),
+            Err(NotAcknowledged::Ledger(Submission::Rejected { epoch, rejection })) => {
+                self.confirm(Some(epoch)).await?;
+                Err(Unanswered::Rejected(rejection))
+            }
+        }
+    }
+
+    /// Reads from the ledger, and answers only if a strong read afterwards says that this region serves in the epoch that
+    /// the ledger was in: what is read may be newer than what is acknowledged, never from a region that lost its role.
+    ///
+    /// # Errors
+    /// [`Unanswered`], but for `Rejected` and `Journal`.
+    pub async fn read<T>(
+        &self,
+        read: impl Future<Output = Result<Read<T>, LedgerError>> + Send,
+    ) -> Result<T, Unanswered> {
+        let steps = async {
+            let read = read.await.map_err(Unanswered::Ledger)?;
+            self.confirm(read.ledger_epoch).await?;
+            Ok(read.value)
+        };
+        timeout(REQUEST_TIMEOUT, steps)
+            .await
+            .unwrap_or(Err(Unanswered::TimedOut))
+    }
+
+    async fn confirm(&self, epoch: Option<u64>) -> Result<(), Unanswered> {
+        let record = self.control.read().await.map_err(Unanswered::Control)?;
+        let serving = record
+            .as_ref()
+            .zip(epoch)
+            .is_some_and(|(record, epoch)| record.may_acknowledge(&self.region, epoch));
+        self.believe(record);
+        if serving {
+            Ok(())
+        } else {
+            Err(Unanswered::NotActive)
+        }
+    }
+}

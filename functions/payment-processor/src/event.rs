@@ -1,0 +1,164 @@
+//! The Lambda side: an event with `task` is a task of a workflow, every other event a request that API Gateway proxies.
+
+use std::sync::Arc;
+
+use aws_lambda_events::apigw::{ApiGatewayProxyRequest, ApiGatewayProxyResponse};
+use aws_lambda_events::encodings::Body as EventBody;
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::response::{IntoResponse, Response};
+use http::{HeaderMap, Request};
+use serde_json::Value;
+use tower::ServiceExt;
+
+use crate::api::{self, problem::Problem};
+use crate::context::Context;
+use crate::tasks::{self, TaskError};
+
+/// The function: a context and the router over it.
+pub struct Service {
+    context: Arc<Context>,
+    router: Router,
+}
+
+impl Service {
+    /// The function over a context.
+    pub fn new(context: Arc<Context>) -> Self {
+        Service {
+            router: api::router(context.clone()),
+            context,
+        }
+    }
+
+    /// Handles one invocation.
+    ///
+    /// # Errors
+    /// [`TaskError`] from a task. A request never fails the invocation: whatever is wrong becomes a response.
+    pub async fn handle(&self, event: Value) -> Result<Value, TaskError> {
+        if event.get("task").is_some() {
+            return tasks::run(&self.context, event).await;
+        }
+        let event: ApiGatewayProxyRequest =
+            serde_json::from_value(event).map_err(|error| TaskError::InvalidEvent(error.to_string()))?;
+        let response = match request(event) {
+            Ok(request) => self
+                .router
+                .clone()
+                .oneshot(request)
+                .await
+                .unwrap_or_else(|never| match never {}),
+            Err(problem) => problem.into_response(),
+        };
+        Ok(serde_json::to_value(answer(response).await).expect("a response serialises"))
+    }
+}
+
+/// The HTTP request in an event. Its path is without the stage, its query decoded.
+fn request(event: ApiGatewayProxyRequest) -> Result<Request<Body>, Problem> {
+    let mut target = encode(event.path.as_deref().unwrap_or("/"), true);
+    let query = if event.multi_value_query_string_parameters.is_empty() {
+        &event.query_string_parameters
+    } else {
+        &event.multi_value_query_string_parameters
+    };
+    for (number, (name, value)) in query.iter().enumerate() {
+        target.push(if number == 0 { '?' } else { '&' });
+        target.push_str(&format!("{}={}", encode(name, false), encode(value, false)));
+    }
+    let body = match (event.body, event.is_base64_encoded) {
+        (None, _) => Vec::new(),
+        (Some(text), true) => EventBody::from_maybe_encoded(true, &text).to_vec(),
+        (Some(text), false) => text.into_bytes(),
+    };
+    let mut request = Request::builder()
+        .method(event.http_method)
+        .uri(target)
+        .body(Body::from(body))
+        .map_err(|_| Problem::NotFound)?;
+    *request.headers_mut() = if event.multi_value_headers.is_empty() {
+        event.headers
+    } else {
+        event.multi_value_headers
+    };
+    Ok(request)
+}
+
+/// Percent-encodes what may not stand in a path (slashes stay) or in a query.
+fn encode(text: &str, path: bool) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                encoded.push(char::from(byte))
+            }
+            b'/' if path => encoded.push('/'),
+            _ => encoded.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    encoded
+}
+
+async fn answer(response: Response) -> ApiGatewayProxyResponse {
+    let (parts, body) = response.into_parts();
+    // Our own bodies are in memory: reading them cannot fail, and they are text.
+    let body = to_bytes(body, usize::MAX).await.unwrap_or_default();
+    let mut event = ApiGatewayProxyResponse::default();
+    event.status_code = i64::from(parts.status.as_u16());
+    event.headers = HeaderMap::new();
+    event.multi_value_headers = parts.headers;
+    event.body = Some(EventBody::Text(String::from_utf8_lossy(&body).into_owned()));
+    event
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use serde_json::json;
+
+    fn event(overrides: Value) -> ApiGatewayProxyRequest {
+        let mut event = json!({
+            "resource": "/{proxy+}", "path": "/v1/payments", "httpMethod": "GET", "headers": null,
+            "multiValueHeaders": null, "queryStringParameters": null, "multiValueQueryStringParameters": null,
+            "pathParameters": null, "stageVariables": null, "body": null, "isBase64Encoded": false,
+            "requestContext": { "stage": "live", "path": "/live/v1/payments", "httpMethod": "GET" }
+        });
+        event
+            .as_object_mut()
+            .unwrap()
+            .extend(overrides.as_object().unwrap().clone());
+        serde_json::from_value(event).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_proxy_event_becomes_the_request_that_the_client_sent() {
+        let request = request(event(json!({
+            "path": "/v1/accounts/a b%/entries", "httpMethod": "POST",
+            "multiValueQueryStringParameters": { "limit": ["5"], "cursor": ["1.2&x=3"] },
+            "multiValueHeaders": { "Idempotency-Key": ["one", "two"] },
+            "headers": { "Idempotency-Key": "two" },
+            "body": "eyJ9", "isBase64Encoded": true
+        })))
+        .unwrap();
+        assert_eq!(request.method(), "POST");
+        assert_eq!(request.uri().path(), "/v1/accounts/a%20b%25/entries");
+        let query = request.uri().query().unwrap();
+        assert!(
+            query.contains("limit=5") && query.contains("cursor=1.2%26x%3D3"),
+            "{query}"
+        );
+        assert_eq!(request.headers().get_all("idempotency-key").iter().count(), 2);
+        assert_eq!(to_bytes(request.into_body(), 100).await.unwrap(), "{\"}");
+    }
+
+    #[tokio::test]
+    async fn a_response_keeps_status_headers_and_text() {
+        let answer = answer(Problem::NotFound.into_response()).await;
+        assert_eq!(answer.status_code, 404);
+        assert_eq!(
+            answer.multi_value_headers["content-type"],
+            "application/problem+json"
+        );
+        assert!(!answer.is_base64_encoded);
+    }
+}

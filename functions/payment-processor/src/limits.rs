@@ -1,0 +1,48 @@
+//! Every limit and timeout of the function, and how they relate.
+
+use std::time::Duration;
+
+/// The longest that API Gateway waits for an answer.
+const GATEWAY_TIMEOUT: Duration = Duration::from_secs(29);
+/// How long a connection to the database may take, TLS and authentication included.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_millis(2_000);
+/// How long the server lets a command wait for a lock.
+pub const LOCK_TIMEOUT: Duration = Duration::from_millis(2_000);
+/// How long the server lets a statement of the API run.
+pub const STATEMENT_TIMEOUT: Duration = Duration::from_millis(3_000);
+/// How long we wait for a statement's answer before the connection counts as lost.
+pub const ANSWER_TIMEOUT: Duration = Duration::from_millis(3_500);
+/// How long a request may take, whatever happens: a reconnect and a second attempt fit in.
+pub const REQUEST_TIMEOUT: Duration = Duration::from_millis(15_000);
+/// How long `/health` may take. Route 53 gives up after two seconds.
+pub const HEALTH_TIMEOUT: Duration = Duration::from_millis(1_700);
+/// How long one statement of a task may run: a migration, a verification.
+pub const TASK_STATEMENT_TIMEOUT: Duration = Duration::from_secs(50);
+/// How long an API key that was found valid is trusted without another look.
+pub const API_KEY_CACHE: Duration = Duration::from_secs(30);
+
+/// The largest request body, in bytes.
+pub const BODY_BYTES: usize = 64 * 1024;
+/// The longest `Idempotency-Key`, in bytes.
+pub const IDEMPOTENCY_KEY_BYTES: usize = 255;
+/// The longest API key, in bytes.
+pub const API_KEY_BYTES: usize = 256;
+/// The longest account name or payment reference, in characters.
+pub const TEXT_CHARS: usize = 200;
+/// Items on a page unless asked otherwise, and at most.
+pub const PAGE_ITEMS: (u32, u32) = (50, 100);
+/// Keys kept in the cache of valid API keys.
+pub const CACHED_API_KEYS: usize = 1_000;
+/// Entries that a replay posts in one transaction.
+pub const REPLAY_BATCH: usize = 500;
+/// Journal puts that a replay has in flight.
+pub const REPLAY_PUTS: usize = 32;
+/// No decided payment takes a balance farther from zero. Replay, which does not decide, has room beyond it.
+pub const BALANCE_RANGE: i64 = 4_000_000_000_000_000_000;
+
+const _: () = assert!(LOCK_TIMEOUT.as_millis() < STATEMENT_TIMEOUT.as_millis());
+const _: () = assert!(STATEMENT_TIMEOUT.as_millis() < ANSWER_TIMEOUT.as_millis());
+const _: () =
+    assert!(2 * (CONNECT_TIMEOUT.as_millis() + ANSWER_TIMEOUT.as_millis()) < REQUEST_TIMEOUT.as_millis());
+const _: () = assert!(REQUEST_TIMEOUT.as_millis() < GATEWAY_TIMEOUT.as_millis());
+const _: () = assert!(HEALTH_TIMEOUT.as_millis() < 2_000);

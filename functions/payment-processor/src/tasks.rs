@@ -1,0 +1,247 @@
+//! What workflows ask of the ledger, by direct invocation. Each task is idempotent.
+
+use std::collections::BTreeMap;
+
+use continuity::entry::{EntryId, LedgerEntry};
+use continuity::error::{StoreError, chain};
+use continuity::takeover::LedgerStatus;
+use futures::{StreamExt, TryStreamExt, stream};
+use lambda_runtime::Diagnostic;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::context::Context;
+use crate::ledger::{LedgerError, Posted, Summary, Verified};
+use crate::limits::{REPLAY_BATCH, REPLAY_PUTS};
+
+/// A task's request.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(tag = "task", rename_all = "kebab-case")]
+pub enum Task {
+    /// Bring the schema up to date.
+    Migrate,
+    /// Say how the ledger is. Never fails: a database that does not answer is an answer.
+    LedgerStatus,
+    /// Raise the ledger epoch.
+    SetEpoch {
+        /// To this.
+        epoch: u64,
+    },
+    /// Post what the ledger lacks of the journal of `from_epoch..to_epoch`, and put all of it under `to_epoch`.
+    Replay {
+        /// The first epoch to scan.
+        from_epoch: u64,
+        /// The epoch that is recovering.
+        to_epoch: u64,
+    },
+    /// Recompute balances and totals from the log.
+    VerifyLedger,
+}
+
+/// What a replay did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Replayed {
+    /// Entries found in the journal.
+    pub scanned: u64,
+    /// Entries that the ledger lacked and now has, by this run or an earlier one of the same replay.
+    pub posted: u64,
+    /// Entries that the ledger had.
+    pub already_present: u64,
+    /// Entries that were not posted because their key or identity is another entry's: `epoch/seq`.
+    pub conflicts: Vec<String>,
+    /// Accounts that recovered payments left below their limit.
+    pub overdrawn: Vec<Uuid>,
+}
+
+/// Why a task failed. The variant's name is the Lambda error type, which workflows may retry or catch by.
+#[derive(Debug, thiserror::Error)]
+pub enum TaskError {
+    /// The event is neither a task nor a request.
+    #[error("event cannot be read: {0}")]
+    InvalidEvent(String),
+    /// The database cannot do it now.
+    #[error("ledger is not available")]
+    LedgerUnavailable(#[source] LedgerError),
+    /// The database refused.
+    #[error("ledger refused")]
+    LedgerRefused(#[source] LedgerError),
+    /// The ledger is in another epoch than the task is for: the workflow is stale, or a step was left out.
+    #[error("ledger is in epoch {actual:?}, not {expected}")]
+    LedgerInOtherEpoch {
+        /// The task's.
+        expected: u64,
+        /// The ledger's.
+        actual: Option<u64>,
+    },
+    /// The journal cannot be read or written now.
+    #[error("journal is not available")]
+    JournalUnavailable(#[source] StoreError),
+}
+
+impl TaskError {
+    /// Every error type, for those who write Retry and Catch clauses.
+    pub const TYPES: [&'static str; 5] = [
+        "InvalidEvent",
+        "LedgerUnavailable",
+        "LedgerRefused",
+        "LedgerInOtherEpoch",
+        "JournalUnavailable",
+    ];
+
+    /// The Lambda error type.
+    pub fn error_type(&self) -> &'static str {
+        match self {
+            TaskError::InvalidEvent(_) => Self::TYPES[0],
+            TaskError::LedgerUnavailable(_) => Self::TYPES[1],
+            TaskError::LedgerRefused(_) => Self::TYPES[2],
+            TaskError::LedgerInOtherEpoch { .. } => Self::TYPES[3],
+            TaskError::JournalUnavailable(_) => Self::TYPES[4],
+        }
+    }
+}
+
+impl From<LedgerError> for TaskError {
+    fn from(error: LedgerError) -> Self {
+        match error {
+            LedgerError::OtherEpoch { expected, actual } => {
+                TaskError::LedgerInOtherEpoch { expected, actual }
+            }
+            error @ (LedgerError::Refused { .. } | LedgerError::MigrationChanged { .. }) => {
+                TaskError::LedgerRefused(error)
+            }
+            error => TaskError::LedgerUnavailable(error),
+        }
+    }
+}
+
+impl From<TaskError> for Diagnostic {
+    fn from(error: TaskError) -> Self {
+        Diagnostic {
+            error_type: error.error_type().to_owned(),
+            error_message: chain(&error),
+        }
+    }
+}
+
+/// Runs the task of an event.
+///
+/// # Errors
+/// See [`TaskError`].
+pub async fn run(context: &Context, event: Value) -> Result<Value, TaskError> {
+    let task: Task =
+        serde_json::from_value(event).map_err(|error| TaskError::InvalidEvent(error.to_string()))?;
+    tracing::info!(?task, "task");
+    let answer = match task {
+        Task::Migrate => json!({ "schema_version": context.ledger.migrate().await? }),
+        Task::LedgerStatus => json!(ledger_status(context).await),
+        Task::SetEpoch { epoch } => json!({ "ledger_epoch": set_epoch(context, epoch).await? }),
+        Task::Replay { from_epoch, to_epoch } => json!(replay(context, from_epoch, to_epoch).await?),
+        Task::VerifyLedger => verified(context.ledger.verify().await?),
+    };
+    Ok(answer)
+}
+
+async fn ledger_status(context: &Context) -> Summary {
+    context.ledger.summary().await.unwrap_or_else(|error| {
+        tracing::warn!(error = chain(&error), "ledger does not answer");
+        let status = LedgerStatus {
+            reachable: false,
+            in_recovery: false,
+            ledger_epoch: None,
+        };
+        Summary {
+            status,
+            last_seq: 0,
+            entries: 0,
+        }
+    })
+}
+
+async fn set_epoch(context: &Context, epoch: u64) -> Result<u64, TaskError> {
+    let holds = context.ledger.set_epoch(epoch).await?;
+    if holds != epoch {
+        return Err(TaskError::LedgerInOtherEpoch {
+            expected: epoch,
+            actual: Some(holds),
+        });
+    }
+    Ok(holds)
+}
+
+/// Replays the journal of `from_epoch..to_epoch` into the ledger, which must be in `to_epoch`.
+///
+/// 1. Scan every epoch since the last that served (the caller names it), strongly consistent.
+/// 2. Post in order of identity what the ledger lacks, as it was recorded.
+/// 3. Put all of it under `to_epoch`.
+///
+/// # Errors
+/// See [`TaskError`]; what was done is done again without effect.
+pub async fn replay(context: &Context, from_epoch: u64, to_epoch: u64) -> Result<Replayed, TaskError> {
+    let mut found: BTreeMap<EntryId, LedgerEntry> = BTreeMap::new();
+    for epoch in from_epoch..to_epoch {
+        let entries = context
+            .journal
+            .scan(epoch)
+            .await
+            .map_err(TaskError::JournalUnavailable)?;
+        found.extend(entries.into_iter().map(|entry| (entry.id, entry)));
+    }
+    let entries: Vec<LedgerEntry> = found.into_values().collect();
+
+    let mut posted = Posted::default();
+    for batch in entries.chunks(REPLAY_BATCH) {
+        let batch = context.ledger.post(to_epoch, batch).await?;
+        posted.posted += batch.posted;
+        posted.already_present += batch.already_present;
+        posted.conflicts.extend(batch.conflicts);
+        posted.touched.extend(batch.touched);
+    }
+
+    stream::iter(&entries)
+        .map(|entry| context.journal.put(to_epoch, entry))
+        .buffer_unordered(REPLAY_PUTS)
+        .try_collect::<()>()
+        .await
+        .map_err(TaskError::JournalUnavailable)?;
+
+    posted.touched.sort();
+    posted.touched.dedup();
+    Ok(Replayed {
+        scanned: entries.len() as u64,
+        posted: posted.posted,
+        already_present: posted.already_present,
+        conflicts: posted.conflicts,
+        overdrawn: context.ledger.overdrawn(&posted.touched).await?,
+    })
+}
+
+/// Totals as numbers where 64 bits hold them, as strings beyond.
+fn verified(found: Verified) -> Value {
+    let number = |text: &str| {
+        text.parse::<u64>()
+            .map_or_else(|_| json!(text), |number| json!(number))
+    };
+    let balanced = found.problems.is_empty()
+        && found
+            .currencies
+            .values()
+            .all(|totals| totals.debits == totals.credits);
+    let currencies: BTreeMap<&String, Value> = found
+        .currencies
+        .iter()
+        .map(|(currency, totals)| {
+            (
+                currency,
+                json!({ "debits": number(&totals.debits), "credits": number(&totals.credits) }),
+            )
+        })
+        .collect();
+    json!({
+        "balanced": balanced,
+        "currencies": currencies,
+        "entries": found.entries,
+        "accounts": found.accounts,
+        "problems": found.problems,
+    })
+}
