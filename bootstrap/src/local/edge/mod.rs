@@ -6,8 +6,17 @@
 //! - `replication`: the links between the database servers.
 //! - `verdict`: what a fault does to a call. `bridges`: what the emulator lacks.
 
-#[allow(dead_code)]
+mod api;
+mod bridges;
+mod connect;
+mod database;
+mod forward;
+mod front_door;
+mod net;
+mod operation;
+mod percent;
 mod record;
+mod replication;
 mod verdict;
 
 use std::{
@@ -18,11 +27,17 @@ use std::{
     sync::Arc,
 };
 
-use tokio::net::TcpListener;
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use rustls::ServerConfig;
+use tokio::{net::TcpListener, sync::Mutex};
 
-use super::{AuroraMirror, Network, Region, ca::Authority, dns::DnsHandle};
+use self::{bridges::global_tables::GlobalTables, forward::Emulator, front_door::Stages, record::Recorder};
+use super::{
+    AuroraMirror, Network, Region,
+    ca::Authority,
+    dns::{Dns, DnsConfig, DnsHandle},
+};
 
+pub(in crate::local) use net::Tasks;
 pub use record::{Call, Tally};
 pub use verdict::{Needs, Verdict, verdict};
 
@@ -99,7 +114,6 @@ pub struct Addresses {
 pub struct Edge {
     config: EdgeConfig,
     addresses: Addresses,
-    #[allow(dead_code)]
     listeners: Listeners,
 }
 
@@ -110,6 +124,24 @@ struct Listeners {
     front_doors: BTreeMap<Region, TcpListener>,
     databases: BTreeMap<Region, TcpListener>,
     replication: BTreeMap<(Region, Region), TcpListener>,
+    dns: Dns,
+}
+
+/// What all parts of a running edge share.
+struct Shared {
+    network: Arc<Network>,
+    emulator: Emulator,
+    dns: DnsHandle,
+    recorder: Recorder,
+    tasks: Tasks,
+    stages: Stages,
+    global_tables: GlobalTables,
+    mirror: Arc<dyn AuroraMirror>,
+    /// Held while an RDS call changes the servers.
+    changing_servers: Mutex<()>,
+    front_doors: BTreeMap<Region, SocketAddr>,
+    front_door_tls: BTreeMap<Region, Arc<ServerConfig>>,
+    databases: BTreeMap<Region, SocketAddr>,
 }
 
 impl Edge {
@@ -132,14 +164,14 @@ impl Edge {
                 listen(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await?,
             );
         }
-        let dns = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let dns = Dns::bind().await?;
         let addresses = Addresses {
             outside: local_address(&outside)?,
             regions: addresses_of(&regions)?,
             front_doors: addresses_of(&front_doors)?,
             databases: addresses_of(&databases)?,
             replication: addresses_of(&replication)?,
-            dns,
+            dns: dns.address(),
         };
         let listeners = Listeners {
             outside,
@@ -147,6 +179,7 @@ impl Edge {
             front_doors,
             databases,
             replication,
+            dns,
         };
         Ok(Self {
             config,
@@ -162,27 +195,91 @@ impl Edge {
 
     /// Starts to answer. The upstreams need not be up yet: until then calls fail as those to a service that is down.
     pub async fn serve(self, upstreams: Upstreams) -> Result<EdgeHandle, EdgeError> {
-        let _ = upstreams.emulator;
-        Ok(EdgeHandle {
-            addresses: self.addresses,
-            network: self.config.network,
-            tally: Arc::default(),
-            dns: DnsHandle::default(),
-            stop: CancellationToken::new(),
-            tasks: TaskTracker::new(),
-        })
+        let Edge {
+            config,
+            addresses,
+            listeners,
+        } = self;
+        let tasks = Tasks::default();
+        let log = config.directory.join(LOG_FILE);
+        let (recorder, log_writer) = Recorder::open(&log, tasks.stopped()).await?;
+        tasks.spawn_to_end(log_writer);
+        let global_tables = GlobalTables::open(&config.directory).map_err(|source| EdgeError::File {
+            path: config.directory.clone(),
+            source,
+        })?;
+        let dns = listeners.dns.start(
+            DnsConfig {
+                emulator: upstreams.emulator,
+                front_doors: addresses.front_doors.clone(),
+                time_scale: config.time_scale,
+            },
+            &tasks,
+        );
+        let front_door_tls = Region::ALL.map(|region| {
+            (
+                region,
+                config
+                    .authority
+                    .server_config(region.address().into(), &[b"http/1.1"]),
+            )
+        });
+        let shared = Arc::new(Shared {
+            network: config.network,
+            emulator: Emulator::new(upstreams.emulator),
+            dns,
+            recorder,
+            tasks,
+            stages: Stages::default(),
+            global_tables,
+            mirror: upstreams.mirror,
+            changing_servers: Mutex::default(),
+            front_doors: addresses.front_doors.clone(),
+            front_door_tls: front_door_tls.into(),
+            databases: addresses.databases.clone(),
+        });
+        api::serve(&shared, listeners.outside, None);
+        for (region, listener) in listeners.regions {
+            api::serve(&shared, listener, Some(region));
+        }
+        for (region, listener) in listeners.front_doors {
+            front_door::serve(&shared, listener, region);
+        }
+        for (region, listener) in listeners.databases {
+            if let Some(&server) = upstreams.databases.get(&region) {
+                let tls = config.authority.address_config(region.address().into());
+                database::serve(&shared.tasks, listener, tls, server);
+            }
+        }
+        for ((primary, standby), listener) in listeners.replication {
+            if let Some(&server) = upstreams.databases.get(&primary) {
+                replication::serve(
+                    &shared.tasks,
+                    listener,
+                    shared.network.clone(),
+                    primary,
+                    standby,
+                    server,
+                );
+            }
+        }
+        Ok(EdgeHandle { addresses, shared })
     }
 }
 
 /// A running edge. Dropping it does not stop it.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct EdgeHandle {
     addresses: Addresses,
-    network: Arc<Network>,
-    tally: Arc<Tally>,
-    dns: DnsHandle,
-    stop: CancellationToken,
-    tasks: TaskTracker,
+    shared: Arc<Shared>,
+}
+
+impl std::fmt::Debug for EdgeHandle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("EdgeHandle")
+            .field("addresses", &self.addresses)
+            .finish_non_exhaustive()
+    }
 }
 
 impl EdgeHandle {
@@ -193,28 +290,26 @@ impl EdgeHandle {
 
     /// The faults in force; cut, heal and lag go here.
     pub fn network(&self) -> &Arc<Network> {
-        &self.network
+        &self.shared.network
     }
 
     /// How many calls passed, by kind.
     pub fn tally(&self) -> &Tally {
-        &self.tally
+        self.shared.recorder.tally()
     }
 
     /// The name server.
     pub fn dns(&self) -> &DnsHandle {
-        &self.dns
+        &self.shared.dns
     }
 
     /// Closes every connection and writes out the log.
     pub async fn stop(&self) {
-        self.stop.cancel();
-        self.tasks.close();
-        self.tasks.wait().await;
+        self.shared.tasks.stop().await;
     }
 }
 
-async fn listen(address: SocketAddr) -> Result<TcpListener, EdgeError> {
+pub(in crate::local) async fn listen(address: SocketAddr) -> Result<TcpListener, EdgeError> {
     TcpListener::bind(address)
         .await
         .map_err(|source| EdgeError::Listen { address, source })

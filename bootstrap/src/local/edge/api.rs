@@ -1,0 +1,303 @@
+//! AWS API calls: plain HTTP, path style. Where a call goes is in its signature; whether it gets there is for
+//! [`verdict`](super::verdict()) to say; what the emulator answers is completed by the bridges.
+
+use std::{sync::Arc, time::Instant};
+
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode, request::Parts, uri::PathAndQuery};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::TokioIo;
+use tokio::net::{TcpListener, TcpStream};
+
+use super::{
+    Call, Needs, Shared, Verdict,
+    bridges::{aurora, global_tables::GlobalTables, rds_endpoints},
+    connect,
+    forward::{self, Body, Unanswered},
+    net::{Severed, severed},
+    operation::{self, Scope},
+    percent,
+    record::Outcome,
+    verdict,
+};
+use crate::local::Region;
+
+/// Answers at the listener for those in `source`, `None` for the outside.
+pub(super) fn serve(shared: &Arc<Shared>, listener: TcpListener, source: Option<Region>) {
+    let connections = shared.clone();
+    shared.tasks.accept(listener, move |stream, _| {
+        connection(connections.clone(), stream, source)
+    });
+}
+
+async fn connection(shared: Arc<Shared>, stream: TcpStream, source: Option<Region>) {
+    let service = service_fn(move |request| {
+        let shared = shared.clone();
+        async move {
+            if request.method() == Method::CONNECT {
+                connect::open(&shared, source, request).await
+            } else {
+                call(&shared, source, request).await
+            }
+        }
+    });
+    let served = http1::Builder::new()
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades()
+        .await;
+    if let Err(error) = served {
+        tracing::debug!(%error, "a connection to the API listener ended");
+    }
+}
+
+async fn call(
+    shared: &Arc<Shared>,
+    source: Option<Region>,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Severed> {
+    let started = Instant::now();
+    let (parts, body) = request.into_parts();
+    let Some(scope) = operation::scope(&parts.headers, parts.uri.query()) else {
+        return Ok(forward::error(
+            StatusCode::FORBIDDEN,
+            "MissingAuthenticationTokenException",
+            "Missing Authentication Token",
+        ));
+    };
+    if is_internal(parts.uri.path(), &scope.service) {
+        return Ok(forward::error(
+            StatusCode::NOT_FOUND,
+            "UnknownOperationException",
+            "no such path",
+        ));
+    }
+    let body = if is_read(&parts, &scope) {
+        match forward::read(body).await {
+            Ok(bytes) => Payload::Read(bytes),
+            Err(error) => {
+                let message = format!("the request cannot be read: {error}");
+                return Ok(forward::error(
+                    StatusCode::BAD_REQUEST,
+                    "SerializationException",
+                    &message,
+                ));
+            }
+        }
+    } else {
+        Payload::Stream(body)
+    };
+    let operation = operation::name(&parts, body.bytes().map(|bytes| &bytes[..]));
+    let call = Call::new(source, &scope.region, &scope.service, &operation);
+    let target = scope.region.parse::<Region>().ok();
+
+    let faults = shared.network.now();
+    let needs = match body.bytes() {
+        Some(bytes) if scope.service == "dynamodb" && !faults.cut.is_empty() => {
+            shared.global_tables.needs(&operation, bytes)
+        }
+        _ => Needs::Nothing,
+    };
+    let answer = match verdict(&faults, source, target, needs) {
+        Verdict::Refuse => Err(Severed),
+        Verdict::NoQuorum => Ok(forward::error(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "com.amazonaws.dynamodb.v20120810#InternalServerError",
+            "The request could not be completed because too few regions answer.",
+        )),
+        Verdict::Pass => {
+            tokio::select! {
+                biased;
+                () = severed(shared.network.subscribe(), source, target) => Err(Severed),
+                answer = exchange(shared, Exchange { source, target, scope, operation, parts, body }) => Ok(answer),
+            }
+        }
+    };
+    let outcome = match &answer {
+        Ok(response) => Outcome::Answered(response.status().as_u16()),
+        Err(Severed) => Outcome::Refused,
+    };
+    shared.recorder.record(call, started, outcome);
+    answer
+}
+
+/// Paths of the emulator that AWS does not have: its own interface, and doors to APIs that lead around the front doors.
+/// The keys of a bucket may have any name.
+fn is_internal(path: &str, service: &str) -> bool {
+    let path = percent::decode(path);
+    let first = path.split('/').nth(1).unwrap_or_default();
+    match first {
+        "_ministack" | "_localstack" | "_aws" => true,
+        "restapis" => service != "s3" && path.split('/').nth(4) == Some("_user_request_"),
+        _ => false,
+    }
+}
+
+/// Whether the call's body is read into memory: where the operation or what a bridge must know is in it.
+fn is_read(parts: &Parts, scope: &Scope) -> bool {
+    matches!(scope.service.as_str(), "dynamodb" | "rds") || operation::is_in_body(&parts.headers)
+}
+
+enum Payload {
+    Read(Bytes),
+    Stream(Incoming),
+}
+
+impl Payload {
+    fn bytes(&self) -> Option<&Bytes> {
+        match self {
+            Payload::Read(bytes) => Some(bytes),
+            Payload::Stream(_) => None,
+        }
+    }
+}
+
+struct Exchange {
+    source: Option<Region>,
+    target: Option<Region>,
+    scope: Scope,
+    operation: String,
+    parts: Parts,
+    body: Payload,
+}
+
+/// Passes the call to the emulator, and its answer through the bridges.
+async fn exchange(shared: &Arc<Shared>, exchange: Exchange) -> Response<Body> {
+    let Exchange {
+        source,
+        target,
+        scope,
+        operation,
+        parts,
+        body,
+    } = exchange;
+    let path = parts
+        .uri
+        .path_and_query()
+        .cloned()
+        .unwrap_or_else(|| PathAndQuery::from_static("/"));
+    let writes = parts.method != Method::GET;
+    let result = match (scope.service.as_str(), target, body) {
+        ("rds", Some(region), Payload::Read(form)) => {
+            // To its end, even if the caller goes away: the servers must not stop half way between two roles.
+            let shared = shared.clone();
+            let work = tokio::spawn(async move { rds(&shared, region, parts, path, form).await });
+            work.await.unwrap_or_else(|_| Ok(internal_failure()))
+        }
+        ("dynamodb", _, Payload::Read(request)) if GlobalTables::concerns(&operation) => {
+            global_table(shared, &operation, parts, path, request).await
+        }
+        (_, _, body) => {
+            let body = match body {
+                Payload::Read(bytes) => forward::full(bytes),
+                Payload::Stream(body) => forward::streamed(body),
+            };
+            shared.emulator.send(parts, path, body).await.map(|response| {
+                let guard = severed(shared.network.subscribe(), source, target);
+                response.map(|body| forward::guarded(body, guard))
+            })
+        }
+    };
+    let response = result.unwrap_or_else(|error| unavailable(&error));
+    if scope.service == "route53" && writes && response.status().is_success() {
+        // Before the answer goes back, so that who changed a record finds it changed.
+        shared.dns.refresh().await;
+    }
+    response
+}
+
+async fn global_table(
+    shared: &Shared,
+    operation: &str,
+    parts: Parts,
+    path: PathAndQuery,
+    request: Bytes,
+) -> Result<Response<Body>, Unanswered> {
+    let response = shared
+        .emulator
+        .send(parts, path, forward::full(request.clone()))
+        .await?;
+    let (head, body) = response.into_parts();
+    let Ok(answer) = forward::read(body).await else {
+        return Ok(internal_failure());
+    };
+    if !head.status.is_success() {
+        return Ok(forward::with_body(head, answer));
+    }
+    let completed = shared.global_tables.answered(operation, &request, &answer);
+    Ok(forward::with_body(head, completed.map_or(answer, Bytes::from)))
+}
+
+async fn rds(
+    shared: &Shared,
+    region: Region,
+    parts: Parts,
+    path: PathAndQuery,
+    form: Bytes,
+) -> Result<Response<Body>, Unanswered> {
+    let text = String::from_utf8_lossy(&form).into_owned();
+    // One change of the servers at a time. Reads need not wait.
+    let _changing = match percent::value(&text, "Action") {
+        Some(action) if action.starts_with("Describe") || action.starts_with("List") => None,
+        _ => Some(shared.changing_servers.lock().await),
+    };
+    let response = shared.emulator.send(parts, path, forward::full(form)).await?;
+    let (head, body) = response.into_parts();
+    let Ok(answer) = forward::read(body).await else {
+        return Ok(internal_failure());
+    };
+    if !head.status.is_success() {
+        return Ok(forward::with_body(head, answer));
+    }
+    if let Some(change) = aurora::change(region, &text, &String::from_utf8_lossy(&answer)) {
+        if let Err(error) = aurora::apply(&*shared.mirror, change).await {
+            tracing::error!(%region, %error, "an RDS call could not be mirrored");
+            let (status, text) = aurora::error(&error);
+            return Ok(forward::answer(status, "text/xml", text));
+        }
+    }
+    let rewritten = shared
+        .databases
+        .get(&region)
+        .and_then(|&database| rds_endpoints::rewrite(&answer, database));
+    Ok(forward::with_body(head, rewritten.map_or(answer, Bytes::from)))
+}
+
+fn unavailable(error: &Unanswered) -> Response<Body> {
+    tracing::warn!(error = ?error, "the emulator does not answer");
+    forward::error(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "ServiceUnavailable",
+        "the service does not answer",
+    )
+}
+
+fn internal_failure() -> Response<Body> {
+    forward::error(
+        StatusCode::INTERNAL_SERVER_ERROR,
+        "InternalFailure",
+        "the answer cannot be read",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_emulators_own_paths_are_closed() {
+        let cases = [
+            ("/_ministack/reset", "s3", true),
+            ("/%5Fministack/reset", "s3", true),
+            ("/_localstack/health", "lambda", true),
+            ("/_aws/execute-api/id/live/x", "apigateway", true),
+            ("/restapis/id/live/_user_request_/health", "apigateway", true),
+            ("/restapis/id/stages", "apigateway", false),
+            ("/restapis/a/b/_user_request_/key", "s3", false),
+            ("/bucket/_ministack/reset", "s3", false),
+            ("/", "dynamodb", false),
+        ];
+        for (path, service, internal) in cases {
+            assert_eq!(is_internal(path, service), internal, "{path} {service}");
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! Bridge: the databases behind the RDS control plane.
+//!
+//! On AWS a cluster is a database server. In the emulator it is a record. When a call that changes the servers has
+//! succeeded there, the mirror does the same to the real servers, before the caller gets the answer.
+
+use crate::local::{AuroraMirror, MirrorError, Region, edge::percent};
+
+/// What a successful RDS call means for the servers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::local::edge) enum Change {
+    CreateCluster {
+        region: Region,
+        user: String,
+        password: String,
+        database: String,
+    },
+    SetPassword {
+        user: String,
+        password: String,
+    },
+    Failover {
+        to: Region,
+        allow_data_loss: bool,
+    },
+    Switchover {
+        to: Region,
+    },
+    DeleteCluster {
+        region: Region,
+    },
+}
+
+/// Reads the change out of the call's form and the emulator's answer. `None` for calls that change no server.
+pub(in crate::local::edge) fn change(region: Region, form: &str, answer: &str) -> Option<Change> {
+    let value = |name| percent::value(form, name).filter(|value| !value.is_empty());
+    match value("Action")?.as_str() {
+        // A global secondary has no master user: its server follows the writer already.
+        "CreateDBCluster" => Some(Change::CreateCluster {
+            region,
+            user: value("MasterUsername")?,
+            password: value("MasterUserPassword")?,
+            database: value("DatabaseName").unwrap_or_else(|| "postgres".to_owned()),
+        }),
+        "ModifyDBCluster" => {
+            let password = value("MasterUserPassword")?;
+            Some(Change::SetPassword {
+                user: element(answer, "MasterUsername")?.to_owned(),
+                password,
+            })
+        }
+        "FailoverGlobalCluster" => Some(Change::Failover {
+            to: target(&value("TargetDbClusterIdentifier")?, region),
+            allow_data_loss: value("AllowDataLoss").is_some_and(|value| value == "true"),
+        }),
+        "SwitchoverGlobalCluster" => Some(Change::Switchover {
+            to: target(&value("TargetDbClusterIdentifier")?, region),
+        }),
+        "DeleteDBCluster" => Some(Change::DeleteCluster { region }),
+        _ => None,
+    }
+}
+
+/// Makes the change on the servers.
+pub(in crate::local::edge) async fn apply(
+    mirror: &dyn AuroraMirror,
+    change: Change,
+) -> Result<(), MirrorError> {
+    match change {
+        Change::CreateCluster {
+            region,
+            user,
+            password,
+            database,
+        } => mirror.create_cluster(region, &user, &password, &database).await,
+        Change::SetPassword { user, password } => mirror.set_password(&user, &password).await,
+        Change::Failover { to, allow_data_loss } => mirror.failover(to, allow_data_loss).await,
+        Change::Switchover { to } => mirror.switchover(to).await,
+        Change::DeleteCluster { region } => mirror.delete_cluster(region).await,
+    }
+}
+
+/// The error that RDS answers when the servers did not follow.
+pub(in crate::local::edge) fn error(error: &MirrorError) -> (http::StatusCode, String) {
+    let (status, side, code) = match error {
+        MirrorError::Refused(_) => (
+            http::StatusCode::BAD_REQUEST,
+            "Sender",
+            "InvalidDBClusterStateFault",
+        ),
+        MirrorError::Failed(_) => (
+            http::StatusCode::INTERNAL_SERVER_ERROR,
+            "Receiver",
+            "InternalFailure",
+        ),
+    };
+    let message = quick_xml::escape::escape(error.to_string()).into_owned();
+    let text = format!(
+        "<ErrorResponse xmlns=\"http://rds.amazonaws.com/doc/2014-10-31/\"><Error><Type>{side}</Type>\
+         <Code>{code}</Code><Message>{message}</Message></Error><RequestId>local</RequestId></ErrorResponse>"
+    );
+    (status, text)
+}
+
+/// The region of a cluster's ARN; a bare name is a cluster of the region that is called.
+fn target(cluster: &str, called: Region) -> Region {
+    cluster
+        .split(':')
+        .nth(3)
+        .and_then(|region| region.parse().ok())
+        .unwrap_or(called)
+}
+
+/// The text of the first element of that name.
+fn element<'a>(xml: &'a str, name: &str) -> Option<&'a str> {
+    let (_, rest) = xml.split_once(&format!("<{name}>"))?;
+    rest.split_once('<').map(|(text, _)| text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use Region::{UsEast1, UsEast2};
+
+    #[test]
+    fn calls_that_change_a_server_are_understood() {
+        let arn = "arn%3Aaws%3Ards%3Aus-east-2%3A000000000000%3Acluster%3Aaurora-dr-dev";
+        let cases = [
+            (
+                "Action=CreateDBCluster&MasterUsername=u&MasterUserPassword=p%2Bq&DatabaseName=payments"
+                    .to_owned(),
+                Some(Change::CreateCluster {
+                    region: UsEast1,
+                    user: "u".into(),
+                    password: "p+q".into(),
+                    database: "payments".into(),
+                }),
+            ),
+            (
+                "Action=CreateDBCluster&GlobalClusterIdentifier=aurora-dev".to_owned(),
+                None,
+            ),
+            (
+                "Action=ModifyDBCluster&DBClusterIdentifier=c&MasterUserPassword=new".to_owned(),
+                Some(Change::SetPassword {
+                    user: "understudy".into(),
+                    password: "new".into(),
+                }),
+            ),
+            (
+                "Action=ModifyDBCluster&DBClusterIdentifier=c&BackupRetentionPeriod=7".to_owned(),
+                None,
+            ),
+            (
+                format!("Action=FailoverGlobalCluster&TargetDbClusterIdentifier={arn}&AllowDataLoss=true"),
+                Some(Change::Failover {
+                    to: UsEast2,
+                    allow_data_loss: true,
+                }),
+            ),
+            (
+                format!("Action=FailoverGlobalCluster&TargetDbClusterIdentifier={arn}"),
+                Some(Change::Failover {
+                    to: UsEast2,
+                    allow_data_loss: false,
+                }),
+            ),
+            (
+                format!("Action=SwitchoverGlobalCluster&TargetDbClusterIdentifier={arn}"),
+                Some(Change::Switchover { to: UsEast2 }),
+            ),
+            (
+                "Action=DeleteDBCluster&DBClusterIdentifier=c".to_owned(),
+                Some(Change::DeleteCluster { region: UsEast1 }),
+            ),
+            ("Action=DescribeDBClusters".to_owned(), None),
+        ];
+        let answer = "<DBCluster><MasterUsername>understudy</MasterUsername></DBCluster>";
+        for (form, expected) in cases {
+            assert_eq!(change(UsEast1, &form, answer), expected, "{form}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_and_a_failure_are_errors_of_rds() {
+        let (status, text) = error(&MirrorError::Refused("`b` < c".into()));
+        assert_eq!(status, 400);
+        assert!(
+            text.contains("<Code>InvalidDBClusterStateFault</Code><Message>`b` &lt; c</Message>"),
+            "{text}"
+        );
+        assert_eq!(error(&MirrorError::Failed("x".into())).0, 500);
+    }
+}

@@ -1,0 +1,6 @@
+//! What the emulator lacks and the product relies on. Each bridge says what AWS does, and a test in `tests/edge_gaps.rs`
+//! fails when the emulator does it itself: then the bridge can go.
+
+pub(super) mod aurora;
+pub(super) mod global_tables;
+pub(super) mod rds_endpoints;

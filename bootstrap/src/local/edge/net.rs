@@ -1,0 +1,103 @@
+//! What every listener of the edge does alike: accept, refuse, and end when a border closes.
+
+use std::{future::pending, net::SocketAddr, time::Duration};
+
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::watch,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::local::{NetworkState, Region};
+
+/// How long to wait after a failure to accept, which means that the process is out of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// The connection was broken because a region is cut off. An HTTP server that gets this error closes the connection
+/// without an answer, which is what a client of an isolated region sees.
+#[derive(Debug, thiserror::Error)]
+#[error("the region is cut off")]
+pub(super) struct Severed;
+
+/// Tasks of the edge and the signal that ends them.
+#[derive(Debug, Clone, Default)]
+pub(in crate::local) struct Tasks {
+    stop: CancellationToken,
+    tracker: TaskTracker,
+}
+
+impl Tasks {
+    /// Runs until it is done or the edge stops.
+    pub(in crate::local) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let stop = self.stop.clone();
+        self.tracker.spawn(async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = work => {}
+            }
+        });
+    }
+
+    /// Runs to its end even when the edge stops: it ends by itself soon after [`Tasks::stopped`].
+    pub(super) fn spawn_to_end(&self, work: impl Future<Output = ()> + Send + 'static) {
+        self.tracker.spawn(work);
+    }
+
+    /// Resolves when the edge stops.
+    pub(super) fn stopped(&self) -> impl Future<Output = ()> + Send + 'static {
+        self.stop.clone().cancelled_owned()
+    }
+
+    /// Ends all tasks and waits for them.
+    pub(super) async fn stop(&self) {
+        self.stop.cancel();
+        self.tracker.close();
+        self.tracker.wait().await;
+    }
+
+    /// Gives every connection that arrives to `handle`, each in a task of its own.
+    pub(in crate::local) fn accept<F, W>(&self, listener: TcpListener, handle: F)
+    where
+        F: Fn(TcpStream, SocketAddr) -> W + Send + 'static,
+        W: Future<Output = ()> + Send + 'static,
+    {
+        let tasks = self.clone();
+        self.spawn(async move {
+            loop {
+                match listener.accept().await {
+                    Ok((stream, peer)) => {
+                        // Without it, small answers wait for acknowledgements. It fails only on a closed connection.
+                        let _ = stream.set_nodelay(true);
+                        tasks.spawn(handle(stream, peer));
+                    }
+                    Err(error) => {
+                        tracing::warn!(%error, "cannot accept a connection");
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                    }
+                }
+            }
+        });
+    }
+}
+
+/// Resets the connection: the closest to a refusal that a bound listener can do.
+pub(super) fn refuse(stream: TcpStream) {
+    let _ = stream.set_zero_linger();
+    drop(stream);
+}
+
+/// Resolves when nothing passes between the two any more.
+pub(super) async fn severed(
+    mut network: watch::Receiver<NetworkState>,
+    source: Option<Region>,
+    target: Option<Region>,
+) {
+    let cut = network
+        .wait_for(|state| !state.passes(source, target))
+        .await
+        .is_ok();
+    if !cut {
+        // Whoever could cut is gone.
+        pending::<()>().await;
+    }
+}
