@@ -5,7 +5,7 @@ use aws_sdk_iam::types::Tag;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::tagging::{named_ours, tagged};
+use super::tagging::{key_of, named_ours, tagged};
 use crate::documents::{normal_policy, percent_decoded};
 use crate::error::{KindError, absent};
 use crate::kind::{Found, Kind, Live, Scope, Site, tags};
@@ -164,21 +164,21 @@ impl Kind for IamRole {
         Ok(())
     }
 
-    /// By path and name: `ListRoles` returns no tags.
+    /// By path and name: ListRoles returns no tags.
     async fn list(site: &Site<'_>) -> Result<Vec<Found>, KindError> {
-        let mut roles = site
-            .cloud
-            .iam(site.region)
-            .list_roles()
-            .path_prefix(PATH)
-            .into_paginator()
-            .items()
-            .send();
+        let iam = site.cloud.iam(site.region);
+        let mut roles = iam.list_roles().path_prefix(PATH).into_paginator().items().send();
         let mut found = Vec::new();
         while let Some(role) = roles.next().await {
             let role = role.map_err(|e| site.fail("ListRoles", PATH, e))?;
             if named_ours(role.role_name(), site.suffix) {
-                found.push(site.found::<IamRole>(role.role_name(), None));
+                let result = iam.list_role_tags().role_name(role.role_name()).send().await;
+                let tags = absent(result, &["NoSuchEntity"])
+                    .map_err(|e| site.fail("ListRoleTags", role.role_name(), e))?
+                    .map(|answer| answer.tags)
+                    .unwrap_or_default();
+                let key = key_of(site, tags.iter().map(|tag| (tag.key(), tag.value())));
+                found.push(site.found::<IamRole>(role.role_name(), key));
             }
         }
         Ok(found)

@@ -13,7 +13,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use continuity::names::Names;
 use serde::{Deserialize, Serialize};
 
-use super::tagging::{key_of, pairs, tag_map, tagged};
+use super::tagging::{key_of, named_ours, pairs, tag_map, tagged};
 use crate::error::{KindError, absent};
 use crate::kind::{Found, Kind, Live, Site};
 
@@ -183,10 +183,9 @@ impl Kind for LambdaFunction {
         Ok(())
     }
 
-    /// Candidates by name, confirmed by their tags.
+    /// By name.
     async fn list(site: &Site<'_>) -> Result<Vec<Found>, KindError> {
         let lambda = site.cloud.lambda(site.region);
-        let ending = format!("-{}", site.suffix);
         let mut functions = lambda.list_functions().into_paginator().items().send();
         let mut found = Vec::new();
         while let Some(function) = functions.next().await {
@@ -194,7 +193,7 @@ impl Kind for LambdaFunction {
             let (Some(name), Some(arn)) = (function.function_name(), function.function_arn()) else {
                 continue;
             };
-            if !name.ends_with(&ending) {
+            if !named_ours(name, site.suffix) {
                 continue;
             }
             let result = lambda.list_tags().resource(arn).send().await;
@@ -202,9 +201,7 @@ impl Kind for LambdaFunction {
                 .map_err(|e| site.fail("ListTags", name, e))?
                 .and_then(|answer| answer.tags)
                 .unwrap_or_default();
-            if let Some(key) = key_of(site, pairs(&tags)) {
-                found.push(site.found::<LambdaFunction>(name, key));
-            }
+            found.push(site.found::<LambdaFunction>(name, key_of(site, pairs(&tags))));
         }
         Ok(found)
     }

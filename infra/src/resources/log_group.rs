@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::tagging::{named_ours, tag_map};
+use super::tagging::{key_of, named_ours, pairs, tag_map};
 use crate::error::{KindError, absent};
 use crate::kind::{Found, Kind, Live, Site};
 
@@ -94,11 +94,10 @@ impl Kind for LogGroup {
         Ok(())
     }
 
-    /// By name: a group that Lambda itself made again, after ours was deleted, has no tags.
+    /// By name: one that Lambda itself made again, after ours was deleted, has no tags.
     async fn list(site: &Site<'_>) -> Result<Vec<Found>, KindError> {
-        let mut groups = site
-            .cloud
-            .logs(site.region)
+        let logs = site.cloud.logs(site.region);
+        let mut groups = logs
             .describe_log_groups()
             .log_group_name_prefix(LAMBDA_PREFIX)
             .into_paginator()
@@ -111,7 +110,13 @@ impl Kind for LogGroup {
                 .log_group_name()
                 .filter(|name| named_ours(name, site.suffix))
             {
-                found.push(site.found::<LogGroup>(name, None));
+                let arn = group.arn().unwrap_or_default().trim_end_matches(":*");
+                let result = logs.list_tags_for_resource().resource_arn(arn).send().await;
+                let tags = absent(result, &["ResourceNotFoundException"])
+                    .map_err(|e| site.fail("ListTagsForResource", name, e))?
+                    .and_then(|answer| answer.tags)
+                    .unwrap_or_default();
+                found.push(site.found::<LogGroup>(name, key_of(site, pairs(&tags))));
             }
         }
         Ok(found)

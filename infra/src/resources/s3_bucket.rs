@@ -7,7 +7,7 @@ use aws_sdk_s3::types::{
 use continuity::names::{Names, Slot};
 use serde::{Deserialize, Serialize};
 
-use super::tagging::tagged;
+use super::tagging::{key_of, tagged};
 use crate::error::{KindError, absent, code};
 use crate::kind::{Found, Kind, Live, Site, tags};
 
@@ -123,9 +123,8 @@ impl Kind for S3Bucket {
                 ]
             })
             .collect();
-        let mut pages = site
-            .cloud
-            .s3(site.region)
+        let s3 = site.cloud.s3(site.region);
+        let mut pages = s3
             .list_buckets()
             .bucket_region(site.region)
             .into_paginator()
@@ -139,7 +138,13 @@ impl Kind for S3Bucket {
                     .name()
                     .filter(|name| here && ours.iter().any(|our| our == name))
                 {
-                    found.push(site.found::<S3Bucket>(name, None));
+                    let result = s3.get_bucket_tagging().bucket(name).send().await;
+                    let tags = absent(result, &["NoSuchTagSet", "NoSuchBucket"])
+                        .map_err(|e| site.fail("GetBucketTagging", name, e))?
+                        .map(|answer| answer.tag_set)
+                        .unwrap_or_default();
+                    let key = key_of(site, tags.iter().map(|tag| (tag.key(), tag.value())));
+                    found.push(site.found::<S3Bucket>(name, key));
                 }
             }
         }

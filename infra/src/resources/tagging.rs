@@ -22,13 +22,15 @@ pub(super) fn tagged<'t>(site: &Site<'_>, live: impl IntoIterator<Item = (&'t st
         .all(|(key, value)| live.get(key) == Some(&value.as_str()))
 }
 
-/// The blueprint key among the tags of something of this stack; `None` when it is not of this stack.
+/// The blueprint key among the tags; `None` when they are not of this stack.
 pub(super) fn key_of<'t>(
     site: &Site<'_>,
     live: impl IntoIterator<Item = (&'t str, &'t str)>,
-) -> Option<Option<String>> {
+) -> Option<String> {
     let live: HashMap<_, _> = live.into_iter().collect();
-    (live.get(STACK_TAG) == Some(&site.suffix)).then(|| live.get(RESOURCE_TAG).map(|&key| key.to_owned()))
+    (live.get(STACK_TAG) == Some(&site.suffix))
+        .then(|| live.get(RESOURCE_TAG).map(|&key| key.to_owned()))
+        .flatten()
 }
 
 /// A string map as pairs, for the two functions above.

@@ -1,0 +1,453 @@
+//! A DynamoDB table with its replicas. A strongly consistent global table (MRSC) is made from an empty table in one change:
+//! three replicas, or two and a witness; and taken apart in one change. What a replica has of its own (point-in-time
+//! recovery, tags) is in `table-recovery` and `table-tags`.
+
+use std::collections::BTreeSet;
+
+use aws_sdk_dynamodb::operation::update_table::builders::UpdateTableFluentBuilder;
+use aws_sdk_dynamodb::types::{
+    AttributeDefinition, BillingMode, CreateGlobalTableWitnessGroupMemberAction,
+    CreateReplicationGroupMemberAction, DeleteGlobalTableWitnessGroupMemberAction,
+    DeleteReplicationGroupMemberAction, GlobalTableWitnessGroupUpdate, KeySchemaElement, KeyType,
+    MultiRegionConsistency, ReplicaStatus, ReplicationGroupUpdate, ScalarAttributeType, TableDescription,
+    TableStatus, Tag, WitnessStatus,
+};
+use continuity::names::Names;
+use serde::{Deserialize, Serialize};
+
+use super::tagging::key_of;
+use crate::error::{KindError, absent};
+use crate::kind::{Found, Kind, Live, Site, tags};
+
+/// The kind.
+#[derive(Debug)]
+pub struct DynamodbTable;
+
+/// What we want. Capacity is on demand.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Spec {
+    /// The table's name.
+    pub table: String,
+    /// The partition key, a string.
+    pub partition_key: String,
+    /// The sort key, a string.
+    pub sort_key: Option<String>,
+    /// The regions of the other replicas; the site's own is not among them.
+    pub replicas: BTreeSet<String>,
+    /// The region of the witness, which votes and stores no items.
+    pub witness: Option<String>,
+    /// Reads and writes are strongly consistent across regions.
+    pub strong: bool,
+    /// AWS refuses to delete the table.
+    pub deletion_protection: bool,
+}
+
+/// What others refer to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outputs {
+    /// The table's name, the same in every region.
+    pub table: String,
+    /// Its ARN in the site's region.
+    pub arn: String,
+}
+
+impl Kind for DynamodbTable {
+    const NAME: &'static str = "dynamodb-table";
+    const STATEFUL: bool = true;
+    const IMMUTABLE: &'static [&'static str] = &["table", "partition_key", "sort_key"];
+
+    type Spec = Spec;
+    type Outputs = Outputs;
+
+    async fn observe(site: &Site<'_>, spec: &Spec) -> Result<Option<Live<Spec, Outputs>>, KindError> {
+        let result = site
+            .cloud
+            .dynamodb(site.region)
+            .describe_table()
+            .table_name(&spec.table)
+            .send()
+            .await;
+        let answer = absent(result, &["ResourceNotFoundException"])
+            .map_err(|e| site.fail("DescribeTable", &spec.table, e))?;
+        Ok(answer.and_then(|answer| answer.table).map(|table| Live {
+            spec: read(site.region, &table),
+            outputs: Outputs {
+                table: spec.table.clone(),
+                arn: table.table_arn().unwrap_or_default().to_owned(),
+            },
+            settling: settling(&table),
+        }))
+    }
+
+    /// A table of one region, tagged. The replicas come with the first update, once it is active.
+    async fn create(site: &Site<'_>, spec: &Spec) -> Result<(), KindError> {
+        let keys = std::iter::once((&spec.partition_key, KeyType::Hash))
+            .chain(spec.sort_key.iter().map(|key| (key, KeyType::Range)));
+        let (attributes, schema) = keys
+            .map(|(name, role)| {
+                let attribute = AttributeDefinition::builder()
+                    .attribute_name(name)
+                    .attribute_type(ScalarAttributeType::S)
+                    .build()
+                    .expect("name and type are given");
+                let element = KeySchemaElement::builder()
+                    .attribute_name(name)
+                    .key_type(role)
+                    .build()
+                    .expect("name and role are given");
+                (attribute, element)
+            })
+            .unzip();
+        let result = site
+            .cloud
+            .dynamodb(site.region)
+            .create_table()
+            .table_name(&spec.table)
+            .billing_mode(BillingMode::PayPerRequest)
+            .set_attribute_definitions(Some(attributes))
+            .set_key_schema(Some(schema))
+            .deletion_protection_enabled(spec.deletion_protection)
+            .set_tags(Some(our_tags(site)))
+            .send()
+            .await;
+        absent(result, &["ResourceInUseException"]).map_err(|e| site.fail("CreateTable", &spec.table, e))?;
+        Ok(())
+    }
+
+    /// One change per call, by DynamoDB's rule.
+    async fn update(site: &Site<'_>, spec: &Spec, live: &Live<Spec, Outputs>) -> Result<(), KindError> {
+        let call = site
+            .cloud
+            .dynamodb(site.region)
+            .update_table()
+            .table_name(&spec.table);
+        let Some(call) = next_change(spec, &live.spec, call) else {
+            return Ok(());
+        };
+        call.send()
+            .await
+            .map_err(|e| site.fail("UpdateTable", &spec.table, e))?;
+        Ok(())
+    }
+
+    /// 1. Deletion protection off. 2. Replicas and witness go together: DynamoDB does not let one of an MRSC table go alone.
+    ///    3. The table. Each step that AWS is not ready for ends in an error that the engine tries again.
+    async fn delete(site: &Site<'_>, live: &Live<Spec, Outputs>) -> Result<(), KindError> {
+        let dynamodb = site.cloud.dynamodb(site.region);
+        let table = &live.spec.table;
+        let changed = |result: Result<_, _>| absent(result, &["ResourceNotFoundException"]).map(drop);
+        if live.spec.deletion_protection {
+            let call = dynamodb
+                .update_table()
+                .table_name(table)
+                .deletion_protection_enabled(false);
+            changed(call.send().await).map_err(|e| site.fail("UpdateTable", table, e))?;
+        }
+        if !live.spec.replicas.is_empty() || live.spec.witness.is_some() {
+            let mut call = dynamodb.update_table().table_name(table);
+            for region in &live.spec.replicas {
+                call = call.replica_updates(remove_replica(region));
+            }
+            if let Some(region) = &live.spec.witness {
+                call = call.global_table_witness_updates(remove_witness(region));
+            }
+            changed(call.send().await).map_err(|e| site.fail("UpdateTable", table, e))?;
+        }
+        let result = dynamodb.delete_table().table_name(table).send().await;
+        absent(result, &["ResourceNotFoundException"]).map_err(|e| site.fail("DeleteTable", table, e))?;
+        Ok(())
+    }
+
+    /// By name; a replica appears in its own region, perhaps without tags yet.
+    async fn list(site: &Site<'_>) -> Result<Vec<Found>, KindError> {
+        let names = Names::new(site.suffix);
+        let ours = [names.control_table(), names.journal_table()];
+        let mut tables = site
+            .cloud
+            .dynamodb(site.region)
+            .list_tables()
+            .into_paginator()
+            .items()
+            .send();
+        let mut found = Vec::new();
+        while let Some(table) = tables.next().await {
+            let table = table.map_err(|e| site.fail("ListTables", site.suffix, e))?;
+            if ours.contains(&table) {
+                let live = super::table_tags::read(site, &table).await?.unwrap_or_default();
+                let key = key_of(site, live.iter().map(|tag| (tag.key(), tag.value())));
+                found.push(site.found::<DynamodbTable>(table, key));
+            }
+        }
+        Ok(found)
+    }
+}
+
+pub(super) fn our_tags(site: &Site<'_>) -> Vec<Tag> {
+    tags(site)
+        .into_iter()
+        .map(|(key, value)| {
+            Tag::builder()
+                .key(key)
+                .value(value)
+                .build()
+                .expect("key and value are given")
+        })
+        .collect()
+}
+
+fn add_replica(region: &str) -> ReplicationGroupUpdate {
+    let action = CreateReplicationGroupMemberAction::builder()
+        .region_name(region)
+        .build();
+    ReplicationGroupUpdate::builder()
+        .create(action.expect("the region is given"))
+        .build()
+}
+
+fn remove_replica(region: &str) -> ReplicationGroupUpdate {
+    let action = DeleteReplicationGroupMemberAction::builder()
+        .region_name(region)
+        .build();
+    ReplicationGroupUpdate::builder()
+        .delete(action.expect("the region is given"))
+        .build()
+}
+
+fn add_witness(region: &str) -> GlobalTableWitnessGroupUpdate {
+    let action = CreateGlobalTableWitnessGroupMemberAction::builder()
+        .region_name(region)
+        .build();
+    GlobalTableWitnessGroupUpdate::builder()
+        .create(action.expect("the region is given"))
+        .build()
+}
+
+fn remove_witness(region: &str) -> GlobalTableWitnessGroupUpdate {
+    let action = DeleteGlobalTableWitnessGroupMemberAction::builder()
+        .region_name(region)
+        .build();
+    GlobalTableWitnessGroupUpdate::builder()
+        .delete(action.expect("the region is given"))
+        .build()
+}
+
+/// The next change that brings `live` closer to `spec`, one at a time. Pure but for the builder it fills.
+fn next_change(spec: &Spec, live: &Spec, call: UpdateTableFluentBuilder) -> Option<UpdateTableFluentBuilder> {
+    if spec.deletion_protection != live.deletion_protection {
+        return Some(call.deletion_protection_enabled(spec.deletion_protection));
+    }
+    if spec.strong {
+        // All members in one change. Whatever the table is by then, AWS refuses what it cannot become.
+        if (&spec.replicas, &spec.witness, spec.strong) == (&live.replicas, &live.witness, live.strong) {
+            return None;
+        }
+        let missing = spec
+            .replicas
+            .difference(&live.replicas)
+            .map(|region| add_replica(region))
+            .collect();
+        let witness = spec.witness.iter().filter(|_| spec.witness != live.witness);
+        return Some(
+            call.set_replica_updates(Some(missing))
+                .set_global_table_witness_updates(Some(witness.map(|region| add_witness(region)).collect()))
+                .multi_region_consistency(MultiRegionConsistency::Strong),
+        );
+    }
+    let mut changes = spec
+        .replicas
+        .difference(&live.replicas)
+        .map(|region| add_replica(region));
+    let mut removals = live
+        .replicas
+        .difference(&spec.replicas)
+        .map(|region| remove_replica(region));
+    changes
+        .next()
+        .or_else(|| removals.next())
+        .map(|change| call.replica_updates(change))
+}
+
+fn read(home: &str, table: &TableDescription) -> Spec {
+    let key = |role: KeyType| {
+        table
+            .key_schema()
+            .iter()
+            .find(|element| element.key_type() == &role)
+            .map(|element| element.attribute_name().to_owned())
+    };
+    Spec {
+        table: table.table_name().unwrap_or_default().to_owned(),
+        partition_key: key(KeyType::Hash).unwrap_or_default(),
+        sort_key: key(KeyType::Range),
+        replicas: table
+            .replicas()
+            .iter()
+            .filter_map(|replica| replica.region_name())
+            .filter(|region| *region != home)
+            .map(str::to_owned)
+            .collect(),
+        witness: table
+            .global_table_witnesses()
+            .first()
+            .and_then(|witness| witness.region_name())
+            .map(str::to_owned),
+        strong: table.multi_region_consistency() == Some(&MultiRegionConsistency::Strong),
+        deletion_protection: table.deletion_protection_enabled().unwrap_or(false),
+    }
+}
+
+fn settling(table: &TableDescription) -> Option<String> {
+    let status = table
+        .table_status()
+        .filter(|status| **status != TableStatus::Active);
+    if let Some(status) = status {
+        return Some(format!("table is {}", status.as_str().to_lowercase()));
+    }
+    let replica = table.replicas().iter().find(|replica| {
+        replica
+            .replica_status()
+            .is_some_and(|status| *status != ReplicaStatus::Active)
+    });
+    if let Some(replica) = replica {
+        let status = replica
+            .replica_status()
+            .map(ReplicaStatus::as_str)
+            .unwrap_or_default();
+        let region = replica.region_name().unwrap_or_default();
+        return Some(format!("replica in {region} is {}", status.to_lowercase()));
+    }
+    let witness = table.global_table_witnesses().iter().find(|witness| {
+        witness
+            .witness_status()
+            .is_some_and(|status| *status != WitnessStatus::Active)
+    })?;
+    let status = witness
+        .witness_status()
+        .map(WitnessStatus::as_str)
+        .unwrap_or_default();
+    Some(format!(
+        "witness in {} is {}",
+        witness.region_name().unwrap_or_default(),
+        status.to_lowercase()
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use aws_sdk_dynamodb::types::{GlobalTableWitnessDescription, ReplicaDescription};
+
+    use super::*;
+
+    fn spec() -> Spec {
+        Spec {
+            table: "journal-dev".into(),
+            partition_key: "partition".into(),
+            sort_key: Some("entry".into()),
+            replicas: BTreeSet::from(["us-east-2".into()]),
+            witness: Some("us-west-2".into()),
+            strong: true,
+            deletion_protection: false,
+        }
+    }
+
+    fn alone() -> Spec {
+        Spec {
+            replicas: BTreeSet::new(),
+            witness: None,
+            strong: false,
+            ..spec()
+        }
+    }
+
+    fn call() -> UpdateTableFluentBuilder {
+        let config = aws_sdk_dynamodb::Config::builder()
+            .behavior_version(aws_sdk_dynamodb::config::BehaviorVersion::latest())
+            .build();
+        aws_sdk_dynamodb::Client::from_conf(config).update_table()
+    }
+
+    #[test]
+    fn a_strong_table_gets_all_its_members_in_one_change() {
+        let call = next_change(&spec(), &alone(), call()).unwrap();
+        assert_eq!(call.get_replica_updates().as_ref().unwrap().len(), 1);
+        assert_eq!(call.get_global_table_witness_updates().as_ref().unwrap().len(), 1);
+        assert_eq!(
+            call.get_multi_region_consistency(),
+            &Some(MultiRegionConsistency::Strong)
+        );
+        assert!(next_change(&spec(), &spec(), self::call()).is_none());
+    }
+
+    #[test]
+    fn an_eventually_consistent_table_gets_one_member_at_a_time() {
+        let wanted = Spec {
+            replicas: BTreeSet::from(["us-east-2".into(), "us-west-2".into()]),
+            witness: None,
+            strong: false,
+            ..spec()
+        };
+        let call = next_change(&wanted, &alone(), call()).unwrap();
+        assert_eq!(call.get_replica_updates().as_ref().unwrap().len(), 1);
+        assert_eq!(call.get_multi_region_consistency(), &None);
+    }
+
+    #[test]
+    fn protection_changes_alone() {
+        let wanted = Spec {
+            deletion_protection: true,
+            ..spec()
+        };
+        let call = next_change(&wanted, &alone(), call()).unwrap();
+        assert_eq!(call.get_deletion_protection_enabled(), &Some(true));
+        assert_eq!(call.get_replica_updates(), &None);
+    }
+
+    fn described(replica: ReplicaStatus, witness: WitnessStatus) -> TableDescription {
+        let element = |name: &str, role| {
+            KeySchemaElement::builder()
+                .attribute_name(name)
+                .key_type(role)
+                .build()
+                .unwrap()
+        };
+        let own = ReplicaDescription::builder()
+            .region_name("us-east-1")
+            .replica_status(ReplicaStatus::Active)
+            .build();
+        let other = ReplicaDescription::builder()
+            .region_name("us-east-2")
+            .replica_status(replica)
+            .build();
+        TableDescription::builder()
+            .table_name("journal-dev")
+            .table_status(TableStatus::Active)
+            .key_schema(element("partition", KeyType::Hash))
+            .key_schema(element("entry", KeyType::Range))
+            .replicas(own)
+            .replicas(other)
+            .global_table_witnesses(
+                GlobalTableWitnessDescription::builder()
+                    .region_name("us-west-2")
+                    .witness_status(witness)
+                    .build(),
+            )
+            .multi_region_consistency(MultiRegionConsistency::Strong)
+            .build()
+    }
+
+    #[test]
+    fn a_table_is_read_back_without_its_own_region_among_the_replicas() {
+        let table = described(ReplicaStatus::Active, WitnessStatus::Active);
+        assert_eq!(read("us-east-1", &table), spec());
+        assert_eq!(settling(&table), None);
+    }
+
+    #[test]
+    fn a_table_settles_with_its_last_member() {
+        let replica = described(ReplicaStatus::Creating, WitnessStatus::Active);
+        assert_eq!(settling(&replica).unwrap(), "replica in us-east-2 is creating");
+        let witness = described(ReplicaStatus::Active, WitnessStatus::Creating);
+        assert_eq!(settling(&witness).unwrap(), "witness in us-west-2 is creating");
+    }
+}
