@@ -1,0 +1,257 @@
+//! The ledger under real concurrency, in a real PostgreSQL: no deadlock, one key one entry, and the epoch as a fence.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use futures::future::join_all;
+use payment_processor::command::{AccountDetails, Command, Order, PaymentDetails};
+use payment_processor::ledger::postgres::PostgresLedger;
+use payment_processor::ledger::{Ledger, Submitted};
+use support::Database;
+use uuid::Uuid;
+
+async fn open(ledger: &PostgresLedger, epoch: u64) -> Uuid {
+    let order = Order::OpenAccount(AccountDetails {
+        currency: "EUR".into(),
+        limit_minor: None,
+        name: None,
+    });
+    let id = Uuid::new_v4();
+    submit(ledger, epoch, &command(&format!("open-{id}"), id, order)).await;
+    id
+}
+
+fn command(key: &str, subject: Uuid, order: Order) -> Command {
+    let request_hash = order.request_hash();
+    Command {
+        idempotency_key: key.to_owned(),
+        request_hash,
+        subject,
+        order,
+        created_at_ms: 1,
+    }
+}
+
+fn pay(key: &str, from_account: Uuid, to_account: Uuid) -> Command {
+    let (currency, reference, reason) = ("EUR".into(), None, None);
+    let details = PaymentDetails {
+        from_account,
+        to_account,
+        amount_minor: 1,
+        currency,
+        reference,
+        reason,
+    };
+    command(key, Uuid::new_v4(), Order::Pay(details))
+}
+
+async fn submit(ledger: &PostgresLedger, epoch: u64, command: &Command) -> String {
+    match ledger.submit(epoch, command).await.unwrap() {
+        Submitted::Entry(entry) => entry.subject,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn payments_in_opposite_directions_never_deadlock() {
+    let database = Database::with_ledger(1).await;
+    let ledger = database.ledger();
+    let accounts = [
+        open(&ledger, 1).await,
+        open(&ledger, 1).await,
+        open(&ledger, 1).await,
+    ];
+    let client = |worker: usize| {
+        let ledger = database.ledger();
+        async move {
+            for number in 0..150 {
+                let (from, to) = (
+                    accounts[(worker + number) % 3],
+                    accounts[(2 * worker + number + 1) % 3],
+                );
+                let (from, to) = if from == to {
+                    (from, accounts[(worker + number + 1) % 3])
+                } else {
+                    (from, to)
+                };
+                submit(&ledger, 1, &pay(&format!("{worker}-{number}"), from, to)).await;
+            }
+        }
+    };
+    join_all((0..8).map(client)).await;
+    let found = ledger.verify().await.unwrap();
+    assert_eq!((found.entries, found.problems), (8 * 150 + 3, Vec::new()));
+    let deadlocks = "select deadlocks from pg_stat_database where datname = current_database()";
+    let row = database.client().await.query_one(deadlocks, &[]).await.unwrap();
+    assert_eq!(row.get::<_, i64>(0), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_sent_by_many_at_once_is_executed_once() {
+    let database = Database::with_ledger(1).await;
+    let ledger = database.ledger();
+    let (a, b) = (open(&ledger, 1).await, open(&ledger, 1).await);
+    let client = |_| {
+        let ledger = database.ledger();
+        async move {
+            let mut answers = Vec::new();
+            for number in 0..40 {
+                answers.push(submit(&ledger, 1, &pay(&format!("payment-{number}"), a, b)).await);
+                let opening = AccountDetails {
+                    currency: "EUR".into(),
+                    limit_minor: None,
+                    name: None,
+                };
+                let opening = command(
+                    &format!("account-{number}"),
+                    Uuid::new_v4(),
+                    Order::OpenAccount(opening),
+                );
+                answers.push(submit(&ledger, 1, &opening).await);
+            }
+            answers
+        }
+    };
+    let answers: BTreeSet<Vec<String>> = join_all((0..8).map(client)).await.into_iter().collect();
+    assert_eq!(answers.len(), 1, "everybody got the same outcomes");
+    let found = ledger.verify().await.unwrap();
+    assert_eq!(
+        (found.entries, found.accounts, found.problems),
+        (2 + 80, 2 + 40, Vec::new())
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn set_epoch_waits_for_commands_under_way_and_lets_none_of_the_old_epoch_follow() {
+    let database = Database::with_ledger(1).await;
+    let ledger = database.ledger();
+    let (a, b) = (open(&ledger, 1).await, open(&ledger, 1).await);
+
+    // A command that has been executed but not committed yet.
+    let mut slow = database.client().await;
+    let transaction = slow.transaction().await.unwrap();
+    let statement = format!(
+        "select ledger.submit(1, 'slow', 'h', jsonb_build_object('kind', 'payment', 'subject', '{}', 'created_at_ms', 1,
+             'details', jsonb_build_object('from_account', '{a}', 'to_account', '{b}', 'amount_minor', 1, 'currency', 'EUR')))",
+        Uuid::new_v4()
+    );
+    transaction.batch_execute(&statement).await.unwrap();
+    let setter = database.ledger();
+    let raising = tokio::spawn(async move { setter.set_epoch(2).await });
+    let waits = "select count(*) from pg_locks where locktype = 'advisory' and not granted";
+    let observer = database.client().await;
+    while observer.query_one(waits, &[]).await.unwrap().get::<_, i64>(0) == 0 {
+        assert!(!raising.is_finished(), "set-epoch did not wait");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    transaction.commit().await.unwrap();
+    assert_eq!(raising.await.unwrap().unwrap(), 2);
+    assert_eq!(
+        ledger.log().await.unwrap().len(),
+        3,
+        "the command under way is in"
+    );
+
+    assert_eq!(
+        ledger.submit(1, &pay("late", a, b)).await.unwrap(),
+        Submitted::OtherEpoch
+    );
+    assert_eq!(ledger.set_epoch(1).await.unwrap(), 2, "the epoch never goes back");
+    submit(&ledger, 2, &pay("new", a, b)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_of_an_epoch_commits_after_set_epoch_returned() {
+    let database = Database::with_ledger(1).await;
+    let ledger = database.ledger();
+    let (a, b) = (open(&ledger, 1).await, open(&ledger, 1).await);
+    let stop = Arc::new(AtomicBool::new(false));
+    let handlers: Vec<_> = (0..6)
+        .map(|worker| {
+            let (ledger, stop) = (database.ledger(), stop.clone());
+            tokio::spawn(async move {
+                let mut number = 0;
+                while !stop.load(Ordering::SeqCst) {
+                    number += 1;
+                    // Handlers that outlive every takeover: they go on in epoch 1.
+                    let _ = ledger
+                        .submit(1, &pay(&format!("{worker}-{number}"), a, b))
+                        .await
+                        .unwrap();
+                }
+                number
+            })
+        })
+        .collect();
+    for epoch in 2..10 {
+        assert_eq!(ledger.set_epoch(epoch).await.unwrap(), epoch);
+        let count = ledger.summary().await.unwrap().entries;
+        tokio::task::yield_now().await;
+        assert_eq!(ledger.summary().await.unwrap().entries, count);
+    }
+    stop.store(true, Ordering::SeqCst);
+    let sent: u32 = join_all(handlers)
+        .await
+        .into_iter()
+        .map(|sent| sent.unwrap())
+        .sum();
+    assert!(sent > 6, "they were refused, not stuck");
+    assert!(
+        ledger
+            .log()
+            .await
+            .unwrap()
+            .iter()
+            .all(|entry| entry.id.epoch == 1)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_survives_the_loss_of_its_connection() {
+    let database = Database::with_ledger(1).await;
+    let ledger = database.ledger();
+    let (a, b) = (open(&ledger, 1).await, open(&ledger, 1).await);
+    let kill = "select pg_terminate_backend(pid) from pg_stat_activity
+                 where datname = current_database() and pid <> pg_backend_pid() and backend_type = 'client backend'";
+    let other = database.client().await;
+    for number in 0..5 {
+        other.batch_execute(kill).await.unwrap();
+        submit(&ledger, 1, &pay(&format!("payment-{number}"), a, b)).await;
+    }
+    assert_eq!(ledger.summary().await.unwrap().entries, 2 + 5);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_only_database_is_a_standby_and_takes_no_command() {
+    let database = Database::with_ledger(1).await;
+    let ledger = database.ledger();
+    let (a, b) = (open(&ledger, 1).await, open(&ledger, 1).await);
+    let client = database.client().await;
+    let set = |value: &str| {
+        format!(
+            "do $$ begin execute format('alter database %I set default_transaction_read_only = {value}', current_database()); end $$"
+        )
+    };
+    client.batch_execute(&set("on")).await.unwrap();
+    let fresh = database.ledger();
+    assert!(fresh.status().await.unwrap().in_recovery);
+    let error = fresh.submit(1, &pay("refused", a, b)).await.unwrap_err();
+    assert!(
+        matches!(error, payment_processor::ledger::LedgerError::Unavailable { .. }),
+        "{error:?}"
+    );
+    client
+        .batch_execute(&format!(
+            "set default_transaction_read_only = off; {}",
+            set("off")
+        ))
+        .await
+        .unwrap();
+    // The warm connection still has the old default: one reconnect, within the request.
+    submit(&fresh, 1, &pay("taken", a, b)).await;
+}
