@@ -7,7 +7,9 @@
 pub mod ca;
 pub mod dns;
 pub mod edge;
+pub mod mirror;
 pub mod network;
+pub mod postgres;
 pub mod process;
 pub mod python;
 pub mod state;

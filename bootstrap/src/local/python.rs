@@ -242,6 +242,7 @@ async fn build(program: &str, root: &Path, lock: &str, progress: Progress<'_>) -
             "--only-binary",
             ":all:",
             "--no-deps",
+            "--no-compile",
             "--no-input",
         ])
         .args(["--disable-pip-version-check", "--progress-bar", "off", "-r"])

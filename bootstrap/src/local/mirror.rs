@@ -1,0 +1,438 @@
+//! The Aurora mirror: follows the RDS control plane with the real servers. What has to happen to the servers for one of
+//! them to be the writer is decided by [`plan`], a pure function; the rest of the file carries it out.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex as SyncMutex, PoisonError},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use tokio::sync::Mutex;
+
+use super::{
+    AuroraMirror, MirrorError, Network, NetworkState, Region,
+    postgres::{Pair, PostgresError, Role},
+};
+
+/// How long a standby may need to apply what the writer has before a planned change is refused.
+const CATCH_UP_PATIENCE: Duration = Duration::from_secs(5);
+
+/// One thing to do to one server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Action {
+    /// Start it as what it was.
+    Start(Region),
+    /// Make the standby the writer.
+    Promote(Region),
+    /// Take a former writer back as standby of the other server.
+    Rejoin(Region),
+}
+
+/// What has to be done, in order, for `writer` to be the writer and the other server its standby.
+///
+/// `serving` are the regions that can be reached: a region that is cut off keeps its server as it is, even as a second
+/// writer, until it is healed; only the server that is to write is acted on wherever it is, since whoever asked for it
+/// is in its region.
+pub fn plan(writer: Region, roles: &BTreeMap<Region, Role>, network: &NetworkState) -> Vec<Action> {
+    let mut actions = Vec::new();
+    match roles.get(&writer) {
+        Some(Role::Writer) | None => {}
+        Some(Role::Standby) => actions.push(Action::Promote(writer)),
+        Some(Role::StoppedWriter) => actions.push(Action::Start(writer)),
+        Some(Role::StoppedStandby) => actions.extend([Action::Start(writer), Action::Promote(writer)]),
+    }
+    for (&other, role) in roles.iter().filter(|(region, _)| **region != writer) {
+        if !network.passes(Some(other), Some(writer)) {
+            continue;
+        }
+        match role {
+            Role::Standby => {}
+            Role::StoppedStandby => actions.push(Action::Start(other)),
+            Role::Writer | Role::StoppedWriter => actions.push(Action::Rejoin(other)),
+        }
+    }
+    actions
+}
+
+/// A database and its owner, as CreateDBCluster asked for them.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Tenant {
+    user: String,
+    database: String,
+}
+
+/// The mirror over a pair of servers.
+#[derive(Debug)]
+pub struct Mirror {
+    pair: Arc<Pair>,
+    network: Arc<Network>,
+    writer: SyncMutex<Region>,
+    tenants: SyncMutex<BTreeSet<Tenant>>,
+    /// Held while servers change their roles.
+    change: Arc<Mutex<()>>,
+}
+
+impl Mirror {
+    /// A mirror of a pair whose writer is, or will be, in `writer`.
+    pub fn new(pair: Arc<Pair>, network: Arc<Network>, writer: Region) -> Self {
+        Self {
+            pair,
+            network,
+            writer: SyncMutex::new(writer),
+            tenants: SyncMutex::default(),
+            change: Arc::default(),
+        }
+    }
+
+    /// Brings the servers to what the control plane says, where they can be reached: after a region was healed, or a
+    /// server killed. Every call made twice equals once.
+    pub async fn settle(&self) -> Result<(), MirrorError> {
+        let _change = self.change.lock().await;
+        let network = self.network.now();
+        for action in plan(self.writer(), &self.roles().await?, &network) {
+            let (Action::Start(region) | Action::Promote(region) | Action::Rejoin(region)) = action;
+            if !network.is_cut(region) {
+                self.act(action).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn act(&self, action: Action) -> Result<(), MirrorError> {
+        tracing::info!(?action, "changing the database servers");
+        let outcome = match action {
+            Action::Start(region) => self.pair.server(region).start().await,
+            Action::Promote(region) => self.pair.server(region).promote().await,
+            Action::Rejoin(region) => self.rejoin(region).await,
+        };
+        outcome.map_err(failed)
+    }
+
+    async fn rejoin(&self, region: Region) -> Result<(), PostgresError> {
+        if let Some(peer) = region.database_peer() {
+            // So that the rewind finds the new timeline, and little to copy.
+            self.pair.server(peer).execute("postgres", "CHECKPOINT").await?;
+        }
+        self.pair.server(region).rejoin().await
+    }
+
+    async fn roles(&self) -> Result<BTreeMap<Region, Role>, MirrorError> {
+        let mut roles = BTreeMap::new();
+        for server in self.pair.servers() {
+            roles.insert(server.region(), server.role().await.map_err(failed)?);
+        }
+        Ok(roles)
+    }
+
+    fn set_writer(&self, region: Region) {
+        *self.writer.lock().unwrap_or_else(PoisonError::into_inner) = region;
+    }
+
+    /// The planned change, while roles cannot change otherwise.
+    ///
+    /// 1. the standby has nearly everything, or refuse; 2. stop the writer, which sends the rest; 3. make sure that it
+    /// arrived; 4. promote; 5. start the former writer as standby. Where a step fails the former writer is started again.
+    async fn switch(&self, to: Region) -> Result<(), MirrorError> {
+        let from = self.writer();
+        let (old, new) = (self.pair.server(from), self.pair.server(to));
+        let roles = self.roles().await?;
+        let both_run = roles.get(&from) == Some(&Role::Writer) && roles.get(&to) == Some(&Role::Standby);
+        if !both_run || !self.network.now().passes(Some(to), Some(from)) {
+            return refused("a planned change needs both clusters available");
+        }
+        if !old.await_standby(CATCH_UP_PATIENCE).await.map_err(failed)? {
+            return refused("the secondary cluster is not synchronized with the primary cluster");
+        }
+        old.shut_down().await;
+        let outcome = async {
+            let (sent, received) = (old.position_stopped().await?, new.position().await?);
+            if received < sent {
+                tracing::warn!(sent, received, "the standby lacks the end of the log");
+                return Ok(false);
+            }
+            new.promote().await?;
+            self.set_writer(to);
+            old.demote_stopped().await?;
+            Ok::<_, PostgresError>(true)
+        }
+        .await;
+        old.start().await.map_err(failed)?;
+        match outcome {
+            Ok(true) => Ok(()),
+            Ok(false) => refused("the secondary cluster did not receive everything"),
+            Err(error) => Err(failed(error)),
+        }
+    }
+}
+
+fn failed(error: PostgresError) -> MirrorError {
+    MirrorError::Failed(continuity::error::chain(&error))
+}
+
+fn refused<T>(text: &str) -> Result<T, MirrorError> {
+    Err(MirrorError::Refused(text.to_owned()))
+}
+
+#[async_trait]
+impl AuroraMirror for Mirror {
+    fn writer(&self) -> Region {
+        *self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn create_cluster(
+        &self,
+        region: Region,
+        user: &str,
+        password: &str,
+        database: &str,
+    ) -> Result<(), MirrorError> {
+        {
+            let _change = self.change.lock().await;
+            if self.writer() != region {
+                // A new global cluster is born where its first cluster is, wherever the last one had its writer.
+                self.switch(region).await?;
+            }
+        }
+        let server = self.pair.server(region);
+        let (role, secret) = (identifier(user), literal(password));
+        let exists = |catalog: &str, column: &str, name: &str| {
+            format!(
+                "SELECT EXISTS (SELECT FROM {catalog} WHERE {column} = {})",
+                literal(name)
+            )
+        };
+        let there = |row: Vec<String>| row.first().is_some_and(|value| value == "t");
+        if !there(
+            server
+                .query(&exists("pg_roles", "rolname", user))
+                .await
+                .map_err(failed)?,
+        ) {
+            // What rds_superuser has and PostgreSQL can give to somebody who is none.
+            let statements = format!(
+                "CREATE ROLE {role} LOGIN CREATEDB CREATEROLE PASSWORD {secret}; \
+                 GRANT pg_monitor, pg_signal_backend, pg_checkpoint TO {role}"
+            );
+            server.execute("postgres", &statements).await.map_err(failed)?;
+        } else {
+            self.set_password(user, password).await?;
+        }
+        if !there(
+            server
+                .query(&exists("pg_database", "datname", database))
+                .await
+                .map_err(failed)?,
+        ) {
+            let statement = format!("CREATE DATABASE {} OWNER {role}", identifier(database));
+            server.execute("postgres", &statement).await.map_err(failed)?;
+        }
+        let tenant = Tenant {
+            user: user.to_owned(),
+            database: database.to_owned(),
+        };
+        self.tenants
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(tenant);
+        Ok(())
+    }
+
+    async fn set_password(&self, user: &str, password: &str) -> Result<(), MirrorError> {
+        let statement = format!("ALTER ROLE {} PASSWORD {}", identifier(user), literal(password));
+        self.pair
+            .server(self.writer())
+            .execute("postgres", &statement)
+            .await
+            .map_err(failed)
+    }
+
+    async fn failover(&self, to: Region, allow_data_loss: bool) -> Result<(), MirrorError> {
+        if !allow_data_loss {
+            return self.switchover(to).await;
+        }
+        let change = self.change.clone().lock_owned().await;
+        if self.writer() == to {
+            return Ok(());
+        }
+        // What the new writer needs, before the answer; taking the old one back may last and is nobody's concern here.
+        let mut rest = Vec::new();
+        for action in plan(to, &self.roles().await?, &self.network.now()) {
+            match action {
+                Action::Start(region) | Action::Promote(region) if region == to => self.act(action).await?,
+                later => rest.push(later),
+            }
+        }
+        self.set_writer(to);
+        if !rest.is_empty() {
+            let mirror = Mirror {
+                pair: self.pair.clone(),
+                network: self.network.clone(),
+                writer: SyncMutex::new(to),
+                tenants: SyncMutex::default(),
+                change: self.change.clone(),
+            };
+            tokio::spawn(async move {
+                let _change = change;
+                for action in rest {
+                    if let Err(error) = mirror.act(action).await {
+                        tracing::error!(%error, "the former writer is not back as standby");
+                    }
+                }
+            });
+        }
+        Ok(())
+    }
+
+    async fn switchover(&self, to: Region) -> Result<(), MirrorError> {
+        let _change = self.change.lock().await;
+        if self.writer() == to {
+            Ok(())
+        } else {
+            self.switch(to).await
+        }
+    }
+
+    async fn delete_cluster(&self, region: Region) -> Result<(), MirrorError> {
+        if self.writer() != region {
+            return Ok(());
+        }
+        let tenants = std::mem::take(&mut *self.tenants.lock().unwrap_or_else(PoisonError::into_inner));
+        let server = self.pair.server(region);
+        for Tenant { user, database } in tenants {
+            let database = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", identifier(&database));
+            server.execute("postgres", &database).await.map_err(failed)?;
+            let role = identifier(&user);
+            let role = format!("DROP OWNED BY {role}; DROP ROLE IF EXISTS {role}");
+            server.execute("postgres", &role).await.map_err(failed)?;
+        }
+        Ok(())
+    }
+}
+
+/// A name in a statement.
+fn identifier(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// A text in a statement; standard_conforming_strings is on.
+fn literal(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use Action::{Promote, Rejoin, Start};
+    use Region::{UsEast1, UsEast2};
+    use Role::{Standby, StoppedStandby, StoppedWriter, Writer};
+
+    fn cut(regions: &[Region]) -> NetworkState {
+        NetworkState {
+            cut: regions.iter().copied().collect(),
+            ..NetworkState::default()
+        }
+    }
+
+    #[test]
+    fn the_plan_for_each_state_of_the_servers() {
+        let none: &[Region] = &[];
+        // (wanted writer, us-east-1, us-east-2, cut, actions)
+        let cases: &[(Region, Role, Role, &[Region], &[Action])] = &[
+            // As it should be.
+            (UsEast1, Writer, Standby, none, &[]),
+            (UsEast2, Standby, Writer, none, &[]),
+            // Failover: the old writer is alive, killed, cut off, cut off and killed.
+            (
+                UsEast2,
+                Writer,
+                Standby,
+                none,
+                &[Promote(UsEast2), Rejoin(UsEast1)],
+            ),
+            (
+                UsEast2,
+                StoppedWriter,
+                Standby,
+                none,
+                &[Promote(UsEast2), Rejoin(UsEast1)],
+            ),
+            (UsEast2, Writer, Standby, &[UsEast1], &[Promote(UsEast2)]),
+            (UsEast2, StoppedWriter, Standby, &[UsEast1], &[Promote(UsEast2)]),
+            // It is the new writer's region that is cut off: its server changes, the other cannot be reached.
+            (UsEast2, Writer, Standby, &[UsEast2], &[Promote(UsEast2)]),
+            // After healing: two writers, or one of them killed.
+            (UsEast2, Writer, Writer, none, &[Rejoin(UsEast1)]),
+            (UsEast2, StoppedWriter, Writer, none, &[Rejoin(UsEast1)]),
+            (UsEast1, Writer, Writer, none, &[Rejoin(UsEast2)]),
+            // Killed servers without a change of roles start as what they were.
+            (UsEast1, StoppedWriter, Standby, none, &[Start(UsEast1)]),
+            (UsEast1, Writer, StoppedStandby, none, &[Start(UsEast2)]),
+            (UsEast1, Writer, StoppedStandby, &[UsEast2], &[]),
+            (
+                UsEast1,
+                StoppedWriter,
+                StoppedStandby,
+                none,
+                &[Start(UsEast1), Start(UsEast2)],
+            ),
+            // A killed standby takes over: start it, then promote.
+            (
+                UsEast2,
+                Writer,
+                StoppedStandby,
+                &[UsEast1],
+                &[Start(UsEast2), Promote(UsEast2)],
+            ),
+            (
+                UsEast2,
+                StoppedWriter,
+                StoppedStandby,
+                none,
+                &[Start(UsEast2), Promote(UsEast2), Rejoin(UsEast1)],
+            ),
+        ];
+        for &(writer, first, second, regions, actions) in cases {
+            let roles = BTreeMap::from([(UsEast1, first), (UsEast2, second)]);
+            let planned = plan(writer, &roles, &cut(regions));
+            assert_eq!(
+                planned, actions,
+                "{writer} of {first:?}, {second:?} with {regions:?} cut"
+            );
+        }
+    }
+
+    #[test]
+    fn nothing_is_planned_twice() {
+        // Applying a plan leads to a state whose plan is empty.
+        for writer in Region::DATABASES {
+            for first in [Writer, Standby, StoppedWriter, StoppedStandby] {
+                for second in [Writer, Standby, StoppedWriter, StoppedStandby] {
+                    let mut roles = BTreeMap::from([(UsEast1, first), (UsEast2, second)]);
+                    for action in plan(writer, &roles, &NetworkState::default()) {
+                        let (region, role) = match action {
+                            Start(region) => {
+                                let stopped = roles[&region];
+                                (region, if stopped == StoppedWriter { Writer } else { Standby })
+                            }
+                            Promote(region) => (region, Writer),
+                            Rejoin(region) => (region, Standby),
+                        };
+                        roles.insert(region, role);
+                    }
+                    assert_eq!(
+                        plan(writer, &roles, &NetworkState::default()),
+                        [],
+                        "{writer} of {first:?}, {second:?}"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn names_and_passwords_cannot_leave_their_quotes() {
+        assert_eq!(identifier("a\"; DROP"), "\"a\"\"; DROP\"");
+        assert_eq!(literal("it's"), "'it''s'");
+    }
+}
