@@ -4,6 +4,7 @@
 //! - `answer`, `health`: the rules, pure. `checker`: the checks. `server`: the sockets.
 
 mod answer;
+mod bridge;
 mod checker;
 mod health;
 mod server;
@@ -331,7 +332,7 @@ fn client(emulator: &str) -> aws_sdk_route53::Client {
         .credentials_provider(Credentials::new("test", "test", None, None, "local"))
         .endpoint_url(emulator)
         .timeout_config(timeouts)
-        .http_client(aws_smithy_http_client::Builder::new().build_http())
+        .http_client(bridge::http_client())
         .build();
     aws_sdk_route53::Client::from_conf(config)
 }

@@ -5,13 +5,14 @@ use std::{sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, request::Parts, uri::PathAndQuery};
+use http_body_util::{BodyExt, Collected};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
 
 use super::{
     Call, Needs, Shared, Verdict,
-    bridges::{aurora, global_tables::GlobalTables, rds_endpoints},
+    bridges::{aurora, global_tables::GlobalTables, health_checks, rds_endpoints},
     connect,
     forward::{self, Body, Unanswered},
     net::{Severed, severed},
@@ -198,11 +199,19 @@ async fn exchange(shared: &Arc<Shared>, exchange: Exchange) -> Response<Body> {
         }
     };
     let response = result.unwrap_or_else(|error| unavailable(&error));
-    if scope.service == "route53" && writes && response.status().is_success() {
+    if scope.service != "route53" || !response.status().is_success() {
+        return response;
+    }
+    if writes {
         // Before the answer goes back, so that who changed a record finds it changed.
         shared.dns.refresh().await;
     }
-    response
+    let (head, body) = response.into_parts();
+    let Ok(answer) = body.collect().await.map(Collected::to_bytes) else {
+        return internal_failure();
+    };
+    let rewritten = health_checks::rewrite(&answer);
+    forward::with_body(head, rewritten.map_or(answer, Bytes::from))
 }
 
 async fn global_table(

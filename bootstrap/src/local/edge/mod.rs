@@ -37,6 +37,7 @@ use super::{
     dns::{Dns, DnsConfig, DnsHandle},
 };
 
+pub(in crate::local) use bridges::health_checks;
 pub(in crate::local) use net::Tasks;
 pub use record::{Call, Tally};
 pub use verdict::{Needs, Verdict, verdict};

@@ -5,7 +5,12 @@ use http::{HeaderMap, header::AUTHORIZATION, request::Parts};
 
 use super::percent;
 
-/// The service and region that a request is signed for. Global services are signed for us-east-1.
+/// The services whose control plane is in one region, whatever region the caller signs for (as an SDK does that was given
+/// an endpoint).
+const GLOBAL_SERVICES: [&str; 2] = ["iam", "route53"];
+const GLOBAL_REGION: &str = "us-east-1";
+
+/// The service that a request is signed for, and the region it goes to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Scope {
     pub(super) region: String,
@@ -27,6 +32,11 @@ pub(super) fn scope(headers: &HeaderMap, query: Option<&str>) -> Option<Scope> {
     // AKID/20261123/us-east-1/dynamodb/aws4_request; an access key id may not contain a slash.
     let mut fields = credential.split('/').skip(2);
     let (region, service, end) = (fields.next()?, fields.next()?, fields.next()?);
+    let region = if GLOBAL_SERVICES.contains(&service) {
+        GLOBAL_REGION
+    } else {
+        region
+    };
     (end == "aws4_request").then(|| Scope {
         region: region.to_owned(),
         service: service.to_owned(),

@@ -3,4 +3,5 @@
 
 pub(super) mod aurora;
 pub(super) mod global_tables;
+pub(in crate::local) mod health_checks;
 pub(super) mod rds_endpoints;

@@ -1,0 +1,170 @@
+//! Each bridge of the edge is there because the emulator lacks something. These tests show that it is bridged, and fail
+//! when the emulator does it by itself: then the bridge can go.
+
+use aws_sdk_dynamodb::types::{MultiRegionConsistency, WitnessStatus};
+use bootstrap::local::Region::{UsEast1, UsEast2, UsWest2};
+
+use crate::{calls::create_strong_table, cloud::Cloud};
+
+const BRIDGE_CAN_GO: &str = "the emulator does this itself now: remove the bridge";
+
+#[tokio::test]
+async fn strong_global_tables_are_described_with_their_witness() {
+    let cloud = Cloud::start().await;
+    let edge = aws_sdk_dynamodb::Client::new(&cloud.aws(None, UsEast1).await);
+    create_strong_table(&edge, "journal").await;
+    for region in [UsEast1, UsEast2] {
+        let edge = aws_sdk_dynamodb::Client::new(&cloud.aws(None, region).await);
+        let table = edge
+            .describe_table()
+            .table_name("journal")
+            .send()
+            .await
+            .unwrap()
+            .table
+            .unwrap();
+        assert_eq!(
+            table.multi_region_consistency,
+            Some(MultiRegionConsistency::Strong)
+        );
+        let witness = &table.global_table_witnesses()[0];
+        assert_eq!(witness.region_name(), Some(UsWest2.name()));
+        assert_eq!(witness.witness_status(), Some(&WitnessStatus::Active));
+
+        let bare = aws_sdk_dynamodb::Client::new(&cloud.bare(region).await);
+        let table = bare
+            .describe_table()
+            .table_name("journal")
+            .send()
+            .await
+            .unwrap()
+            .table
+            .unwrap();
+        assert_eq!(table.multi_region_consistency, None, "{BRIDGE_CAN_GO}");
+        assert!(table.global_table_witnesses().is_empty(), "{BRIDGE_CAN_GO}");
+    }
+    edge.delete_table().table_name("journal").send().await.unwrap();
+    cloud.edge.stop().await;
+}
+
+#[tokio::test]
+async fn rds_calls_reach_the_servers_and_name_their_addresses() {
+    let cloud = Cloud::start().await;
+    let home = aws_sdk_rds::Client::new(&cloud.aws(None, UsEast1).await);
+    let dr = aws_sdk_rds::Client::new(&cloud.aws(None, UsEast2).await);
+    let engine = "aurora-postgresql";
+    home.create_global_cluster()
+        .global_cluster_identifier("aurora")
+        .engine(engine)
+        .send()
+        .await
+        .unwrap();
+    let created = home
+        .create_db_cluster()
+        .db_cluster_identifier("aurora-primary")
+        .global_cluster_identifier("aurora")
+        .engine(engine)
+        .master_username("understudy")
+        .master_user_password("a+b & c%")
+        .database_name("payments")
+        .send()
+        .await
+        .unwrap();
+    let database = cloud.edge.addresses().databases[&UsEast1];
+    let cluster = created.db_cluster.unwrap();
+    assert_eq!(cluster.endpoint, Some(database.ip().to_string()));
+    assert_eq!(cluster.reader_endpoint, Some(database.ip().to_string()));
+    assert_eq!(cluster.port, Some(database.port().into()));
+    let instance = home
+        .create_db_instance()
+        .db_instance_identifier("aurora-primary-1")
+        .db_cluster_identifier("aurora-primary")
+        .db_instance_class("db.r6g.large")
+        .engine(engine)
+        .send()
+        .await
+        .unwrap();
+    drop(instance);
+    let described = home.describe_db_instances().send().await.unwrap();
+    let endpoint = described.db_instances()[0].endpoint().unwrap();
+    assert_eq!(endpoint.address(), Some(database.ip().to_string().as_str()));
+    assert_eq!(endpoint.port(), Some(database.port().into()));
+    dr.create_db_cluster()
+        .db_cluster_identifier("aurora-dr")
+        .global_cluster_identifier("aurora")
+        .engine(engine)
+        .send()
+        .await
+        .unwrap();
+    let described = dr.describe_db_clusters().send().await.unwrap();
+    let standby = &described.db_clusters()[0];
+    assert_eq!(
+        standby.port,
+        Some(cloud.edge.addresses().databases[&UsEast2].port().into())
+    );
+    assert_eq!(standby.endpoint, Some(UsEast2.address().to_string()));
+
+    let bare = aws_sdk_rds::Client::new(&cloud.bare(UsEast1).await);
+    let described = bare.describe_db_clusters().send().await.unwrap();
+    let own = described.db_clusters()[0].endpoint().unwrap_or_default();
+    // The emulator's own answer leads nowhere: either its own host name or one of AWS.
+    assert!(
+        tokio::net::TcpStream::connect((own, 5432)).await.is_err(),
+        "{BRIDGE_CAN_GO}: {own}"
+    );
+
+    home.modify_db_cluster()
+        .db_cluster_identifier("aurora-primary")
+        .master_user_password("another1")
+        .apply_immediately(true)
+        .send()
+        .await
+        .unwrap();
+    let arn = |region, name: &str| format!("arn:aws:rds:{region}:000000000000:cluster:{name}");
+    home.switchover_global_cluster()
+        .global_cluster_identifier("aurora")
+        .target_db_cluster_identifier(arn(UsEast2, "aurora-dr"))
+        .send()
+        .await
+        .unwrap();
+    home.failover_global_cluster()
+        .global_cluster_identifier("aurora")
+        .target_db_cluster_identifier(arn(UsEast1, "aurora-primary"))
+        .allow_data_loss(true)
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(
+        cloud.mirror.told(),
+        [
+            "create us-east-1 understudy a+b & c% payments",
+            "password understudy another1",
+            "switchover us-east-2",
+            "failover us-east-1 true",
+        ]
+    );
+    cloud.edge.stop().await;
+}
+
+#[tokio::test]
+async fn a_server_that_does_not_follow_is_an_error_of_rds() {
+    let cloud = Cloud::start().await;
+    cloud
+        .mirror
+        .refuses
+        .store(true, std::sync::atomic::Ordering::Relaxed);
+    let rds = aws_sdk_rds::Client::new(&cloud.aws(None, UsEast1).await);
+    let error = rds
+        .create_db_cluster()
+        .db_cluster_identifier("aurora-primary")
+        .engine("aurora-postgresql")
+        .master_username("understudy")
+        .master_user_password("password1")
+        .send()
+        .await
+        .unwrap_err();
+    let error = error.into_service_error();
+    assert_eq!(error.meta().code(), Some("InvalidDBClusterStateFault"));
+    assert_eq!(error.meta().message(), Some("told to refuse"));
+    cloud.edge.stop().await;
+}
