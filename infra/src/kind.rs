@@ -6,6 +6,7 @@ use std::fmt::{self, Debug};
 
 use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
+use futures::future::BoxFuture;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -60,6 +61,7 @@ impl Site<'_> {
             region: self.region.to_owned(),
             id: id.into(),
             key,
+            held_back: None,
         }
     }
 }
@@ -134,6 +136,48 @@ pub trait Kind: Send + Sync + 'static {
     fn list(site: &Site<'_>) -> impl Future<Output = Result<Vec<Found>, KindError>> + Send;
 }
 
+/// The listing of one kind, for the inventory.
+pub struct Lister {
+    name: &'static str,
+    scope: Scope,
+    list: for<'a> fn(&'a Site<'a>) -> BoxFuture<'a, Result<Vec<Found>, KindError>>,
+}
+
+impl Debug for Lister {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+impl Lister {
+    /// Of a kind.
+    pub fn of<K: Kind>() -> Self {
+        Lister {
+            name: K::NAME,
+            scope: K::SCOPE,
+            list: |site| Box::pin(K::list(site)),
+        }
+    }
+
+    /// The kind's name.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Where it must be asked.
+    pub fn scope(&self) -> Scope {
+        self.scope
+    }
+
+    /// Asks.
+    ///
+    /// # Errors
+    /// The call that failed.
+    pub async fn list(&self, site: &Site<'_>) -> Result<Vec<Found>, KindError> {
+        (self.list)(site).await
+    }
+}
+
 /// Something of ours that a listing found.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Found {
@@ -145,4 +189,7 @@ pub struct Found {
     pub id: String,
     /// Its `understudy:resource` tag, where the kind carries tags.
     pub key: Option<String>,
+    /// Its deletion has begun, and this says when AWS finishes it. It does not count as left over.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub held_back: Option<String>,
 }

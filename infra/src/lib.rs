@@ -4,11 +4,14 @@
 //! [`plan`] the pure comparison and [`engine`] the executor. Nothing here moves the active region.
 
 pub mod blueprint;
+pub mod clock;
 pub mod cloud;
 pub mod documents;
+pub mod engine;
 pub mod error;
 pub mod graph;
 pub mod kind;
+pub mod outcome;
 pub mod plan;
 pub mod resources;
 pub mod spec;

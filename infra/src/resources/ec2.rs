@@ -65,3 +65,10 @@ pub(super) async fn rename(site: &Site<'_>, id: &str, wanted: &str, live: &str) 
         .map_err(|e| site.fail("CreateTags", id, e))?;
     Ok(())
 }
+
+/// What a resource with a `state` is still doing.
+pub(super) fn unsettled(what: &str, state: Option<&str>) -> Option<String> {
+    state
+        .filter(|state| *state != "available")
+        .map(|state| format!("{what} is {state}"))
+}

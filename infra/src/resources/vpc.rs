@@ -3,7 +3,7 @@
 use aws_sdk_ec2::types::{AttributeBooleanValue, ResourceType, VpcAttributeName};
 use serde::{Deserialize, Serialize};
 
-use super::ec2::{key_of, ours, rename, stack_filter, tag, tag_specification};
+use super::ec2::{key_of, ours, rename, stack_filter, tag, tag_specification, unsettled};
 use crate::error::{KindError, absent};
 use crate::kind::{Found, Kind, Live, Site};
 
@@ -75,10 +75,7 @@ impl Kind for Vpc {
                 .and_then(AttributeBooleanValue::value)
                 .unwrap_or(false),
         };
-        let settling = vpc
-            .state()
-            .filter(|state| state.as_str() != "available")
-            .map(|state| format!("VPC is {}", state.as_str()));
+        let settling = unsettled("VPC", vpc.state().map(|state| state.as_str()));
         Ok(Some(Live {
             spec,
             outputs: Outputs { vpc_id },

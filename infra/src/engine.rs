@@ -1,0 +1,273 @@
+//! The executor: brings live resources to a blueprint, takes a stack down, and says what is there. It makes no choice of its
+//! own; what to do with a resource follows from [`crate::plan`], in which order from [`crate::graph`].
+//!
+//! Everything whose dependencies are ready runs at once. Each resource is observed, acted on, and observed again until it is
+//! settled and equal to its `Spec`, within the time budget; what is not there by then is `Waiting`, and another run goes on
+//! from there. A failure stops only what depends on it. Nothing is remembered between runs.
+
+mod converge;
+mod inventory;
+mod teardown;
+
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use tokio::sync::Semaphore;
+
+pub use self::inventory::{Inventory, inventory};
+pub use self::teardown::teardown;
+
+use crate::clock::{Clock, SystemClock};
+use crate::cloud::Cloud;
+use crate::error::KindError;
+use crate::graph::{Blueprint, Edges, InvalidBlueprint, Resolved};
+use crate::outcome::{Outcome, PlanEntry, Progress, Report};
+use crate::plan::FieldChange;
+
+/// The pause before a resource is observed again; it grows from the first to the last.
+const FIRST_PAUSE: Duration = Duration::from_millis(60);
+/// Aurora takes ten minutes; asking every five seconds is often enough and stays far from every quota.
+const LAST_PAUSE: Duration = Duration::from_secs(5);
+/// How often one resource is acted on in one run before its kind is declared unable to converge.
+const MAX_ACTIONS: usize = 12;
+/// Observations after an update that still show the old value before the update is made again.
+const STALE_READS: usize = 6;
+
+/// Whether this run may still change anything. Asked before every write.
+#[async_trait]
+pub trait Permit: Send + Sync {
+    /// # Errors
+    /// Why not: the epoch is changing, or a newer generation has taken over.
+    async fn check(&self) -> Result<(), String>;
+}
+
+/// Called with every change of the progress.
+pub type OnProgress = Arc<dyn Fn(&Progress) + Send + Sync>;
+
+/// How to run.
+#[derive(Clone)]
+pub struct Options {
+    /// Time after which nothing new is begun.
+    pub budget: Duration,
+    /// Calls in flight at once.
+    pub concurrency: usize,
+    /// The clock.
+    pub clock: Arc<dyn Clock>,
+    /// Allows the replacement of resources that hold data.
+    pub replace_stateful: bool,
+    /// Asked before every write.
+    pub permit: Option<Arc<dyn Permit>>,
+    /// Told how far the run is.
+    pub on_progress: Option<OnProgress>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            budget: Duration::from_secs(600),
+            concurrency: 16,
+            clock: Arc::new(SystemClock::default()),
+            replace_stateful: false,
+            permit: None,
+            on_progress: None,
+        }
+    }
+}
+
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Options")
+            .field("budget", &self.budget)
+            .field("concurrency", &self.concurrency)
+            .field("replace_stateful", &self.replace_stateful)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Brings live resources to the blueprint.
+///
+/// Guarantees: writes only what the plan says; never changes a role; never replaces what holds data unless told to; run twice
+/// equals once; ends within the budget plus the calls in flight.
+///
+/// # Errors
+/// Only for a blueprint that is no graph. What happens to resources is in the report.
+pub async fn converge(
+    blueprint: &Blueprint,
+    cloud: &Cloud,
+    options: &Options,
+) -> Result<Report, InvalidBlueprint> {
+    converge::run(blueprint, cloud, options).await
+}
+
+/// Says what [`converge`] would do. Writes nothing.
+///
+/// # Errors
+/// Only for a blueprint that is no graph.
+pub async fn plan(
+    blueprint: &Blueprint,
+    cloud: &Cloud,
+    options: &Options,
+) -> Result<Vec<PlanEntry>, InvalidBlueprint> {
+    converge::dry_run(blueprint, cloud, options).await
+}
+
+/// What all runs share.
+struct Run<'a> {
+    blueprint: &'a Blueprint,
+    cloud: &'a Cloud,
+    options: &'a Options,
+    edges: Edges,
+    resolved: Resolved,
+    calls: Semaphore,
+    ends: Duration,
+    /// What each node is doing now, for the progress.
+    now: std::sync::Mutex<Vec<Option<Outcome>>>,
+}
+
+/// The budget is used up.
+struct OutOfTime;
+
+impl<'a> Run<'a> {
+    fn new(
+        blueprint: &'a Blueprint,
+        cloud: &'a Cloud,
+        options: &'a Options,
+    ) -> Result<Self, InvalidBlueprint> {
+        Ok(Run {
+            blueprint,
+            cloud,
+            options,
+            edges: blueprint.edges()?,
+            resolved: Resolved::default(),
+            calls: Semaphore::new(options.concurrency.max(1)),
+            ends: options.clock.now() + options.budget,
+            now: std::sync::Mutex::new(vec![None; blueprint.nodes().len()]),
+        })
+    }
+
+    fn out_of_time(&self) -> bool {
+        self.options.clock.now() >= self.ends
+    }
+
+    /// One call to AWS, counted against the concurrency limit. Pauses do not count.
+    async fn call<T>(&self, call: impl Future<Output = T>) -> T {
+        let _slot = self.calls.acquire().await.expect("the semaphore is never closed");
+        call.await
+    }
+
+    /// Whether a write may still happen; otherwise why not.
+    async fn permitted(&self) -> Result<(), String> {
+        match &self.options.permit {
+            Some(permit) => permit.check().await,
+            None => Ok(()),
+        }
+    }
+
+    fn report(&self, position: usize, outcome: Outcome) {
+        let mut now = self.now.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if now[position].as_ref() == Some(&outcome) {
+            return;
+        }
+        now[position] = Some(outcome);
+        if let Some(tell) = &self.options.on_progress {
+            let entries = self.blueprint.nodes().iter().zip(now.iter());
+            let progress = Progress::of(
+                entries.map(|(node, outcome)| (node.key.as_str(), node.place.group, outcome.as_ref())),
+            );
+            drop(now);
+            tell(&progress);
+        }
+    }
+
+    /// Runs `work` for every node, each after all of `before` are ready. `work` says whether its node is ready; those that
+    /// wait for one that is not are given to `blocked`.
+    async fn walk<'f, F>(
+        &self,
+        before: &[Vec<usize>],
+        after: &[Vec<usize>],
+        mut work: impl FnMut(usize) -> F,
+        mut blocked: impl FnMut(usize, usize),
+    ) where
+        F: Future<Output = (usize, bool)> + 'f,
+    {
+        let mut missing: Vec<usize> = before.iter().map(Vec::len).collect();
+        let mut stopped = vec![false; missing.len()];
+        let mut running = FuturesUnordered::new();
+        for (position, missing) in missing.iter().enumerate() {
+            if *missing == 0 {
+                running.push(work(position));
+            }
+        }
+        while let Some((position, ready)) = running.next().await {
+            let mut queue = Vec::new();
+            for &next in &after[position] {
+                missing[next] -= 1;
+                if !ready {
+                    queue.push(next);
+                } else if missing[next] == 0 && !stopped[next] {
+                    running.push(work(next));
+                }
+            }
+            while let Some(next) = queue.pop() {
+                if !std::mem::replace(&mut stopped[next], true) {
+                    blocked(next, position);
+                    queue.extend(&after[next]);
+                }
+            }
+        }
+    }
+}
+
+/// The pauses of one resource: growing, never beyond the end of the budget.
+struct Pace {
+    pause: Duration,
+}
+
+impl Pace {
+    fn new() -> Self {
+        Pace { pause: FIRST_PAUSE }
+    }
+
+    fn restart(&mut self) {
+        self.pause = FIRST_PAUSE;
+    }
+
+    async fn rest(&mut self, run: &Run<'_>) -> Result<(), OutOfTime> {
+        let left = run.ends.saturating_sub(run.options.clock.now());
+        if left.is_zero() {
+            return Err(OutOfTime);
+        }
+        run.options.clock.sleep(self.pause.min(left)).await;
+        self.pause = (self.pause * 3 / 2).min(LAST_PAUSE);
+        if run.out_of_time() { Err(OutOfTime) } else { Ok(()) }
+    }
+}
+
+/// The one retry helper: how long errors of one resource have been coming, and whether to go on trying.
+#[derive(Default)]
+struct Patience {
+    since: Option<Duration>,
+}
+
+impl Patience {
+    fn reset(&mut self) {
+        self.since = None;
+    }
+
+    /// Whether `error` may pass with time.
+    fn bears(&mut self, error: &KindError, now: Duration) -> bool {
+        let since = *self.since.get_or_insert(now);
+        error.class.patience().is_some_and(|limit| now - since < limit)
+    }
+}
+
+fn names_of(fields: &[FieldChange]) -> Vec<&str> {
+    fields.iter().map(|change| change.field.as_str()).collect()
+}

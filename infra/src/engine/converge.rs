@@ -1,0 +1,356 @@
+//! Observe, plan, apply, observe again.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+
+use super::{MAX_ACTIONS, OutOfTime, Pace, Patience, Run, STALE_READS, names_of};
+use crate::cloud::Cloud;
+use crate::engine::Options;
+use crate::error::KindError;
+use crate::graph::{Blueprint, InvalidBlueprint, Node, Prepared, Seen};
+use crate::outcome::{Entry, Outcome, PlanEntry, PlanOutcome, Report};
+use crate::plan::{Change, FieldChange, Planned};
+
+pub(super) async fn run(
+    blueprint: &Blueprint,
+    cloud: &Cloud,
+    options: &Options,
+) -> Result<Report, InvalidBlueprint> {
+    let run = Run::new(blueprint, cloud, options)?;
+    let done: Mutex<Vec<Option<(Outcome, Vec<FieldChange>)>>> =
+        Mutex::new(vec![None; blueprint.nodes().len()]);
+    let set = |position: usize, outcome: Outcome, roles: Vec<FieldChange>| {
+        run.report(position, outcome.clone());
+        done.lock().unwrap_or_else(std::sync::PoisonError::into_inner)[position] = Some((outcome, roles));
+    };
+    run.walk(
+        &run.edges.before,
+        &run.edges.after,
+        |position| {
+            let (run, set) = (&run, &set);
+            async move {
+                let mut drive = Drive::new(run, position);
+                let outcome = drive.to_the_end().await;
+                let ready = outcome.is_final();
+                tracing::debug!(key = %drive.node.key, %outcome, "resource");
+                set(position, outcome, drive.roles);
+                (position, ready)
+            }
+        },
+        |position, by| {
+            set(
+                position,
+                Outcome::Blocked {
+                    by: blueprint.nodes()[by].key.clone(),
+                },
+                Vec::new(),
+            )
+        },
+    )
+    .await;
+    let outcomes = std::mem::take(&mut *done.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
+    let entries = blueprint.nodes().iter().zip(outcomes).map(|(node, outcome)| {
+        let (outcome, roles) = outcome.expect("every node is walked");
+        Entry {
+            key: node.key.clone(),
+            kind: node.kind.to_owned(),
+            region: node.place.region.clone(),
+            group: node.place.group,
+            outcome,
+            roles,
+        }
+    });
+    Ok(Report::new(entries.collect()))
+}
+
+/// What one resource went through in this run.
+struct Drive<'r, 'a> {
+    run: &'r Run<'a>,
+    node: &'r Node,
+    position: usize,
+    pace: Pace,
+    reading: Patience,
+    writing: Patience,
+    tried: bool,
+    created: bool,
+    replaced: Vec<FieldChange>,
+    updated: BTreeMap<String, FieldChange>,
+    roles: Vec<FieldChange>,
+    actions: usize,
+    /// The last update's differences, and how often they have been seen since.
+    stale: Option<(Vec<FieldChange>, usize)>,
+}
+
+/// How a step ended.
+enum Step {
+    /// Observe again at once.
+    Again,
+    /// Observe again after a pause; this is what is being waited for.
+    Wait(String),
+    /// Nothing more to do.
+    End(Outcome),
+}
+
+impl<'r, 'a> Drive<'r, 'a> {
+    fn new(run: &'r Run<'a>, position: usize) -> Self {
+        Drive {
+            run,
+            node: &run.blueprint.nodes()[position],
+            position,
+            pace: Pace::new(),
+            reading: Patience::default(),
+            writing: Patience::default(),
+            tried: false,
+            created: false,
+            replaced: Vec::new(),
+            updated: BTreeMap::new(),
+            roles: Vec::new(),
+            actions: 0,
+            stale: None,
+        }
+    }
+
+    async fn to_the_end(&mut self) -> Outcome {
+        if self.run.out_of_time() {
+            return Outcome::Waiting {
+                on: "its turn: the time budget is used up".into(),
+            };
+        }
+        let mut resource = match self.node.prepare(&self.run.resolved) {
+            Ok(resource) => resource,
+            Err(unresolved) => {
+                return Outcome::Failed {
+                    error: unresolved.to_string(),
+                };
+            }
+        };
+        loop {
+            match self.step(resource.as_mut()).await {
+                Step::Again => {}
+                Step::Wait(on) => {
+                    self.run
+                        .report(self.position, Outcome::Waiting { on: on.clone() });
+                    if let Err(OutOfTime) = self.pace.rest(self.run).await {
+                        return Outcome::Waiting { on };
+                    }
+                }
+                Step::End(outcome) => return outcome,
+            }
+        }
+    }
+
+    async fn step(&mut self, resource: &mut dyn Prepared) -> Step {
+        let site = self.run.blueprint.site(self.node, self.run.cloud);
+        let seen = match self.run.call(resource.observe(&site)).await {
+            Ok(seen) => seen,
+            Err(error) => {
+                return after_error(self.reading.bears(&error, self.run.options.clock.now()), &error);
+            }
+        };
+        self.reading.reset();
+        if let Some(doing) = seen.settling {
+            return Step::Wait(doing);
+        }
+        self.roles = seen.planned.roles.clone();
+        match self.decide(&seen, resource.stateful()) {
+            Act::Nothing => {
+                if let Some(outputs) = resource.outputs() {
+                    self.run.resolved.insert(&self.node.key, outputs);
+                }
+                Step::End(self.outcome())
+            }
+            Act::Wait(on) => Step::Wait(on),
+            Act::Fail(error) => Step::End(Outcome::Failed { error }),
+            act => self.act(resource, act).await,
+        }
+    }
+
+    /// From what was seen to what to do. No call, no clock.
+    fn decide(&mut self, seen: &Seen, stateful: bool) -> Act {
+        match &seen.planned.change {
+            Change::Unchanged => Act::Nothing,
+            Change::Unknown { until } => Act::Wait(format!("{} to exist", until.join(", "))),
+            Change::Create if self.created => Act::Wait("it to become visible".into()),
+            Change::Create => Act::Create,
+            Change::Update { fields } => {
+                if let Some((last, reads)) = &mut self.stale
+                    && last == fields
+                    && *reads < STALE_READS
+                {
+                    *reads += 1;
+                    return Act::Wait(format!("{} to change", names_of(fields).join(", ")));
+                }
+                if self.actions >= MAX_ACTIONS {
+                    let names = names_of(fields).join(", ");
+                    return Act::Fail(format!(
+                        "`{names}` does not take the wanted value, however often it is set"
+                    ));
+                }
+                Act::Update(fields.clone())
+            }
+            Change::Replace { fields } if stateful && !self.run.options.replace_stateful => {
+                let names = names_of(fields).join(", ");
+                Act::Fail(format!(
+                    "`{names}` cannot be changed in place, and a {} holds data: it is not replaced unless told to",
+                    self.node.kind
+                ))
+            }
+            Change::Replace { fields } if self.replaced.is_empty() => Act::Replace(fields.clone()),
+            Change::Replace { .. } => Act::Wait("the old one to be gone".into()),
+        }
+    }
+
+    async fn act(&mut self, resource: &mut dyn Prepared, act: Act) -> Step {
+        if self.run.out_of_time() {
+            return Step::End(Outcome::Waiting {
+                on: "the next run: the time budget is used up".into(),
+            });
+        }
+        if let Err(why) = self.run.permitted().await {
+            return Step::End(Outcome::Waiting { on: why });
+        }
+        let site = self.run.blueprint.site(self.node, self.run.cloud);
+        let (word, result) = match &act {
+            Act::Create => ("creating", self.run.call(resource.create(&site)).await),
+            Act::Replace(_) => ("replacing", self.run.call(resource.delete(&site)).await),
+            _ => ("updating", self.run.call(resource.update(&site)).await),
+        };
+        tracing::debug!(key = %self.node.key, kind = self.node.kind, "{word}");
+        self.tried |= matches!(act, Act::Create);
+        if let Err(error) = result {
+            return after_error(self.writing.bears(&error, self.run.options.clock.now()), &error);
+        }
+        self.writing.reset();
+        self.pace.restart();
+        self.actions += 1;
+        match act {
+            Act::Create => self.created = true,
+            Act::Replace(fields) => {
+                self.replaced = fields;
+                self.created = false;
+            }
+            Act::Update(fields) => {
+                for change in &fields {
+                    self.updated.insert(change.field.clone(), change.clone());
+                }
+                self.stale = Some((fields, 0));
+            }
+            Act::Nothing | Act::Wait(_) | Act::Fail(_) => {}
+        }
+        self.run
+            .report(self.position, Outcome::Waiting { on: word.into() });
+        Step::Again
+    }
+
+    fn outcome(&self) -> Outcome {
+        if !self.replaced.is_empty() {
+            Outcome::Replaced {
+                fields: self.replaced.clone(),
+            }
+        } else if self.tried {
+            // Also when the creating call failed half way and what it left was then completed.
+            Outcome::Created
+        } else if !self.updated.is_empty() {
+            Outcome::Updated {
+                fields: self.updated.values().cloned().collect(),
+            }
+        } else {
+            Outcome::Unchanged
+        }
+    }
+}
+
+fn after_error(may_pass: bool, error: &KindError) -> Step {
+    let error = error.chain();
+    if may_pass {
+        Step::Wait(error)
+    } else {
+        Step::End(Outcome::Failed { error })
+    }
+}
+
+enum Act {
+    Nothing,
+    Create,
+    Update(Vec<FieldChange>),
+    Replace(Vec<FieldChange>),
+    Wait(String),
+    Fail(String),
+}
+
+pub(super) async fn dry_run(
+    blueprint: &Blueprint,
+    cloud: &Cloud,
+    options: &Options,
+) -> Result<Vec<PlanEntry>, InvalidBlueprint> {
+    let run = Run::new(blueprint, cloud, options)?;
+    let plans: Mutex<Vec<Option<PlanOutcome>>> = Mutex::new(vec![None; blueprint.nodes().len()]);
+    run.walk(
+        &run.edges.before,
+        &run.edges.after,
+        |position| {
+            let (run, plans) = (&run, &plans);
+            async move {
+                let outcome = look(run, &run.blueprint.nodes()[position]).await.0;
+                plans.lock().unwrap_or_else(std::sync::PoisonError::into_inner)[position] = Some(outcome);
+                (position, true)
+            }
+        },
+        |_, _| {},
+    )
+    .await;
+    let plans = std::mem::take(&mut *plans.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
+    let entries = blueprint.nodes().iter().zip(plans).map(|(node, plan)| PlanEntry {
+        key: node.key.clone(),
+        kind: node.kind.to_owned(),
+        region: node.place.region.clone(),
+        plan: plan.expect("every node is walked"),
+    });
+    Ok(entries.collect())
+}
+
+/// One observation, retried while the error may pass; the outputs become visible to others. Nothing is written.
+pub(super) async fn look(run: &Run<'_>, node: &Node) -> (PlanOutcome, Option<(Box<dyn Prepared>, Seen)>) {
+    let until: Vec<String> = node
+        .refs
+        .iter()
+        .filter(|key| !run.resolved.has(key))
+        .cloned()
+        .collect();
+    if !until.is_empty() {
+        let planned = Planned {
+            change: Change::Unknown { until },
+            roles: Vec::new(),
+        };
+        return (PlanOutcome::Planned(planned), None);
+    }
+    let mut resource = match node.prepare(&run.resolved) {
+        Ok(resource) => resource,
+        Err(unresolved) => {
+            return (
+                PlanOutcome::Failed {
+                    error: unresolved.to_string(),
+                },
+                None,
+            );
+        }
+    };
+    let (mut pace, mut patience) = (Pace::new(), Patience::default());
+    let site = run.blueprint.site(node, run.cloud);
+    loop {
+        match run.call(resource.observe(&site)).await {
+            Ok(seen) => {
+                if let Some(outputs) = resource.outputs() {
+                    run.resolved.insert(&node.key, outputs);
+                }
+                return (PlanOutcome::Planned(seen.planned.clone()), Some((resource, seen)));
+            }
+            Err(error) => {
+                let again = patience.bears(&error, run.options.clock.now());
+                if !again || pace.rest(run).await.is_err() {
+                    return (PlanOutcome::Failed { error: error.chain() }, None);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! A private way from a VPC to an AWS service: a gateway in route tables (DynamoDB, S3) or an interface in subnets. Found by
+//! its `understudy:resource` tag.
+
+use aws_sdk_ec2::types::{ResourceType, VpcEndpoint as Described, VpcEndpointType};
+use serde::{Deserialize, Serialize};
+
+use super::ec2::{key_of, ours, rename, stack_filter, tag, tag_specification};
+use crate::error::{KindError, absent};
+use crate::kind::{Found, Kind, Live, Site};
+
+/// The kind.
+#[derive(Debug)]
+pub struct VpcEndpoint;
+
+/// What we want.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Spec {
+    /// Its `Name` tag.
+    pub name: String,
+    /// The VPC.
+    pub vpc_id: String,
+    /// `com.amazonaws.{region}.{service}`.
+    pub service: String,
+    /// Where it is attached.
+    pub attachment: Attachment,
+}
+
+/// How an endpoint is attached.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "type", rename_all = "lowercase")]
+pub enum Attachment {
+    /// Routes in these tables, sorted.
+    Gateway {
+        /// `rtb-...`
+        route_table_ids: Vec<String>,
+    },
+    /// Network interfaces in these subnets, with private DNS.
+    Interface {
+        /// `subnet-...`, sorted.
+        subnet_ids: Vec<String>,
+        /// `sg-...`, sorted.
+        group_ids: Vec<String>,
+    },
+}
+
+impl Attachment {
+    /// Routes in these tables.
+    pub fn gateway(mut route_table_ids: Vec<String>) -> Self {
+        route_table_ids.sort();
+        Attachment::Gateway { route_table_ids }
+    }
+
+    /// Interfaces in these subnets.
+    pub fn interface(mut subnet_ids: Vec<String>, mut group_ids: Vec<String>) -> Self {
+        subnet_ids.sort();
+        group_ids.sort();
+        Attachment::Interface {
+            subnet_ids,
+            group_ids,
+        }
+    }
+}
+
+/// What others refer to.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Outputs {
+    /// `vpce-...`
+    pub endpoint_id: String,
+}
+
+impl Kind for VpcEndpoint {
+    const NAME: &'static str = "vpc-endpoint";
+    const IMMUTABLE: &'static [&'static str] = &["vpc_id", "service"];
+
+    type Spec = Spec;
+    type Outputs = Outputs;
+
+    async fn observe(site: &Site<'_>, _spec: &Spec) -> Result<Option<Live<Spec, Outputs>>, KindError> {
+        let answer = site
+            .cloud
+            .ec2(site.region)
+            .describe_vpc_endpoints()
+            .set_filters(Some(ours(site)))
+            .send()
+            .await
+            .map_err(|e| site.fail("DescribeVpcEndpoints", site.key, e))?;
+        let Some(endpoint) = answer
+            .vpc_endpoints()
+            .iter()
+            .find(|endpoint| state(endpoint) != "deleted")
+        else {
+            return Ok(None);
+        };
+        let settling = match state(endpoint).as_str() {
+            "available" => None,
+            other => Some(format!("endpoint is {other}")),
+        };
+        Ok(Some(Live {
+            spec: Spec {
+                name: tag(endpoint.tags(), "Name"),
+                vpc_id: endpoint.vpc_id().unwrap_or_default().to_owned(),
+                service: endpoint.service_name().unwrap_or_default().to_owned(),
+                attachment: attachment(endpoint),
+            },
+            outputs: Outputs {
+                endpoint_id: endpoint.vpc_endpoint_id().unwrap_or_default().to_owned(),
+            },
+            settling,
+        }))
+    }
+
+    async fn create(site: &Site<'_>, spec: &Spec) -> Result<(), KindError> {
+        let request = site
+            .cloud
+            .ec2(site.region)
+            .create_vpc_endpoint()
+            .vpc_id(&spec.vpc_id)
+            .service_name(&spec.service)
+            .tag_specifications(tag_specification(site, ResourceType::VpcEndpoint, &spec.name));
+        let request = match &spec.attachment {
+            Attachment::Gateway { route_table_ids } => request
+                .vpc_endpoint_type(VpcEndpointType::Gateway)
+                .set_route_table_ids(Some(route_table_ids.clone())),
+            Attachment::Interface {
+                subnet_ids,
+                group_ids,
+            } => request
+                .vpc_endpoint_type(VpcEndpointType::Interface)
+                .set_subnet_ids(Some(subnet_ids.clone()))
+                .set_security_group_ids(Some(group_ids.clone()))
+                .private_dns_enabled(true),
+        };
+        request
+            .send()
+            .await
+            .map_err(|e| site.fail("CreateVpcEndpoint", &spec.name, e))?;
+        Ok(())
+    }
+
+    async fn update(site: &Site<'_>, spec: &Spec, live: &Live<Spec, Outputs>) -> Result<(), KindError> {
+        let id = &live.outputs.endpoint_id;
+        rename(site, id, &spec.name, &live.spec.name).await?;
+        if spec.attachment == live.spec.attachment {
+            return Ok(());
+        }
+        let request = site
+            .cloud
+            .ec2(site.region)
+            .modify_vpc_endpoint()
+            .vpc_endpoint_id(id);
+        let request = match (&spec.attachment, &live.spec.attachment) {
+            (
+                Attachment::Gateway { route_table_ids: to },
+                Attachment::Gateway {
+                    route_table_ids: from,
+                },
+            ) => request
+                .set_add_route_table_ids(lacking(to, from))
+                .set_remove_route_table_ids(lacking(from, to)),
+            (
+                Attachment::Interface {
+                    subnet_ids: to,
+                    group_ids: groups,
+                },
+                Attachment::Interface {
+                    subnet_ids: from,
+                    group_ids: old_groups,
+                },
+            ) => request
+                .set_add_subnet_ids(lacking(to, from))
+                .set_remove_subnet_ids(lacking(from, to))
+                .set_add_security_group_ids(lacking(groups, old_groups))
+                .set_remove_security_group_ids(lacking(old_groups, groups)),
+            // One service is never both, and the service is immutable.
+            _ => return Ok(()),
+        };
+        request
+            .send()
+            .await
+            .map_err(|e| site.fail("ModifyVpcEndpoint", id, e))?;
+        Ok(())
+    }
+
+    async fn delete(site: &Site<'_>, live: &Live<Spec, Outputs>) -> Result<(), KindError> {
+        let id = &live.outputs.endpoint_id;
+        let result = site
+            .cloud
+            .ec2(site.region)
+            .delete_vpc_endpoints()
+            .vpc_endpoint_ids(id)
+            .send()
+            .await;
+        absent(result, &["InvalidVpcEndpointId.NotFound"])
+            .map_err(|e| site.fail("DeleteVpcEndpoints", id, e))?;
+        Ok(())
+    }
+
+    async fn list(site: &Site<'_>) -> Result<Vec<Found>, KindError> {
+        let request = site
+            .cloud
+            .ec2(site.region)
+            .describe_vpc_endpoints()
+            .filters(stack_filter(site));
+        let mut items = request.into_paginator().items().send();
+        let mut found = Vec::new();
+        while let Some(endpoint) = items.next().await {
+            let endpoint = endpoint.map_err(|e| site.fail("DescribeVpcEndpoints", site.suffix, e))?;
+            if state(&endpoint) != "deleted" {
+                let id = endpoint.vpc_endpoint_id().unwrap_or_default();
+                found.push(site.found::<VpcEndpoint>(id, key_of(endpoint.tags())));
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// AWS writes states in both cases.
+fn state(endpoint: &Described) -> String {
+    endpoint
+        .state()
+        .map(|state| state.as_str().to_ascii_lowercase())
+        .unwrap_or_default()
+}
+
+fn attachment(endpoint: &Described) -> Attachment {
+    if endpoint.vpc_endpoint_type() == Some(&VpcEndpointType::Gateway) {
+        return Attachment::gateway(endpoint.route_table_ids().to_vec());
+    }
+    let groups = endpoint
+        .groups()
+        .iter()
+        .filter_map(|group| group.group_id().map(str::to_owned));
+    Attachment::interface(endpoint.subnet_ids().to_vec(), groups.collect())
+}
+
+/// What `wanted` has and `there` lacks; `None` when nothing, because AWS refuses empty lists.
+fn lacking(wanted: &[String], there: &[String]) -> Option<Vec<String>> {
+    let new: Vec<String> = wanted.iter().filter(|id| !there.contains(id)).cloned().collect();
+    (!new.is_empty()).then_some(new)
+}
