@@ -5,20 +5,27 @@
 //! the part's own file.
 
 pub mod ca;
+pub mod client;
+pub mod control;
 pub mod dns;
 pub mod edge;
+pub mod emulator;
+pub mod guardian;
 pub mod mirror;
 pub mod network;
 pub mod postgres;
 pub mod process;
 pub mod python;
 pub mod state;
+pub mod supervisor;
 
 use std::{fmt, net::Ipv4Addr, str::FromStr};
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
+pub use client::{AttachedCloud, LocalError, StartOptions, attach, start, start_attached, stop};
+pub use control::Status;
 pub use network::{Network, NetworkState};
 pub use state::{Cloud, DatabaseAddress};
 

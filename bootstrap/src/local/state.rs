@@ -180,7 +180,7 @@ impl Cloud {
             ("AWS_ENDPOINT_URL", self.endpoint_url.clone()),
             ("AWS_REGION", Region::UsEast1.to_string()),
             ("AWS_DEFAULT_REGION", Region::UsEast1.to_string()),
-            ("AWS_ACCESS_KEY_ID", super::ACCOUNT.to_owned()),
+            ("AWS_ACCESS_KEY_ID", "test".to_owned()),
             ("AWS_SECRET_ACCESS_KEY", "test".to_owned()),
             ("HTTPS_PROXY", self.endpoint_url.clone()),
             ("https_proxy", self.endpoint_url.clone()),
