@@ -4,7 +4,7 @@
 use aws_sdk_dynamodb::types::{MultiRegionConsistency, WitnessStatus};
 use bootstrap::local::Region::{UsEast1, UsEast2, UsWest2};
 
-use crate::{calls::create_strong_table, cloud::Cloud};
+use crate::{calls::create_strong_table, cloud::Cloud, names::public_name};
 
 const BRIDGE_CAN_GO: &str = "the emulator does this itself now: remove the bridge";
 
@@ -166,5 +166,29 @@ async fn a_server_that_does_not_follow_is_an_error_of_rds() {
     let error = error.into_service_error();
     assert_eq!(error.meta().code(), Some("InvalidDBClusterStateFault"));
     assert_eq!(error.meta().message(), Some("told to refuse"));
+    cloud.edge.stop().await;
+}
+
+#[tokio::test]
+async fn health_checks_are_answered_with_booleans_that_an_sdk_reads() {
+    let cloud = Cloud::start().await;
+    let apis = ["home1".to_owned(), "dr1".to_owned()];
+    let public = public_name(&cloud, &apis).await;
+    let edge = aws_sdk_route53::Client::new(&cloud.aws(None, UsEast1).await);
+    let check = edge
+        .get_health_check()
+        .health_check_id(&public.checks[0])
+        .send()
+        .await
+        .unwrap();
+    let config = check.health_check.unwrap().health_check_config.unwrap();
+    assert_eq!(config.enable_sni, Some(true));
+    let bare = aws_sdk_route53::Client::new(&cloud.bare(UsEast1).await);
+    let read = bare
+        .get_health_check()
+        .health_check_id(&public.checks[0])
+        .send()
+        .await;
+    assert!(read.is_err(), "{BRIDGE_CAN_GO}");
     cloud.edge.stop().await;
 }

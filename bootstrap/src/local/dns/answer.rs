@@ -382,7 +382,8 @@ mod tests {
     #[test]
     fn failover_follows_the_health_checks() {
         let (home, dr) = (format!("{HOME}."), format!("{DR}."));
-        let cases: [(&[(&str, bool)], &str, &str); 6] = [
+        type Case<'a> = (&'a [(&'a str, bool)], &'a str, &'a str);
+        let cases: [Case; 6] = [
             // A new check is healthy until data arrives.
             (&[], &home, "127.0.1.1"),
             (&[("home", true), ("dr", true)], &home, "127.0.1.1"),

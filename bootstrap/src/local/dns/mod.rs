@@ -283,10 +283,7 @@ impl DnsHandle {
 
     /// Checks one endpoint at its interval, for as long as the check exists.
     async fn watch(&self, id: String) {
-        loop {
-            let Some(check) = self.snapshot().checks.get(&id).cloned() else {
-                break;
-            };
+        while let Some(check) = self.snapshot().checks.get(&id).cloned() {
             let next = tokio::time::Instant::now() + self.interval(&check);
             if check.protocol != Protocol::Unobserved {
                 let result = self.shared.checker.check(&check).await;

@@ -257,12 +257,13 @@ async fn rds(
     if !head.status.is_success() {
         return Ok(forward::with_body(head, answer));
     }
-    if let Some(change) = aurora::change(region, &text, &String::from_utf8_lossy(&answer)) {
-        if let Err(error) = aurora::apply(&*shared.mirror, change).await {
-            tracing::error!(%region, %error, "an RDS call could not be mirrored");
-            let (status, text) = aurora::error(&error);
-            return Ok(forward::answer(status, "text/xml", text));
-        }
+    let change = aurora::change(region, &text, &String::from_utf8_lossy(&answer));
+    if let Some(change) = change
+        && let Err(error) = aurora::apply(&*shared.mirror, change).await
+    {
+        tracing::error!(%region, %error, "an RDS call could not be mirrored");
+        let (status, text) = aurora::error(&error);
+        return Ok(forward::answer(status, "text/xml", text));
     }
     let rewritten = shared
         .databases

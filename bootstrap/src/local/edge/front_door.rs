@@ -197,10 +197,13 @@ fn unavailable(error: &Unanswered) -> Response<Body> {
     )
 }
 
+/// When an API was asked for its stages, and what they were.
+type Known = (Instant, Arc<[String]>);
+
 /// The stages of the APIs that were asked for lately.
 #[derive(Debug, Default)]
 pub(super) struct Stages {
-    known: Mutex<HashMap<ExecuteApi, (Instant, Arc<[String]>)>>,
+    known: Mutex<HashMap<ExecuteApi, Known>>,
 }
 
 impl Stages {

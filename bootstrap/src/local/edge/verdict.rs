@@ -62,7 +62,8 @@ mod tests {
         let outside = None;
         let (home, dr, witness) = (Some(UsEast1), Some(UsEast2), Some(UsWest2));
         let none: &[Region] = &[];
-        let cases: &[(&[Region], Option<Region>, Option<Region>, Needs, Verdict)] = &[
+        type Case = (&'static [Region], Option<Region>, Option<Region>, Needs, Verdict);
+        let cases: &[Case] = &[
             (none, outside, home, Nothing, Pass),
             (none, home, home, Quorum, Pass),
             (none, home, dr, Quorum, Pass),
