@@ -1,7 +1,16 @@
 //! The blueprint of a stack: which resources follow from a [`Spec`], and how they depend on each other. One file per area;
 //! each returns handles for the areas that refer to it.
 
+pub mod api;
+pub mod control;
+pub mod dns;
+pub mod functions;
+pub mod keys;
 pub mod network;
+mod policies;
+pub mod roles;
+pub mod storage;
+pub mod workflows;
 
 use std::collections::BTreeSet;
 

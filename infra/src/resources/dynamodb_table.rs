@@ -135,13 +135,13 @@ impl Kind for DynamodbTable {
     async fn delete(site: &Site<'_>, live: &Live<Spec, Outputs>) -> Result<(), KindError> {
         let dynamodb = site.cloud.dynamodb(site.region);
         let table = &live.spec.table;
-        let changed = |result: Result<_, _>| absent(result, &["ResourceNotFoundException"]).map(drop);
+        let gone = &["ResourceNotFoundException"];
         if live.spec.deletion_protection {
             let call = dynamodb
                 .update_table()
                 .table_name(table)
                 .deletion_protection_enabled(false);
-            changed(call.send().await).map_err(|e| site.fail("UpdateTable", table, e))?;
+            absent(call.send().await, gone).map_err(|e| site.fail("UpdateTable", table, e))?;
         }
         if !live.spec.replicas.is_empty() || live.spec.witness.is_some() {
             let mut call = dynamodb.update_table().table_name(table);
@@ -151,10 +151,10 @@ impl Kind for DynamodbTable {
             if let Some(region) = &live.spec.witness {
                 call = call.global_table_witness_updates(remove_witness(region));
             }
-            changed(call.send().await).map_err(|e| site.fail("UpdateTable", table, e))?;
+            absent(call.send().await, gone).map_err(|e| site.fail("UpdateTable", table, e))?;
         }
         let result = dynamodb.delete_table().table_name(table).send().await;
-        absent(result, &["ResourceNotFoundException"]).map_err(|e| site.fail("DeleteTable", table, e))?;
+        absent(result, gone).map_err(|e| site.fail("DeleteTable", table, e))?;
         Ok(())
     }
 
@@ -241,15 +241,15 @@ fn next_change(spec: &Spec, live: &Spec, call: UpdateTableFluentBuilder) -> Opti
         if (&spec.replicas, &spec.witness, spec.strong) == (&live.replicas, &live.witness, live.strong) {
             return None;
         }
-        let missing = spec
+        let members: Vec<_> = spec
             .replicas
             .difference(&live.replicas)
             .map(|region| add_replica(region))
             .collect();
-        let witness = spec.witness.iter().filter(|_| spec.witness != live.witness);
+        let witness = spec.witness.as_ref().filter(|_| spec.witness != live.witness);
         return Some(
-            call.set_replica_updates(Some(missing))
-                .set_global_table_witness_updates(Some(witness.map(|region| add_witness(region)).collect()))
+            call.set_replica_updates(Some(members).filter(|members| !members.is_empty()))
+                .set_global_table_witness_updates(witness.map(|region| vec![add_witness(region)]))
                 .multi_region_consistency(MultiRegionConsistency::Strong),
         );
     }

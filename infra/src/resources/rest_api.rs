@@ -1,9 +1,9 @@
-//! A REST API from an OpenAPI document. The document's hash is part of the API's description, which import and overwrite set
+//! A REST API from an OpenAPI document. The document's hash is part of the API's description, which an overwrite sets
 //! together with the definition: one call tells whether the live API is the one we want. A change reaches clients only with
 //! a new deployment, which is `api-stage`.
 
 use aws_sdk_apigateway::primitives::Blob;
-use aws_sdk_apigateway::types::{PutMode, RestApi as LiveApi};
+use aws_sdk_apigateway::types::{EndpointConfiguration, EndpointType, PutMode, RestApi as LiveApi};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -80,39 +80,35 @@ impl Kind for RestApi {
         Ok(oldest.map(|api| read(site, spec, &api)))
     }
 
-    /// Imported in one call. Tags come with the first update: ImportRestApi takes none.
+    /// An empty API with its tags, which an import does not take, and then its definition. After a crash in between, `update`
+    /// goes on.
     async fn create(site: &Site<'_>, spec: &Spec) -> Result<(), KindError> {
-        site.cloud
+        let regional = EndpointConfiguration::builder()
+            .types(EndpointType::Regional)
+            .build();
+        let api = site
+            .cloud
             .apigateway(site.region)
-            .import_rest_api()
-            .parameters("endpointConfigurationTypes", "REGIONAL")
-            .body(body(spec))
+            .create_rest_api()
+            .name(&spec.name)
+            .endpoint_configuration(regional)
+            .set_tags(Some(tag_map(site)))
             .send()
             .await
-            .map_err(|e| site.fail("ImportRestApi", &spec.name, e))?;
-        Ok(())
+            .map_err(|e| site.fail("CreateRestApi", &spec.name, e))?;
+        overwrite(site, spec, api.id().unwrap_or_default()).await
     }
 
     async fn update(site: &Site<'_>, spec: &Spec, live: &Live<Spec, Outputs>) -> Result<(), KindError> {
-        let gateway = site.cloud.apigateway(site.region);
+        let id = &live.outputs.id;
         if spec.document_sha256 != live.spec.document_sha256 {
-            gateway
-                .put_rest_api()
-                .rest_api_id(&live.outputs.id)
-                .mode(PutMode::Overwrite)
-                .parameters("endpointConfigurationTypes", "REGIONAL")
-                .body(body(spec))
-                .send()
-                .await
-                .map_err(|e| site.fail("PutRestApi", &spec.name, e))?;
+            overwrite(site, spec, id).await?;
         }
         if !live.spec.tagged {
-            gateway
+            site.cloud
+                .apigateway(site.region)
                 .tag_resource()
-                .resource_arn(format!(
-                    "arn:aws:apigateway:{}::/restapis/{}",
-                    site.region, live.outputs.id
-                ))
+                .resource_arn(format!("arn:aws:apigateway:{}::/restapis/{id}", site.region))
                 .set_tags(Some(tag_map(site)))
                 .send()
                 .await
@@ -150,6 +146,20 @@ impl Kind for RestApi {
         }
         Ok(found)
     }
+}
+
+async fn overwrite(site: &Site<'_>, spec: &Spec, id: &str) -> Result<(), KindError> {
+    site.cloud
+        .apigateway(site.region)
+        .put_rest_api()
+        .rest_api_id(id)
+        .mode(PutMode::Overwrite)
+        .parameters("endpointConfigurationTypes", "REGIONAL")
+        .body(body(spec))
+        .send()
+        .await
+        .map_err(|e| site.fail("PutRestApi", &spec.name, e))?;
+    Ok(())
 }
 
 async fn all(site: &Site<'_>) -> Result<Vec<LiveApi>, KindError> {

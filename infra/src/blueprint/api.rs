@@ -1,0 +1,154 @@
+//! The payments API of a serving slot: a REST API from the project's OpenAPI document, its stage, and the permission to call
+//! the function.
+
+use std::collections::BTreeMap;
+
+use continuity::names::{STAGE, Slot};
+use serde_json::Value;
+
+use super::Context;
+use crate::documents::render;
+use crate::graph::{Blueprint, Handle};
+use crate::resources::api_stage::{self, ApiStage};
+use crate::resources::lambda_function::{self, LambdaFunction};
+use crate::resources::lambda_permission::{self, LambdaPermission};
+use crate::resources::rest_api::{self, RestApi};
+
+/// The document, with placeholders for what differs between slots.
+const DOCUMENT: &str = include_str!("../../api/openapi.json");
+
+/// Requests per second that a region lets in. The account's own limit is 10,000 for all its APIs in a region.
+const RATE_LIMIT: u32 = 2_000;
+/// Requests at once.
+const BURST_LIMIT: u32 = 1_000;
+
+/// The API in front of a slot's payment-processor.
+pub fn api(
+    blueprint: &mut Blueprint,
+    context: &Context<'_>,
+    slot: Slot,
+    processor: &Handle<LambdaFunction>,
+) -> Handle<ApiStage> {
+    let place = context.place(slot);
+    let (name, suffix) = (context.names.rest_api(slot), context.spec.suffix.clone());
+    let region = place.region.clone();
+    let api: Handle<RestApi> = blueprint.add(
+        format!("rest-api.{slot}"),
+        &place,
+        processor.clone(),
+        move |function| rest_api::Spec::new(document(&name, &suffix, &region, &function)),
+    );
+    let permission: Handle<LambdaPermission> = blueprint.add(
+        format!("api-permission.{slot}"),
+        &place,
+        (processor.clone(), api.clone()),
+        |(function, api): (lambda_function::Outputs, rest_api::Outputs)| lambda_permission::Spec {
+            function: function.name,
+            statement_id: "rest-api".into(),
+            action: "lambda:InvokeFunction".into(),
+            principal: "apigateway.amazonaws.com".into(),
+            source_arn: api.execution_arn,
+        },
+    );
+    let stage = blueprint.add(
+        format!("api-stage.{slot}"),
+        &place,
+        api,
+        |api: rest_api::Outputs| api_stage::Spec {
+            rest_api_id: api.id,
+            stage: STAGE.to_owned(),
+            document_sha256: api.document_sha256,
+            rate_limit: RATE_LIMIT,
+            burst_limit: BURST_LIMIT,
+            metrics: true,
+            tagged: true,
+        },
+    );
+    // The stage serves from its first moment.
+    blueprint.order(&stage, &permission);
+    stage
+}
+
+fn document(name: &str, suffix: &str, region: &str, function: &lambda_function::Outputs) -> Value {
+    let template: Value = serde_json::from_str(DOCUMENT).expect("the document is JSON, a test says so");
+    let uri = format!(
+        "arn:aws:apigateway:{region}:lambda:path/2015-03-31/functions/{}/invocations",
+        function.arn
+    );
+    let values = BTreeMap::from([
+        ("name", name.to_owned()),
+        ("suffix", suffix.to_owned()),
+        ("payment_processor_uri", uri),
+    ]);
+    render(&template, &values).expect("every placeholder has a value, a test says so")
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn rendered() -> Value {
+        let function = lambda_function::Outputs {
+            name: "payment-processor-primary-dev".into(),
+            arn: "arn:aws:lambda:us-east-1:000000000000:function:payment-processor-primary-dev".into(),
+        };
+        document("payments-primary-dev", "dev", "us-east-1", &function)
+    }
+
+    #[test]
+    fn the_document_is_of_a_version_that_api_gateway_imports() {
+        assert!(rendered()["openapi"].as_str().unwrap().starts_with("3.0."));
+    }
+
+    #[test]
+    fn every_operation_goes_to_the_function() {
+        let document = rendered();
+        let mut operations = 0;
+        for (path, item) in document["paths"].as_object().unwrap() {
+            for (method, operation) in item.as_object().unwrap() {
+                let integration = &operation["x-amazon-apigateway-integration"];
+                assert_eq!(integration["type"], "aws_proxy", "{method} {path}");
+                assert_eq!(integration["httpMethod"], "POST", "{method} {path}");
+                let uri = integration["uri"].as_str().unwrap();
+                assert!(
+                    uri.ends_with(":function:payment-processor-primary-dev/invocations"),
+                    "{uri}"
+                );
+                operations += 1;
+            }
+        }
+        assert_eq!(operations, 7);
+    }
+
+    #[test]
+    fn every_command_requires_an_idempotency_key() {
+        let document = rendered();
+        for (path, item) in document["paths"].as_object().unwrap() {
+            let Some(command) = item.get("post") else { continue };
+            let required = command["parameters"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .any(|parameter| parameter["name"] == "Idempotency-Key" && parameter["required"] == true);
+            assert!(required, "{path}");
+        }
+    }
+
+    #[test]
+    fn every_schema_that_is_referred_to_exists() {
+        fn check(value: &Value, schemas: &Value) {
+            if let Some(reference) = value.get("$ref").and_then(Value::as_str) {
+                let name = reference.strip_prefix("#/components/schemas/").unwrap();
+                assert!(schemas.get(name).is_some(), "{reference}");
+            }
+            match value {
+                Value::Object(members) => members.values().for_each(|value| check(value, schemas)),
+                Value::Array(items) => items.iter().for_each(|value| check(value, schemas)),
+                _ => {}
+            }
+        }
+        let document = rendered();
+        check(&document, &document["components"]["schemas"]);
+    }
+}

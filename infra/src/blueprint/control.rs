@@ -1,0 +1,95 @@
+//! The two tables that every region trusts: control (who is active, in which epoch) and journal (what was acknowledged).
+
+use std::collections::BTreeSet;
+
+use continuity::names::Slot;
+
+use super::Context;
+use crate::graph::{Blueprint, Handle};
+use crate::resources::dynamodb_table::{self, DynamodbTable};
+use crate::resources::table_recovery::{self, TableRecovery};
+use crate::resources::table_tags::{self, TableTags};
+use crate::spec::Durability;
+
+/// Days that a table can be taken back.
+const RECOVERY_DAYS: i32 = 35;
+
+/// What other areas refer to.
+#[derive(Debug, Clone)]
+pub struct Control {
+    /// The control table: three replicas, so that the observer's region can read and write too.
+    pub control: Handle<DynamodbTable>,
+    /// The journal: two replicas and a witness.
+    pub journal: Handle<DynamodbTable>,
+}
+
+/// Both tables, with what their replicas do not inherit.
+pub fn control(blueprint: &mut Blueprint, context: &Context<'_>) -> Control {
+    let names = &context.names;
+    let strong = context.spec.durability == Durability::Strong;
+    let region = |slot: Slot| context.region(slot).to_owned();
+    let control = table(
+        blueprint,
+        context,
+        "control",
+        &[Slot::Dr, Slot::Witness],
+        dynamodb_table::Spec {
+            table: names.control_table(),
+            partition_key: "id".into(),
+            sort_key: None,
+            replicas: BTreeSet::from([region(Slot::Dr), region(Slot::Witness)]),
+            witness: None,
+            strong,
+            deletion_protection: context.spec.aurora.deletion_protection,
+        },
+    );
+    let journal = table(
+        blueprint,
+        context,
+        "journal",
+        &[Slot::Dr],
+        dynamodb_table::Spec {
+            table: names.journal_table(),
+            partition_key: "partition".into(),
+            sort_key: Some("entry".into()),
+            replicas: BTreeSet::from([region(Slot::Dr)]),
+            witness: strong.then(|| region(Slot::Witness)),
+            strong,
+            deletion_protection: context.spec.aurora.deletion_protection,
+        },
+    );
+    Control { control, journal }
+}
+
+fn table(
+    blueprint: &mut Blueprint,
+    context: &Context<'_>,
+    what: &str,
+    replicas: &[Slot],
+    spec: dynamodb_table::Spec,
+) -> Handle<DynamodbTable> {
+    let table = blueprint.add(format!("{what}-table"), &context.global(), (), move |()| {
+        spec.clone()
+    });
+    for slot in std::iter::once(&Slot::Primary).chain(replicas) {
+        let place = context.place(*slot);
+        let _: Handle<TableRecovery> = blueprint.add(
+            format!("{what}-table-recovery.{slot}"),
+            &place,
+            table.clone(),
+            |table: dynamodb_table::Outputs| table_recovery::Spec {
+                table: table.table,
+                days: RECOVERY_DAYS,
+            },
+        );
+        if *slot != Slot::Primary {
+            let _: Handle<TableTags> = blueprint.add(
+                format!("{what}-table-tags.{slot}"),
+                &place,
+                table.clone(),
+                |table: dynamodb_table::Outputs| table_tags::Spec { table: table.table },
+            );
+        }
+    }
+    table
+}

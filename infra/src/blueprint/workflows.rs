@@ -1,0 +1,139 @@
+//! The state machines and what starts the probes each minute.
+
+use std::collections::BTreeMap;
+
+use continuity::names::Slot;
+use serde_json::{Value, json};
+
+use super::Context;
+use super::roles::{self, Purpose};
+use crate::documents::render;
+use crate::graph::{Blueprint, Handle};
+use crate::resources::iam_role;
+use crate::resources::lambda_function::{self, LambdaFunction};
+use crate::resources::schedule::{self, Schedule};
+use crate::resources::state_machine::{self, StateMachine};
+
+/// Definitions by workflow. Each is rendered with `CoordinatorArn`.
+const DEFINITIONS: [(&str, &str); 3] = [
+    ("deploy", include_str!("../../workflows/deploy.asl.json")),
+    ("failover", include_str!("../../workflows/failover.asl.json")),
+    ("teardown", include_str!("../../workflows/teardown.asl.json")),
+];
+
+/// The workflows that run in a slot: deploy and teardown at home, failover wherever it may be needed.
+pub fn workflows(slot: Slot) -> &'static [&'static str] {
+    match slot {
+        Slot::Primary => &["deploy", "failover", "teardown"],
+        Slot::Dr => &["failover"],
+        Slot::Witness => &[],
+    }
+}
+
+/// A slot's state machines, which call its coordinator and nothing else.
+pub fn state_machines(
+    blueprint: &mut Blueprint,
+    context: &Context<'_>,
+    slot: Slot,
+    coordinator: &Handle<LambdaFunction>,
+) {
+    let purpose = Purpose {
+        what: "workflows",
+        slot,
+        description: "Runs the workflows: calls the coordinator.",
+        service: "states.amazonaws.com",
+    };
+    let arn = super::functions::arn(context, slot, &context.names.failover_coordinator(slot));
+    let role = roles::service(blueprint, context, purpose, [].into(), (), move |()| invoke(&arn));
+    for workflow in workflows(slot) {
+        let name = context.names.state_machine(workflow, slot);
+        let machine: Handle<StateMachine> = blueprint.add(
+            format!("state-machine.{workflow}.{slot}"),
+            &context.place(slot),
+            (role.role.clone(), coordinator.clone()),
+            move |(role, function): (iam_role::Outputs, lambda_function::Outputs)| state_machine::Spec {
+                name: name.clone(),
+                definition: definition(workflow, &function.arn),
+                role_arn: role.arn,
+            },
+        );
+        role.before(blueprint, &machine);
+    }
+}
+
+/// Calls a slot's probe each minute. The probe itself looks more often than that.
+pub fn probe_schedule(
+    blueprint: &mut Blueprint,
+    context: &Context<'_>,
+    slot: Slot,
+    probe: &Handle<LambdaFunction>,
+) {
+    let purpose = Purpose {
+        what: "probe-schedule",
+        slot,
+        description: "Calls the probe each minute.",
+        service: "scheduler.amazonaws.com",
+    };
+    let arn = super::functions::arn(context, slot, &context.names.health_probe(slot));
+    let role = roles::service(blueprint, context, purpose, [].into(), (), move |()| invoke(&arn));
+    let name = context.names.health_probe(slot);
+    let key = format!("probe-schedule.{slot}");
+    let description = key.clone();
+    let schedule: Handle<Schedule> = blueprint.add(
+        key,
+        &context.place(slot),
+        (role.role.clone(), probe.clone()),
+        move |(role, function): (iam_role::Outputs, lambda_function::Outputs)| schedule::Spec {
+            name: name.clone(),
+            description: description.clone(),
+            expression: "rate(1 minute)".into(),
+            target_arn: function.arn,
+            role_arn: role.arn,
+            input: "{}".into(),
+            // The next minute brings the next call.
+            retries: 0,
+            max_age_s: 60,
+            enabled: true,
+        },
+    );
+    role.before(blueprint, &schedule);
+}
+
+fn invoke(function_arn: &str) -> Vec<Value> {
+    vec![
+        json!({"Sid": "Invoke", "Effect": "Allow", "Action": "lambda:InvokeFunction",
+        "Resource": [function_arn, format!("{function_arn}:*")]}),
+    ]
+}
+
+fn definition(workflow: &str, coordinator_arn: &str) -> Value {
+    let (_, text) = DEFINITIONS
+        .iter()
+        .find(|(name, _)| *name == workflow)
+        .expect("every workflow has a definition");
+    let template: Value = serde_json::from_str(text).expect("the definition is JSON, a test says so");
+    let values = BTreeMap::from([("CoordinatorArn", coordinator_arn.to_owned())]);
+    render(&template, &values).expect("every placeholder has a value, a test says so")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_workflow_is_rendered_and_calls_only_the_coordinator() {
+        for slot in Slot::ALL {
+            for workflow in workflows(slot) {
+                let definition = definition(workflow, "arn:coordinator");
+                let states = definition["States"].as_object().map(|states| states.values());
+                for state in states
+                    .into_iter()
+                    .flatten()
+                    .filter(|state| state["Type"] == "Task")
+                {
+                    assert_eq!(state["Resource"], "arn:coordinator", "{workflow}");
+                }
+            }
+        }
+    }
+}
