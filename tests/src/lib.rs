@@ -1,1 +1,104 @@
-//! placeholder
+//! What the end-to-end tests share: the `understudy` program, built, and folders that clean up after themselves.
+
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+use std::sync::OnceLock;
+
+/// The `understudy` program of this build, built first if it is not up to date.
+pub fn understudy() -> &'static PathBuf {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    PROGRAM.get_or_init(|| {
+        let test = std::env::current_exe().expect("a test knows its own path");
+        let folder = test
+            .parent()
+            .and_then(|deps| deps.parent())
+            .expect("tests run in target/PROFILE/deps");
+        let target = folder.parent().expect("target/PROFILE is in target");
+        let profile = match folder.file_name().and_then(|name| name.to_str()) {
+            Some("debug") | None => "dev",
+            Some(other) => other,
+        };
+        let status = Command::new(env!("CARGO"))
+            .args([
+                "build",
+                "--bins",
+                "--quiet",
+                "--locked",
+                "--profile",
+                profile,
+                "--target-dir",
+            ])
+            .arg(target)
+            .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+            .stdin(Stdio::null())
+            .status()
+            .expect("cargo can be run");
+        assert!(status.success(), "cargo build failed");
+        folder.join("understudy")
+    })
+}
+
+/// Runs `understudy` to its end.
+pub fn run(arguments: &[&str]) -> Output {
+    Command::new(understudy())
+        .args(arguments)
+        .stdin(Stdio::null())
+        .output()
+        .expect("understudy can be run")
+}
+
+/// Runs `understudy`, which must succeed, and returns its standard output as JSON.
+pub fn run_json(arguments: &[&str]) -> serde_json::Value {
+    let output = run(arguments);
+    let error_text = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success(),
+        "understudy {arguments:?} failed:\n{error_text}"
+    );
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| {
+        panic!(
+            "understudy {arguments:?} printed no JSON ({error}):\n{}",
+            String::from_utf8_lossy(&output.stdout)
+        )
+    })
+}
+
+/// A local cloud's folder; dropping it stops the cloud, whatever the test did.
+#[derive(Debug)]
+pub struct CloudFolder {
+    folder: tempfile::TempDir,
+}
+
+impl CloudFolder {
+    /// An empty folder.
+    pub fn new() -> Self {
+        let folder = tempfile::Builder::new()
+            .prefix("understudy-test-")
+            .tempdir()
+            .expect("a temporary folder");
+        CloudFolder { folder }
+    }
+
+    /// Its path, as an argument.
+    pub fn path(&self) -> &str {
+        self.folder
+            .path()
+            .to_str()
+            .expect("a temporary folder's path is text")
+    }
+}
+
+impl Default for CloudFolder {
+    fn default() -> Self {
+        CloudFolder::new()
+    }
+}
+
+impl Drop for CloudFolder {
+    fn drop(&mut self) {
+        let output = run(&["local", "stop", "--dir", self.path()]);
+        if !output.status.success() && !std::thread::panicking() {
+            panic!("local stop failed:\n{}", String::from_utf8_lossy(&output.stderr));
+        }
+    }
+}

@@ -1,10 +1,14 @@
 //! What `understudy` understands on its command line.
 
 pub mod local;
+pub mod stack;
+
+use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
 
-use crate::{failure::Failure, ui::Output};
+use crate::failure::Failure;
+use crate::ui::{Output, Ui};
 
 /// A payment service that deploys itself to two AWS regions and takes over when one fails.
 #[derive(Debug, Parser)]
@@ -19,13 +23,22 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Demo(stack::Demo),
+    Up(stack::Up),
+    Down(stack::Down),
+    Keys(stack::Keys),
     /// Run AWS on this machine: two regions and a witness, with real databases
     Local(local::LocalArgs),
 }
 
 /// Runs the command.
 pub async fn run(cli: Cli) -> Result<(), Failure> {
+    let ui = Arc::new(Ui::new(cli.output));
     match cli.command {
+        Command::Demo(args) => args.run(&ui).await,
+        Command::Up(args) => args.run(&ui).await,
+        Command::Down(args) => args.run(&ui).await,
+        Command::Keys(args) => args.run(&ui).await,
         Command::Local(args) => local::run(args, cli.output).await,
     }
 }

@@ -1,4 +1,371 @@
-//! The demo: a region is lost while customers pay, and nothing that was acknowledged is.
+//! The demo: on a machine without an AWS account, a stack in two regions takes payments, loses its home region, and takes
+//! over. Nothing here stands in for anything: it calls what the commands call, and looks at what a customer would see.
 
 pub mod load;
 pub mod tally;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use continuity::control::Phase;
+use infra::spec::Spec;
+use serde::Serialize;
+
+use crate::client::{Client, Endpoint};
+use crate::failure::Failure;
+use crate::local;
+use crate::local::process::{ProcessId, RunRecord, descendants};
+use crate::local::state::Layout;
+use crate::stack::Stack;
+use crate::ui::{Ui, table};
+use crate::{down, keys, up};
+use load::Load;
+use tally::{recovery_seconds, tally};
+
+/// The closing table.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Closing {
+    /// Resources deployed.
+    pub resources: usize,
+    /// How long the deployment took.
+    pub deploy_seconds: f64,
+    /// Payments that clients got an answer for.
+    pub acknowledged: usize,
+    /// Of these, payments that were not in the database when it was promoted, only in the journal.
+    pub database_alone_would_lose: usize,
+    /// Acknowledged payments that the serving ledger lacks or has differently.
+    pub lost: usize,
+    /// Payments that the serving ledger has twice.
+    pub duplicated: usize,
+    /// From the last acknowledgement before the fault to the first after it.
+    pub rto_seconds: f64,
+    /// Resources, processes and files that the teardown left.
+    pub left_over: usize,
+    /// The whole run.
+    pub seconds: f64,
+}
+
+impl Closing {
+    /// Whether the run shows what it promises.
+    pub fn holds(&self) -> bool {
+        self.lost == 0 && self.duplicated == 0 && self.left_over == 0
+    }
+
+    /// The table for a person.
+    pub fn describe(&self) -> String {
+        table(&[
+            (
+                "resources deployed",
+                format!("{} in {:.1} s", self.resources, self.deploy_seconds),
+            ),
+            ("payments acknowledged", self.acknowledged.to_string()),
+            (
+                "the database alone would have lost",
+                self.database_alone_would_lose.to_string(),
+            ),
+            ("lost", self.lost.to_string()),
+            ("duplicated", self.duplicated.to_string()),
+            (
+                "recovery time (last answer to first answer)",
+                format!("{:.1} s", self.rto_seconds),
+            ),
+            ("left over", self.left_over.to_string()),
+            ("whole run", format!("{:.1} s", self.seconds)),
+        ])
+    }
+}
+
+/// The suffix of the demo's stack.
+const SUFFIX: &str = "demo";
+/// Customers that pay at once.
+const CLIENTS: usize = 6;
+/// Accounts that they pay between.
+const ACCOUNTS: usize = 8;
+/// The currency of the demo.
+const CURRENCY: &str = "EUR";
+/// Payments before replication is held back.
+const BEFORE: usize = 150;
+/// Payments that the standby's database must not see before the region is lost.
+const UNREPLICATED: usize = 100;
+/// Payments after the takeover.
+const AFTER: usize = 100;
+/// How long any one thing may take before the demo gives up.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// How often a condition is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// Runs the demo in `directory`, which must be empty and is left for the caller to remove.
+///
+/// # Errors
+/// Anything that stops the story before its end. The local cloud is stopped in any case.
+pub async fn run(directory: &Path, ui: &Arc<Ui>) -> Result<Closing, Failure> {
+    let voice = Arc::clone(ui);
+    let options = local::StartOptions::new(directory).progress(move |text| voice.step(text));
+    let cloud = local::start_attached(options).await?;
+    ui.done("local cloud is up: AWS control planes, two PostgreSQL servers, edge, DNS");
+    let outcome = tell((*cloud).clone(), ui).await;
+    let started = processes(directory)?;
+    cloud.stop().await;
+    let mut closing = outcome?;
+    closing.left_over += files_left(directory) + started.iter().filter(|process| process.is_alive()).count();
+    closing.seconds = ui.elapsed().as_secs_f64();
+    Ok(closing)
+}
+
+/// Every process of the local cloud in `directory`, functions included.
+fn processes(directory: &Path) -> Result<Vec<ProcessId>, Failure> {
+    let layout = Layout::new(directory)?;
+    let record = RunRecord::read(&layout.record())?;
+    let mut all: Vec<ProcessId> = record.processes.into_values().chain(record.daemon).collect();
+    let children: Vec<ProcessId> = all.iter().flat_map(descendants).collect();
+    all.extend(children);
+    Ok(all)
+}
+
+/// What `stop` should have removed.
+fn files_left(directory: &Path) -> usize {
+    usize::from(directory.join(local::state::FILE).exists())
+}
+
+/// The story between the start and the stop of the local cloud.
+async fn tell(cloud: local::Cloud, ui: &Arc<Ui>) -> Result<Closing, Failure> {
+    let spec = Spec {
+        suffix: SUFFIX.into(),
+        ..Spec::default()
+    };
+    let mut stack = Stack::on_local(spec, cloud.clone()).await?;
+    let (home, standby) = (stack.spec.regions.primary.clone(), stack.spec.regions.dr.clone());
+
+    let deployed = up::up(&mut stack, ui).await?;
+    ui.done(format!(
+        "{} resources in two regions, a witness and globally",
+        deployed.resources
+    ));
+
+    let client = customer(&stack, &cloud).await?;
+    let mut accounts = Vec::new();
+    for number in 0..ACCOUNTS {
+        let account = client
+            .open_account(&format!("open-{number}"), CURRENCY, None, PATIENCE)
+            .await?;
+        accounts.push(account.id);
+    }
+    ui.done(format!(
+        "{ACCOUNTS} accounts opened through https://{}",
+        deployed.public_name
+    ));
+
+    let mut load = Load::start(&client, CLIENTS, &accounts, CURRENCY, "demo");
+    until(&mut load, "payments", |load| load.count() >= BEFORE).await?;
+    ui.done(format!(
+        "{CLIENTS} customers pay, {} payments acknowledged by {home}",
+        load.count()
+    ));
+
+    cloud.lag(standby.parse()?, true).await?;
+    let held_at = load.count();
+    ui.step(format!(
+        "replication to {standby} is held back: from now on only the journal is in both regions"
+    ));
+    until(&mut load, "payments", |load| {
+        load.count() >= held_at + UNREPLICATED
+    })
+    .await?;
+
+    let before_outage = load.count();
+    cloud.outage(home.parse()?, true).await?;
+    let fault = Instant::now();
+    ui.step(format!(
+        "{home} is cut off and its database killed with SIGKILL; {before_outage} payments acknowledged"
+    ));
+    narrate_takeover(&stack, &mut load, deployed.epoch, fault, ui).await?;
+    let resumed_at = load.count();
+    until(&mut load, "payments after the takeover", |load| {
+        load.count() >= resumed_at + AFTER
+    })
+    .await?;
+    ui.done(format!("customers pay on in {standby} under the same name"));
+
+    cloud.lag(standby.parse()?, false).await?;
+    cloud.heal(home.parse()?).await?;
+    rejoined(&cloud, &home).await?;
+    ui.done(format!("{home} is back, its database follows {standby}"));
+
+    let acknowledged = load.finish().await?;
+    let ledger = client.payments(PATIENCE).await?;
+    let mut balances = Vec::new();
+    for id in &accounts {
+        balances.push(client.account(id, PATIENCE).await?);
+    }
+    let result = tally(&acknowledged, &ledger, &balances);
+    if !result.wrong_balances.is_empty() {
+        return Err(Failure::text(format!(
+            "balances differ from payments: {}",
+            result.wrong_balances.join(", ")
+        )));
+    }
+    for reference in &result.lost {
+        ui.warn(format!("payment `{reference}` was acknowledged and is lost"));
+    }
+    for reference in &result.duplicated {
+        ui.warn(format!("payment `{reference}` is in the ledger twice"));
+    }
+    ui.done(format!(
+        "each of {} acknowledged payments looked up in the ledger of {standby}",
+        result.acknowledged
+    ));
+
+    let gone = down::down(&stack, ui).await?;
+    for found in &gone.left_over {
+        ui.warn(format!(
+            "left over: {} {} in {}",
+            found.kind, found.id, found.region
+        ));
+    }
+    ui.done(format!(
+        "everything deleted, {} resources left over",
+        gone.left_over.len()
+    ));
+
+    Ok(Closing {
+        resources: deployed.resources,
+        deploy_seconds: deployed.seconds,
+        acknowledged: result.acknowledged,
+        database_alone_would_lose: result.database_alone_would_lose,
+        lost: result.lost.len(),
+        duplicated: result.duplicated.len(),
+        rto_seconds: recovery_seconds(&acknowledged, deployed.epoch)
+            .ok_or_else(|| Failure::text("no payment was acknowledged after the takeover"))?,
+        left_over: gone.left_over.len(),
+        seconds: 0.0,
+    })
+}
+
+/// A customer with a key of its own, who finds the API by its public name.
+pub async fn customer(stack: &Stack, cloud: &local::Cloud) -> Result<Client, Failure> {
+    let scopes = keys::SCOPES.map(str::to_owned);
+    let key = keys::create(
+        &stack.control(stack.home()),
+        "demo",
+        &scopes,
+        continuity::clock::now_ms(),
+    )
+    .await?;
+    let port = cloud
+        .front_doors
+        .values()
+        .next()
+        .map(std::net::SocketAddr::port)
+        .ok_or_else(|| Failure::text("the local cloud has no front door"))?;
+    Ok(Client::new(Endpoint {
+        url: format!("https://{}:{port}", stack.spec.public_name()),
+        dns: Some(cloud.dns),
+        ca_pem: Some(std::fs::read(&cloud.ca_certificate)?),
+        api_key: key.reveal().to_owned(),
+    })?)
+}
+
+/// Waits until a condition of the load holds.
+async fn until(load: &mut Load, what: &str, condition: impl Fn(&Load) -> bool) -> Result<(), Failure> {
+    let started = Instant::now();
+    while !condition(load) {
+        if let Some(error) = load.failure() {
+            return Err(Failure::new(&error));
+        }
+        if started.elapsed() > PATIENCE {
+            return Err(Failure::text(format!(
+                "no {what} in {} s; {} acknowledged so far",
+                PATIENCE.as_secs(),
+                load.count()
+            )));
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+    Ok(())
+}
+
+/// Watches the takeover that nobody here started: the control record, then the first answer of the new epoch.
+async fn narrate_takeover(
+    stack: &Stack,
+    load: &mut Load,
+    old_epoch: u64,
+    fault: Instant,
+    ui: &Arc<Ui>,
+) -> Result<(), Failure> {
+    // Asked through the region that is still there.
+    let control = stack.control(stack.spec.regions.of(continuity::names::Slot::Dr));
+    let after = || format!("{:.1} s after the fault", fault.elapsed().as_secs_f64());
+    let (mut fenced, mut opened) = (false, false);
+    let started = Instant::now();
+    loop {
+        if let Some(first) = load.first_after(old_epoch) {
+            if !opened {
+                ui.step(format!("epoch {} is open", first.payment.epoch));
+            }
+            ui.done(format!(
+                "first payment acknowledged in epoch {}, {}",
+                first.payment.epoch,
+                after()
+            ));
+            return Ok(());
+        }
+        if let Some(error) = load.failure() {
+            return Err(Failure::new(&error));
+        }
+        if started.elapsed() > PATIENCE {
+            return Err(Failure::text(format!(
+                "nobody took over in {} s",
+                PATIENCE.as_secs()
+            )));
+        }
+        if let Ok(Some(record)) = continuity::control::ControlStore::read(&control).await
+            && record.epoch > old_epoch
+        {
+            if !fenced {
+                fenced = true;
+                ui.step(format!(
+                    "{} raised the epoch to {}, {}",
+                    record.active_region,
+                    record.epoch,
+                    after()
+                ));
+            }
+            if record.phase == Phase::Serving && !opened {
+                opened = true;
+                ui.step(format!(
+                    "promoted, journal replayed, ledger verified, open; {}",
+                    after()
+                ));
+            }
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// Waits until the region's database is a standby that streams again.
+async fn rejoined(cloud: &local::Cloud, region: &str) -> Result<(), Failure> {
+    let region: local::Region = region.parse()?;
+    let started = Instant::now();
+    loop {
+        let status = cloud.status().await?;
+        if status
+            .databases
+            .get(&region)
+            .is_some_and(|database| database.role == "standby")
+            && status
+                .databases
+                .values()
+                .any(|database| database.standby_lag_bytes.is_some())
+        {
+            return Ok(());
+        }
+        if started.elapsed() > PATIENCE {
+            return Err(Failure::text(format!(
+                "the database of {region} did not rejoin in {} s",
+                PATIENCE.as_secs()
+            )));
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}

@@ -1,0 +1,193 @@
+//! The commands about a stack: `up`, `down`, `keys`, `demo`.
+
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use clap::{Args, Subcommand};
+use serde::Serialize;
+
+use crate::failure::Failure;
+use crate::stack::{Stack, StackOptions};
+use crate::ui::Ui;
+use crate::{demo, down, keys, local, up};
+
+/// Deploys the stack, or brings it to its configuration.
+///
+/// Seeds the account (artifact buckets, control table, coordinator, workflows), starts the deploy workflow and shows its
+/// progress. The workflow does not depend on this command: interrupt it at any moment and run it again, it joins the
+/// running workflow. Run on a finished stack it changes nothing.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  understudy up --local           on the local cloud of this machine, started if needed\n  understudy up --suffix staging  a second stack in the same account"
+)]
+pub struct Up {
+    #[command(flatten)]
+    stack: StackOptions,
+}
+
+impl Up {
+    /// Runs the command.
+    pub async fn run(self, ui: &Arc<Ui>) -> Result<(), Failure> {
+        if self.stack.local {
+            let voice = Arc::clone(ui);
+            local::start(local::StartOptions::new(&self.stack.dir).progress(move |text| voice.step(text)))
+                .await?;
+        }
+        let mut stack = Stack::open(&self.stack).await?;
+        let deployed = up::up(&mut stack, ui).await?;
+        ui.result(&deployed, up::describe(&deployed, &stack));
+        Ok(())
+    }
+}
+
+/// Deletes the stack and everything in it.
+///
+/// Ends with an inventory by every kind of resource in every region, which must be empty. Interrupted, run it again.
+#[derive(Debug, Args)]
+pub struct Down {
+    #[command(flatten)]
+    stack: StackOptions,
+    /// Do not ask for the suffix to be typed.
+    #[arg(long)]
+    yes: bool,
+}
+
+impl Down {
+    /// Runs the command.
+    pub async fn run(self, ui: &Arc<Ui>) -> Result<(), Failure> {
+        let stack = Stack::open(&self.stack).await?;
+        if !self.yes {
+            confirm(&stack.spec.suffix)?;
+        }
+        let gone = down::down(&stack, ui).await?;
+        ui.result(&gone, down::describe(&gone));
+        if gone.left_over.is_empty() {
+            return Ok(());
+        }
+        Err(
+            Failure::text(format!("{} resources are left over", gone.left_over.len()))
+                .help("run `understudy down` again; what AWS deletes late is gone then"),
+        )
+    }
+}
+
+/// Asks for the suffix to be typed.
+fn confirm(suffix: &str) -> Result<(), Failure> {
+    if !std::io::stdin().is_terminal() {
+        return Err(Failure::text(
+            "`down` deletes every payment of the stack and nobody is there to confirm it",
+        )
+        .help("add `--yes` to run it without a terminal"));
+    }
+    let mut error_stream = std::io::stderr();
+    write!(
+        error_stream,
+        "this deletes the stack and every payment in it; type its suffix `{suffix}` to go on: "
+    )?;
+    error_stream.flush()?;
+    let mut typed = String::new();
+    std::io::stdin().read_line(&mut typed)?;
+    if typed.trim() == suffix {
+        return Ok(());
+    }
+    Err(Failure::text(format!(
+        "`{}` is not `{suffix}`; nothing was deleted",
+        typed.trim()
+    )))
+}
+
+/// API keys.
+#[derive(Debug, Args)]
+pub struct Keys {
+    #[command(subcommand)]
+    command: KeysCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum KeysCommand {
+    /// Makes an API key and shows it, once: only its hash is stored.
+    Create(CreateKey),
+}
+
+#[derive(Debug, Args)]
+struct CreateKey {
+    #[command(flatten)]
+    stack: StackOptions,
+    /// A name to recognise the key by.
+    #[arg(long)]
+    name: String,
+    /// What the key may do; repeat it for more.
+    #[arg(long = "scope", value_name = "SCOPE", default_values_t = keys::SCOPES.map(str::to_owned))]
+    scopes: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct CreatedKey<'a> {
+    name: &'a str,
+    scopes: &'a [String],
+    key: &'a str,
+}
+
+impl Keys {
+    /// Runs the command.
+    pub async fn run(self, ui: &Arc<Ui>) -> Result<(), Failure> {
+        let KeysCommand::Create(create) = self.command;
+        let stack = Stack::open(&create.stack).await?;
+        // The table is in every region: any that answers will do.
+        let record = stack.control_record().await?;
+        let region = record.map_or_else(|| stack.home().to_owned(), |record| record.active_region);
+        let now_ms = continuity::clock::now_ms();
+        let key = keys::create(&stack.control(&region), &create.name, &create.scopes, now_ms).await?;
+        let created = CreatedKey {
+            name: &create.name,
+            scopes: &create.scopes,
+            key: key.reveal(),
+        };
+        ui.result(&created, created.key);
+        Ok(())
+    }
+}
+
+/// Shows the whole thing on this machine, without an AWS account.
+///
+/// Starts a local cloud in a temporary folder, deploys the stack in two regions, lets customers pay, cuts the home region
+/// off and kills its database, waits for the takeover that nobody starts, checks every acknowledged payment, and deletes
+/// everything. Exits with 1 if a payment was lost or duplicated, or anything was left over.
+#[derive(Debug, Args)]
+pub struct Demo {
+    /// Keep the local cloud's folder, logs included, in this empty or new directory.
+    #[arg(long, value_name = "DIR")]
+    keep: Option<PathBuf>,
+}
+
+impl Demo {
+    /// Runs the command.
+    pub async fn run(self, ui: &Arc<Ui>) -> Result<(), Failure> {
+        let temporary;
+        let directory = match &self.keep {
+            Some(directory) => {
+                std::fs::create_dir_all(directory)?;
+                directory.as_path()
+            }
+            None => {
+                temporary = tempfile::Builder::new().prefix("understudy-demo-").tempdir()?;
+                temporary.path()
+            }
+        };
+        let closing = tokio::select! {
+            closing = demo::run(directory, ui) => closing?,
+            // Dropping the run closes the daemon's standard input, which ends the local cloud.
+            _ = tokio::signal::ctrl_c() => return Err(Failure::text("interrupted; the local cloud is being stopped")),
+        };
+        ui.result(&closing, format!("\n{}", closing.describe()));
+        if closing.holds() {
+            return Ok(());
+        }
+        Err(Failure::text(format!(
+            "{} lost, {} duplicated, {} left over",
+            closing.lost, closing.duplicated, closing.left_over
+        ))
+        .help("run `understudy demo --keep DIR` and read DIR/logs"))
+    }
+}

@@ -1,0 +1,24 @@
+//! The demo, as a newcomer runs it, and what its closing table promises.
+
+use understudy_tests::run_json;
+
+#[test]
+fn the_demo_loses_and_duplicates_nothing_and_leaves_nothing() {
+    let closing = run_json(&["demo", "--output", "json"]);
+    let number = |name: &str| {
+        closing[name]
+            .as_f64()
+            .unwrap_or_else(|| panic!("`{name}` in {closing}"))
+    };
+    assert_eq!(number("lost"), 0.0, "{closing}");
+    assert_eq!(number("duplicated"), 0.0, "{closing}");
+    assert_eq!(number("left_over"), 0.0, "{closing}");
+    assert!(number("database_alone_would_lose") > 0.0, "{closing}");
+    assert!(number("acknowledged") > 300.0, "{closing}");
+    assert!(number("resources") > 60.0, "{closing}");
+    assert!(number("rto_seconds") < 15.0, "{closing}");
+    assert!(
+        number("deploy_seconds") > 0.0 && number("seconds") > number("deploy_seconds"),
+        "{closing}"
+    );
+}
