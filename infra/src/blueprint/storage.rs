@@ -130,6 +130,7 @@ fn tidy() -> s3_lifecycle::Rule {
         noncurrent_days: Some(NONCURRENT_DAYS),
         unfinished_upload_days: Some(UNFINISHED_UPLOAD_DAYS),
         lonely_delete_markers: true,
+        expiration_days: None,
     }
 }
 

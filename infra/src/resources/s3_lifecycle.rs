@@ -33,6 +33,8 @@ pub struct Rule {
     pub unfinished_upload_days: Option<i32>,
     /// A delete marker with nothing behind it goes.
     pub lonely_delete_markers: bool,
+    /// Current versions of this age go. Never; but somebody may have asked for it.
+    pub expiration_days: Option<i32>,
 }
 
 /// Nothing refers to it.
@@ -122,11 +124,16 @@ fn written(rule: &Rule) -> LifecycleRule {
                 .days_after_initiation(days)
                 .build()
         }))
-        .set_expiration(rule.lonely_delete_markers.then(|| {
-            LifecycleExpiration::builder()
-                .expired_object_delete_marker(true)
-                .build()
-        }))
+        .set_expiration(match (rule.lonely_delete_markers, rule.expiration_days) {
+            // S3 takes one of the two.
+            (_, Some(days)) => Some(LifecycleExpiration::builder().days(days).build()),
+            (true, None) => Some(
+                LifecycleExpiration::builder()
+                    .expired_object_delete_marker(true)
+                    .build(),
+            ),
+            (false, None) => None,
+        })
         .build()
         .expect("the status is given")
 }
@@ -152,6 +159,7 @@ fn read(rule: &LifecycleRule) -> Rule {
             .expiration()
             .and_then(LifecycleExpiration::expired_object_delete_marker)
             .unwrap_or(false),
+        expiration_days: rule.expiration().and_then(LifecycleExpiration::days),
     }
 }
 
@@ -167,6 +175,7 @@ mod tests {
                 noncurrent_days: Some(30),
                 unfinished_upload_days: Some(7),
                 lonely_delete_markers: true,
+                expiration_days: None,
             },
             Rule {
                 id: "one".into(),

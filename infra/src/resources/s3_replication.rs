@@ -39,6 +39,8 @@ pub struct Rule {
     pub priority: i32,
     /// It is switched on.
     pub enabled: bool,
+    /// It covers every object. Always; but somebody may have narrowed it.
+    pub whole_bucket: bool,
     /// ARN of the destination bucket.
     pub destination_arn: String,
     /// ARN of the key, in the destination's region, that replicas are encrypted with. Objects encrypted with KMS are
@@ -59,6 +61,7 @@ impl Rule {
             id: "everything".into(),
             priority: 1,
             enabled: true,
+            whole_bucket: true,
             destination_arn: destination_arn.into(),
             replica_kms_key_arn,
             time_control_minutes: Some(TIME_CONTROL_MINUTES),
@@ -230,6 +233,9 @@ fn read(rule: &ReplicationRule) -> Rule {
         id: rule.id().unwrap_or_default().to_owned(),
         priority: rule.priority().unwrap_or_default(),
         enabled: rule.status() == &ReplicationRuleStatus::Enabled,
+        whole_bucket: rule.filter().is_some_and(|filter| {
+            filter.prefix().is_none_or(str::is_empty) && filter.tag().is_none() && filter.and().is_none()
+        }),
         destination_arn: destination
             .map(|destination| destination.bucket().to_owned())
             .unwrap_or_default(),
