@@ -46,7 +46,7 @@ pub struct Summary {
 #[derive(Debug, Default, Deserialize)]
 struct SpecItem {
     #[serde(default)]
-    policy: Policy,
+    failover: Policy,
 }
 
 /// A round whose assessment did not come to an end.
@@ -185,7 +185,7 @@ impl Probe {
                     reason: error.to_string(),
                 })?,
             };
-            memory.policy = Some(spec.policy);
+            memory.policy = Some(spec.failover);
         }
         Ok(memory.policy.get_or_insert_default())
     }
@@ -431,7 +431,7 @@ mod tests {
         let stage = Stage::new(BEGIN_MS);
         stage
             .control
-            .put_document("spec", r#"{"suffix":"dev","policy":{"decider":"manual"}}"#)
+            .put_document("spec", r#"{"suffix":"dev","failover":{"decider":"manual"}}"#)
             .await
             .unwrap();
         stage.probe("witness").run(BEGIN_MS + 5_000).await;

@@ -1,0 +1,84 @@
+//! What every step works with, built once per process.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use continuity::config::FunctionConfig;
+use continuity::control::{ControlRecord, ControlStore};
+use continuity::dynamo::DynamoControl;
+
+use crate::effects::aurora::RdsAurora;
+use crate::effects::engine::CloudEngine;
+use crate::effects::probes::LambdaProbes;
+use crate::effects::processor::LambdaProcessor;
+use crate::effects::public_name::HttpPublicName;
+use crate::effects::timer::SystemTimer;
+use crate::effects::{Aurora, Engine, Probes, Processor, PublicName, Timer};
+use crate::error::StepError;
+
+/// Configuration, and the effects behind their traits.
+pub struct Context {
+    /// What all functions know.
+    pub config: FunctionConfig,
+    /// The control table, through this region.
+    pub control: Arc<dyn ControlStore>,
+    /// The database's control plane in this region.
+    pub aurora: Arc<dyn Aurora>,
+    /// The payment-processor of this region.
+    pub processor: Arc<dyn Processor>,
+    /// The public name, as a client sees it.
+    pub public_name: Arc<dyn PublicName>,
+    /// The probes of all regions. Not used by a failover.
+    pub probes: Arc<dyn Probes>,
+    /// The reconcile engine. Not used by a failover.
+    pub engine: Arc<dyn Engine>,
+    /// The clock.
+    pub timer: Arc<dyn Timer>,
+}
+
+impl Context {
+    /// With clients of the function's own region; only the engine and the probes, which a failover does not use, reach
+    /// further.
+    ///
+    /// # Errors
+    /// The HTTP client cannot be built: no usable root certificates.
+    pub async fn on_aws(config: FunctionConfig) -> Result<Self, reqwest::Error> {
+        let sdk = continuity::aws::load(Some(config.region())).await;
+        let names = &config.names;
+        Ok(Context {
+            control: Arc::new(DynamoControl::new(
+                aws_sdk_dynamodb::Client::new(&sdk),
+                names.control_table(),
+            )),
+            aurora: Arc::new(RdsAurora::new(
+                aws_sdk_rds::Client::new(&sdk),
+                names.aurora_global(),
+            )),
+            processor: Arc::new(LambdaProcessor::new(&sdk, names.payment_processor(config.slot))),
+            public_name: Arc::new(HttpPublicName::new()?),
+            probes: Arc::new(LambdaProbes::new(&sdk, &config.regions, names)),
+            engine: Arc::new(CloudEngine::new(sdk.clone())),
+            timer: Arc::new(SystemTimer),
+            config,
+        })
+    }
+
+    /// The region this runs in.
+    pub fn region(&self) -> &str {
+        self.config.region()
+    }
+
+    /// The control record.
+    ///
+    /// # Errors
+    /// `ControlUnavailable`, or `NotDeployed` when there is none.
+    pub async fn record(&self) -> Result<ControlRecord, StepError> {
+        self.control.read().await?.ok_or(StepError::NotDeployed)
+    }
+
+    /// When a step that watches for `limit` must return: by then, or before the invocation's deadline.
+    pub fn watch_until(&self, limit: Duration, deadline_ms: u64) -> u64 {
+        let limit_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
+        (self.timer.now_ms().saturating_add(limit_ms)).min(deadline_ms.saturating_sub(2000))
+    }
+}

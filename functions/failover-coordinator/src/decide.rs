@@ -1,0 +1,553 @@
+//! What the steps decide: pure functions of what they observed.
+
+use continuity::assess::{Policy, Verdict, assess};
+use continuity::control::{ControlRecord, Phase};
+use continuity::names::Regions;
+use continuity::observe::{Look, Observation};
+use continuity::takeover::{LedgerStatus, fit_to_take_over};
+
+use crate::effects::aurora::Topology;
+use crate::effects::engine::Pass;
+use crate::event::FailoverInput;
+use crate::limits::STUCK_PASSES;
+
+/// Whether a failover goes on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Assessment {
+    /// To the fence.
+    Go(Vec<String>),
+    /// Not now: nothing has changed.
+    Hold(Vec<String>),
+}
+
+/// What the assessment looks at.
+#[derive(Debug, Clone)]
+pub struct Signs<'a> {
+    /// The control record.
+    pub record: &'a ControlRecord,
+    /// What the observers saw.
+    pub observations: &'a [Observation],
+    /// When to take over.
+    pub policy: &'a Policy,
+    /// The region of each slot.
+    pub regions: &'a Regions,
+    /// What this region's ledger says, asked just now.
+    pub ledger: &'a LedgerStatus,
+    /// The time.
+    pub now_ms: u64,
+}
+
+/// Whether this execution has raised the epoch already.
+pub fn fenced_by(record: &ControlRecord, input: &FailoverInput, execution: &str) -> bool {
+    record.epoch == input.epoch + 1
+        && record.active_region == input.to_region
+        && record.changed_by == execution
+}
+
+/// Decides again what the probe decided, with the ledger of this region before its eyes (rule i).
+pub fn assess_again(signs: &Signs<'_>, input: &FailoverInput) -> Assessment {
+    let record = signs.record;
+    if record.epoch != input.epoch {
+        return Assessment::Hold(vec![format!(
+            "the epoch is {}, this execution is for the end of {}",
+            record.epoch, input.epoch
+        )]);
+    }
+    if let Err(refused) = fit_to_take_over(record, signs.ledger) {
+        return Assessment::Hold(vec![refused.to_string()]);
+    }
+    let verdict = assess(
+        record,
+        signs.observations,
+        signs.policy,
+        signs.regions,
+        signs.now_ms,
+    );
+    match verdict {
+        Verdict::Hold { reasons } => Assessment::Hold(reasons),
+        Verdict::Propose { mut reasons, .. } => {
+            reasons.push("a person has to approve".to_owned());
+            Assessment::Hold(reasons)
+        }
+        Verdict::Failover {
+            to_region, reasons, ..
+        } if to_region == input.to_region => Assessment::Go(reasons),
+        Verdict::Failover { to_region, .. } => {
+            Assessment::Hold(vec![format!("`{to_region}` is the one to take over")])
+        }
+    }
+}
+
+/// What promoting this region's cluster takes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Promotion {
+    /// It is the writer.
+    Done,
+    /// AWS is making it the writer.
+    UnderWay,
+    /// Call for the cluster with this ARN.
+    Call(String),
+    /// This region has no cluster in the global cluster.
+    NotAMember,
+}
+
+/// What promoting the cluster of `region` takes.
+pub fn promotion(topology: &Topology, region: &str) -> Promotion {
+    let Some(member) = topology.members.iter().find(|member| member.region() == region) else {
+        return Promotion::NotAMember;
+    };
+    if member.writer {
+        Promotion::Done
+    } else if topology.changing_to.as_ref() == Some(&member.arn) {
+        Promotion::UnderWay
+    } else {
+        Promotion::Call(member.arn.clone())
+    }
+}
+
+/// Whether this region's database takes writes: the control plane and the database itself must say so.
+pub fn is_writer(topology: &Topology, region: &str, ledger: &LedgerStatus) -> Result<(), String> {
+    if promotion(topology, region) != Promotion::Done {
+        return Err(format!("the cluster in `{region}` is not the writer yet"));
+    }
+    if !ledger.reachable {
+        return Err("the database does not answer".to_owned());
+    }
+    if ledger.in_recovery {
+        return Err("the database is still a standby".to_owned());
+    }
+    Ok(())
+}
+
+/// Whether the engine may repair from `region`, for a deployment of `generation`.
+///
+/// Without a record this is the first deployment, which nothing can contradict.
+///
+/// # Errors
+/// Why not, in words.
+pub fn may_reconcile(
+    record: Option<&ControlRecord>,
+    region: &str,
+    generation: Option<u64>,
+) -> Result<(), String> {
+    let Some(record) = record else { return Ok(()) };
+    may_teardown(record, generation)?;
+    if record.phase != Phase::Serving {
+        return Err(format!("the phase is {}", record.phase));
+    }
+    if record.repair_frozen {
+        return Err("repair is frozen".to_owned());
+    }
+    if record.active_region != region {
+        return Err(format!(
+            "`{}` is active, and only it may repair",
+            record.active_region
+        ));
+    }
+    Ok(())
+}
+
+/// Whether the stack may be taken apart for a deployment of `generation`.
+///
+/// # Errors
+/// Why not, in words.
+pub fn may_teardown(record: &ControlRecord, generation: Option<u64>) -> Result<(), String> {
+    match generation {
+        Some(generation) if generation < record.generation => Err(format!(
+            "generation {generation} is older than {}",
+            record.generation
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// The record with the newer generation, when there is one to store.
+pub fn with_generation(record: &ControlRecord, generation: Option<u64>) -> Option<ControlRecord> {
+    let generation = generation.filter(|generation| *generation > record.generation)?;
+    Some(ControlRecord {
+        generation,
+        version: record.version + 1,
+        ..record.clone()
+    })
+}
+
+/// The record of a stack that is being taken apart, when it is not stored yet: nobody takes over, nobody repairs.
+pub fn for_teardown(record: &ControlRecord, execution: &str) -> Option<ControlRecord> {
+    if record.maintenance && record.repair_frozen {
+        return None;
+    }
+    Some(ControlRecord {
+        maintenance: true,
+        repair_frozen: true,
+        changed_by: execution.to_owned(),
+        version: record.version + 1,
+        ..record.clone()
+    })
+}
+
+/// How many passes in a row moved nothing while resources failed.
+pub fn stuck_passes(before: u64, pass: &Pass) -> u64 {
+    let progress = &pass.progress;
+    let moved_nothing = pass.changed == 0 && progress.waiting.is_empty() && !progress.failed.is_empty();
+    if moved_nothing { before + 1 } else { 0 }
+}
+
+/// Whether the workflow gives up.
+pub fn is_stuck(stuck_passes: u64) -> bool {
+    stuck_passes >= STUCK_PASSES
+}
+
+/// Whether enough observers see the active region serve the record's epoch.
+///
+/// # Errors
+/// What each of them sees instead, in words.
+pub fn observed_serving(
+    record: &ControlRecord,
+    observations: &[Observation],
+    policy: &Policy,
+    now_ms: u64,
+) -> Result<Vec<String>, String> {
+    let mut agreeing = Vec::new();
+    let mut others = Vec::new();
+    for observation in observations {
+        let who = &observation.observer;
+        match observation.newest(&record.active_region) {
+            None => others.push(format!("{who} has not looked")),
+            Some(round) if now_ms.saturating_sub(round.at_ms) > policy.stale_after_ms => {
+                others.push(format!("{who} has not looked recently"));
+            }
+            Some(round) => match &round.look {
+                Look::Serving { epoch } if *epoch >= record.epoch => agreeing.push(who.clone()),
+                Look::Serving { epoch } => others.push(format!("{who} saw epoch {epoch}")),
+                Look::Standby { health } => others.push(format!("{who} saw: {}", health.reasons.join(", "))),
+                Look::Failing { reason } => others.push(format!("{who} saw: {reason}")),
+            },
+        }
+    }
+    if agreeing.len() >= policy.observers as usize && !agreeing.is_empty() {
+        return Ok(agreeing);
+    }
+    if observations.is_empty() {
+        others.push("no observer has written anything".to_owned());
+    }
+    Err(others.join("; "))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use continuity::observe::Round;
+    use infra::outcome::{FailedWith, Progress, WaitingFor};
+
+    use super::*;
+    use crate::effects::aurora::Member;
+    use crate::testing::{DR, HOME, WITNESS, home_down, standby_ledger};
+
+    const NOW: u64 = 1_000_000;
+
+    fn record() -> ControlRecord {
+        ControlRecord::first(HOME, "deploy", 0)
+    }
+
+    fn input(epoch: u64) -> FailoverInput {
+        FailoverInput {
+            epoch,
+            to_region: DR.into(),
+            started_by: "health-probe".into(),
+            reasons: vec![],
+            decided_ms: None,
+        }
+    }
+
+    #[test]
+    fn assessments_as_a_table() {
+        let down = home_down(NOW);
+        let fit = standby_ledger(1);
+        let approve = Policy {
+            decider: continuity::assess::Decider::Approve,
+            ..Policy::default()
+        };
+        let changed = ControlRecord { epoch: 2, ..record() };
+        type Row<'a> = (
+            &'a str,
+            ControlRecord,
+            &'a [Observation],
+            Policy,
+            LedgerStatus,
+            bool,
+        );
+        let rows: Vec<Row<'_>> = vec![
+            (
+                "all signs agree",
+                record(),
+                &down,
+                Policy::default(),
+                fit.clone(),
+                true,
+            ),
+            (
+                "another takeover came first",
+                changed,
+                &down,
+                Policy::default(),
+                fit.clone(),
+                false,
+            ),
+            (
+                "the observers no longer agree",
+                record(),
+                &down[..1],
+                Policy::default(),
+                fit.clone(),
+                false,
+            ),
+            (
+                "rule (i): our ledger is behind, whatever the observers saw",
+                record(),
+                &down,
+                Policy::default(),
+                standby_ledger(0),
+                false,
+            ),
+            (
+                "our database does not answer",
+                record(),
+                &down,
+                Policy::default(),
+                LedgerStatus {
+                    reachable: false,
+                    ..fit.clone()
+                },
+                false,
+            ),
+            (
+                "a person has to approve",
+                record(),
+                &down,
+                approve,
+                fit.clone(),
+                false,
+            ),
+        ];
+        for (row, record, observations, policy, ledger, goes) in rows {
+            let signs = Signs {
+                record: &record,
+                observations,
+                policy: &policy,
+                regions: &Regions::default(),
+                ledger: &ledger,
+                now_ms: NOW,
+            };
+            let assessment = assess_again(&signs, &input(1));
+            match &assessment {
+                Assessment::Go(reasons) => assert!(goes && !reasons.is_empty(), "{row}: {assessment:?}"),
+                Assessment::Hold(reasons) => assert!(!goes && !reasons.is_empty(), "{row}: {assessment:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn an_execution_recognises_its_own_fence_only() {
+        let fenced = ControlRecord {
+            epoch: 2,
+            active_region: DR.into(),
+            changed_by: "failover-dev-2".into(),
+            ..record()
+        };
+        assert!(fenced_by(&fenced, &input(1), "failover-dev-2"));
+        assert!(!fenced_by(&fenced, &input(1), "failover-dev-2-2"));
+        assert!(!fenced_by(&fenced, &input(2), "failover-dev-2"));
+        assert!(!fenced_by(&record(), &input(1), "failover-dev-2"));
+    }
+
+    fn topology(writer: &str, changing_to: Option<&str>) -> Topology {
+        let arn = |region: &str| format!("arn:aws:rds:{region}:000000000000:cluster:aurora-x-dev");
+        Topology {
+            members: [HOME, DR]
+                .map(|region| Member {
+                    arn: arn(region),
+                    writer: region == writer,
+                })
+                .to_vec(),
+            changing_to: changing_to.map(arn),
+        }
+    }
+
+    #[test]
+    fn promotions_as_a_table() {
+        let arn = topology(HOME, None).members[1].arn.clone();
+        let rows = [
+            (
+                topology(HOME, None),
+                Promotion::Call(arn.clone()),
+                "the other writes",
+            ),
+            (topology(DR, None), Promotion::Done, "ours writes"),
+            (topology(HOME, Some(DR)), Promotion::UnderWay, "AWS is at it"),
+            (
+                topology(HOME, Some(HOME)),
+                Promotion::Call(arn),
+                "AWS is at something else",
+            ),
+            (
+                Topology::default(),
+                Promotion::NotAMember,
+                "our cluster was removed",
+            ),
+        ];
+        for (topology, expected, row) in rows {
+            assert_eq!(promotion(&topology, DR), expected, "{row}");
+        }
+    }
+
+    #[test]
+    fn the_database_itself_must_say_that_it_writes() {
+        let writing = LedgerStatus {
+            in_recovery: false,
+            ..standby_ledger(1)
+        };
+        let silent = LedgerStatus {
+            reachable: false,
+            ..writing.clone()
+        };
+        assert!(is_writer(&topology(DR, None), DR, &writing).is_ok());
+        assert!(is_writer(&topology(HOME, None), DR, &writing).is_err());
+        assert!(is_writer(&topology(DR, None), DR, &standby_ledger(1)).is_err());
+        assert!(is_writer(&topology(DR, None), DR, &silent).is_err());
+    }
+
+    #[test]
+    fn reconcile_refusals_as_a_table() {
+        let rows = [
+            (None, None, true, "the first deployment"),
+            (Some(record()), None, true, "the active region, serving"),
+            (Some(record()), Some(2), true, "a newer configuration"),
+            (
+                Some(ControlRecord {
+                    generation: 3,
+                    ..record()
+                }),
+                Some(2),
+                false,
+                "a stale generation",
+            ),
+            (
+                Some(ControlRecord {
+                    repair_frozen: true,
+                    ..record()
+                }),
+                None,
+                false,
+                "frozen",
+            ),
+            (
+                Some(ControlRecord {
+                    phase: Phase::Recovering,
+                    ..record()
+                }),
+                None,
+                false,
+                "a takeover is under way",
+            ),
+            (
+                Some(ControlRecord {
+                    phase: Phase::Draining,
+                    ..record()
+                }),
+                None,
+                false,
+                "draining",
+            ),
+            (
+                Some(ControlRecord {
+                    active_region: DR.into(),
+                    ..record()
+                }),
+                None,
+                false,
+                "not active",
+            ),
+        ];
+        for (record, generation, allowed, row) in rows {
+            assert_eq!(
+                may_reconcile(record.as_ref(), HOME, generation).is_ok(),
+                allowed,
+                "{row}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_teardown_stops_takeovers_and_repairs_once() {
+        let stopped = for_teardown(&record(), "teardown-1").unwrap();
+        assert!(stopped.maintenance && stopped.repair_frozen);
+        assert_eq!(stopped.version, record().version + 1);
+        assert_eq!(for_teardown(&stopped, "teardown-1"), None);
+        assert!(
+            may_teardown(
+                &ControlRecord {
+                    generation: 3,
+                    ..record()
+                },
+                Some(2)
+            )
+            .is_err()
+        );
+    }
+
+    #[test]
+    fn only_passes_that_move_nothing_and_fail_count_as_stuck() {
+        let pass = |changed, waiting: &[&str]| Pass {
+            done: false,
+            changed,
+            progress: Progress {
+                failed: vec![FailedWith {
+                    key: "vpc.dr".into(),
+                    error: "denied".into(),
+                }],
+                waiting: waiting
+                    .iter()
+                    .map(|key| WaitingFor {
+                        key: (*key).into(),
+                        on: "creating".into(),
+                    })
+                    .collect(),
+                ..Progress::default()
+            },
+        };
+        let (moving, waiting, failing) = (pass(1, &[]), pass(0, &["aurora.dr"]), pass(0, &[]));
+        assert_eq!(stuck_passes(2, &moving), 0);
+        assert_eq!(stuck_passes(2, &waiting), 0);
+        assert_eq!(stuck_passes(2, &failing), 3);
+        assert!(!is_stuck(STUCK_PASSES - 1) && is_stuck(STUCK_PASSES));
+    }
+
+    #[test]
+    fn a_stack_serves_when_enough_observers_see_it() {
+        let seen = |observer: &str, at_ms: u64, look: Look| {
+            let mut observation = Observation::new(observer);
+            observation.push(
+                HOME,
+                Round {
+                    at_ms,
+                    took_ms: 1,
+                    look,
+                },
+            );
+            observation
+        };
+        let policy = Policy::default();
+        let serving = || Look::Serving { epoch: 1 };
+        let enough = [seen(DR, NOW, serving()), seen(WITNESS, NOW, serving())];
+        assert!(observed_serving(&record(), &enough, &policy, NOW).is_ok());
+        assert!(observed_serving(&record(), &enough[..1], &policy, NOW).is_err());
+        let stale = [seen(DR, NOW, serving()), seen(WITNESS, 0, serving())];
+        assert!(observed_serving(&record(), &stale, &policy, NOW).is_err());
+        let refused = Look::Failing {
+            reason: "connection refused".into(),
+        };
+        let one_fails = [seen(DR, NOW, serving()), seen(WITNESS, NOW, refused)];
+        let why = observed_serving(&record(), &one_fails, &policy, NOW).unwrap_err();
+        assert!(why.contains("us-west-2 saw: connection refused"), "{why}");
+    }
+}

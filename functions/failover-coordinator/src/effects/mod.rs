@@ -1,0 +1,15 @@
+//! What steps do to the world, each behind a trait small enough for a double.
+
+pub mod aurora;
+pub mod engine;
+pub mod probes;
+pub mod processor;
+pub mod public_name;
+pub mod timer;
+
+pub use aurora::Aurora;
+pub use engine::Engine;
+pub use probes::Probes;
+pub use processor::Processor;
+pub use public_name::PublicName;
+pub use timer::Timer;

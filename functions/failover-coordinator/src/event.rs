@@ -1,0 +1,247 @@
+//! What the workflows send: which step, for which execution, with the execution's state so far.
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::error::StepError;
+
+/// A step of a workflow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Step {
+    /// deploy: one pass of the engine.
+    Reconcile,
+    /// deploy: migrate the ledger, store the first control record.
+    Initialise,
+    /// deploy: ask the probes for their first rounds.
+    StartProbes,
+    /// deploy: the observers see the active region serve.
+    VerifyServing,
+    /// teardown: one pass of deletions.
+    Teardown,
+    /// failover: decide again, here.
+    Assess,
+    /// failover: raise the epoch.
+    Fence,
+    /// failover: make our database the writer.
+    Promote,
+    /// failover: watch the promotion.
+    AwaitWriter,
+    /// failover: raise the ledger's epoch.
+    SetEpoch,
+    /// failover: post what the journal has and the ledger lacks.
+    Replay,
+    /// failover: is the ledger balanced?
+    Verify,
+    /// failover: phase serving.
+    Open,
+    /// failover: does the public name answer from here?
+    AwaitTraffic,
+    /// failover: store the evidence.
+    Record,
+}
+
+impl Step {
+    /// All steps.
+    pub const ALL: [Step; 15] = [
+        Step::Reconcile,
+        Step::Initialise,
+        Step::StartProbes,
+        Step::VerifyServing,
+        Step::Teardown,
+        Step::Assess,
+        Step::Fence,
+        Step::Promote,
+        Step::AwaitWriter,
+        Step::SetEpoch,
+        Step::Replay,
+        Step::Verify,
+        Step::Open,
+        Step::AwaitTraffic,
+        Step::Record,
+    ];
+
+    /// The steps of a failover that leave a mark in its timeline, in their order.
+    pub const FAILOVER: [Step; 9] = [
+        Step::Assess,
+        Step::Fence,
+        Step::Promote,
+        Step::AwaitWriter,
+        Step::SetEpoch,
+        Step::Replay,
+        Step::Verify,
+        Step::Open,
+        Step::AwaitTraffic,
+    ];
+
+    /// The word in the event.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Step::Reconcile => "reconcile",
+            Step::Initialise => "initialise",
+            Step::StartProbes => "start-probes",
+            Step::VerifyServing => "verify-serving",
+            Step::Teardown => "teardown",
+            Step::Assess => "assess",
+            Step::Fence => "fence",
+            Step::Promote => "promote",
+            Step::AwaitWriter => "await-writer",
+            Step::SetEpoch => "set-epoch",
+            Step::Replay => "replay",
+            Step::Verify => "verify",
+            Step::Open => "open",
+            Step::AwaitTraffic => "await-traffic",
+            Step::Record => "record",
+        }
+    }
+
+    /// Where the workflows keep the step's result in the execution's state.
+    pub fn result_key(self) -> String {
+        self.as_str().replace('-', "_")
+    }
+
+    fn parse(text: &str) -> Result<Step, StepError> {
+        Step::ALL
+            .into_iter()
+            .find(|step| step.as_str() == text)
+            .ok_or_else(|| StepError::UnknownStep(text.to_owned()))
+    }
+}
+
+/// One invocation.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// The step.
+    pub step: Step,
+    /// The execution's name.
+    pub execution: String,
+    /// The execution's state: its input, and the results of the steps so far under their [`Step::result_key`].
+    pub input: Value,
+    /// The time that an engine pass may take, if the caller limits it.
+    pub budget_ms: Option<u64>,
+    /// When the invocation must have ended, milliseconds since the Unix epoch.
+    pub deadline_ms: u64,
+}
+
+/// The input of a failover execution.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct FailoverInput {
+    /// The epoch that ends.
+    pub epoch: u64,
+    /// The region that takes over.
+    pub to_region: String,
+    /// Who decided: `health-probe`, or an operator.
+    pub started_by: String,
+    /// Why.
+    #[serde(default)]
+    pub reasons: Vec<String>,
+    /// When it was decided.
+    #[serde(default)]
+    pub decided_ms: Option<u64>,
+}
+
+impl Request {
+    /// Reads an event.
+    ///
+    /// # Errors
+    /// `UnknownStep` or `MalformedInput`.
+    pub fn parse(event: &Value, deadline_ms: u64) -> Result<Request, StepError> {
+        #[derive(Deserialize)]
+        struct Event {
+            step: String,
+            #[serde(default)]
+            execution: String,
+            #[serde(default)]
+            input: Value,
+            #[serde(default)]
+            budget_ms: Option<u64>,
+        }
+        let event =
+            Event::deserialize(event).map_err(|error| StepError::MalformedInput(error.to_string()))?;
+        Ok(Request {
+            step: Step::parse(&event.step)?,
+            execution: event.execution,
+            input: event.input,
+            budget_ms: event.budget_ms,
+            deadline_ms,
+        })
+    }
+
+    /// The failover that this invocation is a part of, in region `me`.
+    ///
+    /// # Errors
+    /// `MalformedInput`, also when another region is to take over: the workflow runs only where it takes over.
+    pub fn failover(&self, me: &str) -> Result<FailoverInput, StepError> {
+        let input = FailoverInput::deserialize(&self.input)
+            .map_err(|error| StepError::MalformedInput(error.to_string()))?;
+        if self.execution.is_empty() {
+            return Err(StepError::MalformedInput("the execution has no name".to_owned()));
+        }
+        if input.to_region != me {
+            return Err(StepError::MalformedInput(format!(
+                "`{}` is to take over, and this is `{me}`",
+                input.to_region
+            )));
+        }
+        Ok(input)
+    }
+
+    /// The result of an earlier step.
+    pub fn result_of(&self, step: Step) -> Option<&Value> {
+        self.input.get(step.result_key())
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn events_as_a_table() {
+        let rows = [
+            (
+                json!({"step": "fence", "execution": "x", "input": {}}),
+                Ok(Step::Fence),
+            ),
+            (json!({"step": "reconcile"}), Ok(Step::Reconcile)),
+            (json!({"step": "reboot"}), Err("UnknownStep")),
+            (json!({"stop": "fence"}), Err("MalformedInput")),
+            (
+                json!({"step": "reconcile", "budget_ms": "all"}),
+                Err("MalformedInput"),
+            ),
+            (json!("fence"), Err("MalformedInput")),
+        ];
+        for (event, expected) in rows {
+            let parsed = Request::parse(&event, 0);
+            assert_eq!(
+                parsed
+                    .map(|request| request.step)
+                    .map_err(|error| error.error_type()),
+                expected,
+                "{event}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_failover_runs_only_where_it_takes_over() {
+        let event = json!({"step": "fence", "execution": "failover-dev-2", "input": {
+            "epoch": 1, "to_region": "us-east-2", "started_by": "health-probe", "reasons": ["seen"]}});
+        let request = Request::parse(&event, 0).unwrap();
+        assert_eq!(request.failover("us-east-2").unwrap().epoch, 1);
+        assert_eq!(
+            request.failover("us-east-1").unwrap_err().error_type(),
+            "MalformedInput"
+        );
+    }
+
+    #[test]
+    fn every_step_is_found_by_its_word() {
+        for step in Step::ALL {
+            assert_eq!(Step::parse(step.as_str()).unwrap(), step);
+        }
+    }
+}

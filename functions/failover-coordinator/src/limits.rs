@@ -1,0 +1,36 @@
+//! Limits and how they relate. Times that a workflow waits are in its ASL file.
+
+use std::time::Duration;
+
+/// The function's timeout, as the blueprint sets it.
+pub const FUNCTION_TIMEOUT: Duration = Duration::from_secs(120);
+/// `TimeoutSeconds` of the workflows' tasks.
+pub const STATE_TIMEOUT: Duration = Duration::from_secs(150);
+/// A task of the payment-processor, the longest of which is a replay.
+pub const TASK_LIMIT: Duration = Duration::from_secs(100);
+/// The payment-processor's answer about its ledger.
+pub const STATUS_LIMIT: Duration = Duration::from_secs(10);
+/// Steps that watch something return after this long; the workflow calls them again.
+pub const WATCH_LIMIT: Duration = Duration::from_secs(20);
+/// Between two looks of a step that watches.
+pub const WATCH_INTERVAL: Duration = Duration::from_millis(100);
+/// Traffic has this long to follow before the failover is recorded without it.
+pub const TRAFFIC_LIMIT: Duration = Duration::from_secs(60);
+/// One request to the public name.
+pub const REQUEST_LIMIT: Duration = Duration::from_secs(2);
+/// A pass of the engine ends this long before the function's deadline.
+pub const DEADLINE_MARGIN: Duration = Duration::from_secs(15);
+/// A pass of the engine takes no longer than this.
+pub const PASS_LIMIT: Duration = Duration::from_secs(60);
+/// Between two writes of the `deployment` item.
+pub const PROGRESS_INTERVAL: Duration = Duration::from_millis(500);
+/// Passes in a row that moved nothing while resources failed, before the workflow gives up.
+pub const STUCK_PASSES: u64 = 5;
+/// Compare-and-set attempts within one step.
+pub const SWAP_ATTEMPTS: usize = 5;
+
+const _: () = assert!(FUNCTION_TIMEOUT.as_millis() < STATE_TIMEOUT.as_millis());
+const _: () = assert!(TASK_LIMIT.as_millis() < FUNCTION_TIMEOUT.as_millis());
+const _: () = assert!(STATUS_LIMIT.as_millis() < WATCH_LIMIT.as_millis());
+const _: () = assert!(TRAFFIC_LIMIT.as_millis() + REQUEST_LIMIT.as_millis() < FUNCTION_TIMEOUT.as_millis());
+const _: () = assert!(PASS_LIMIT.as_millis() + DEADLINE_MARGIN.as_millis() < FUNCTION_TIMEOUT.as_millis());

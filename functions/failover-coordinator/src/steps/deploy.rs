@@ -1,0 +1,378 @@
+//! deploy and teardown: passes of the engine, and what makes a deployed stack serve for the first time.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use continuity::assess::Policy;
+use continuity::control::{ControlRecord, ControlStore, Swap};
+use continuity::error::chain;
+use continuity::names::Slot;
+use infra::engine::{OnProgress, Permit};
+use infra::outcome::Progress;
+use infra::spec::Spec;
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+use crate::context::Context;
+use crate::decide;
+use crate::effects::engine::{Direction, Pass};
+use crate::effects::processor;
+use crate::error::StepError;
+use crate::event::Request;
+use crate::limits::{DEADLINE_MARGIN, PASS_LIMIT, PROGRESS_INTERVAL, WATCH_INTERVAL, WATCH_LIMIT};
+
+/// The item that holds the engine's progress.
+const PROGRESS_ITEM: &str = "deployment";
+
+/// The stack's configuration.
+///
+/// # Errors
+/// `SpecMissing`, `SpecMalformed`, `ControlUnavailable`.
+pub async fn spec(context: &Context) -> Result<Spec, StepError> {
+    let json = context
+        .control
+        .document("spec")
+        .await?
+        .ok_or(StepError::SpecMissing)?;
+    serde_json::from_str(&json).map_err(|error| StepError::SpecMalformed(error.to_string()))
+}
+
+/// When the stack takes over.
+///
+/// # Errors
+/// As [`spec`].
+pub async fn policy(context: &Context) -> Result<Policy, StepError> {
+    Ok(spec(context).await?.failover)
+}
+
+/// One pass towards the blueprint. Refused while the epoch is changing, repair is frozen, this region is not active, or the
+/// deployment is of an older generation; a pass under which that becomes so writes nothing more.
+pub async fn reconcile(context: &Context, request: &Request) -> Result<Value, StepError> {
+    let generation = request.input.get("generation").and_then(Value::as_u64);
+    let record = context.control.read().await?;
+    decide::may_reconcile(record.as_ref(), context.region(), generation).map_err(StepError::RepairRefused)?;
+    if let Some(record) = &record
+        && let Some(new) = decide::with_generation(record, generation)
+    {
+        store(context, record, &new).await?;
+    }
+    let spec = spec(context).await?;
+    let permit = record.map(|_| -> Arc<dyn Permit> {
+        Arc::new(StillAllowed {
+            control: Arc::clone(&context.control),
+            region: context.region().to_owned(),
+            generation,
+        })
+    });
+    let pass = run_pass(context, request, Direction::Converge, &spec, permit.clone()).await?;
+    if let Some(permit) = permit {
+        permit.check().await.map_err(StepError::RepairRefused)?;
+    }
+    Ok(pass)
+}
+
+/// Asked by the engine before every write: a pass takes a minute, and a takeover may begin within it.
+struct StillAllowed {
+    control: Arc<dyn ControlStore>,
+    region: String,
+    generation: Option<u64>,
+}
+
+#[async_trait]
+impl Permit for StillAllowed {
+    async fn check(&self) -> Result<(), String> {
+        let record = self.control.read().await.map_err(|error| chain(&error))?;
+        decide::may_reconcile(record.as_ref(), &self.region, self.generation)
+    }
+}
+
+/// One pass of deletions. The first sets maintenance and freezes repair, so that nobody takes over what is being taken apart.
+pub async fn teardown(context: &Context, request: &Request) -> Result<Value, StepError> {
+    if let Some(record) = context.control.read().await? {
+        let generation = request.input.get("generation").and_then(Value::as_u64);
+        decide::may_teardown(&record, generation).map_err(StepError::RepairRefused)?;
+        if let Some(new) = decide::for_teardown(&record, &request.execution) {
+            store(context, &record, &new).await?;
+        }
+    }
+    let spec = spec(context).await?;
+    run_pass(context, request, Direction::Teardown, &spec, None).await
+}
+
+async fn store(context: &Context, expected: &ControlRecord, new: &ControlRecord) -> Result<(), StepError> {
+    match context.control.replace(expected, new).await? {
+        Swap::Done => Ok(()),
+        Swap::Lost => Err(StepError::ControlContended(1)),
+    }
+}
+
+async fn run_pass(
+    context: &Context,
+    request: &Request,
+    direction: Direction,
+    spec: &Spec,
+    permit: Option<Arc<dyn Permit>>,
+) -> Result<Value, StepError> {
+    let (sender, receiver) = watch::channel(Progress::default());
+    let on_progress: OnProgress = Arc::new(move |progress: &Progress| {
+        sender.send_replace(progress.clone());
+    });
+    let budget = budget(context, request);
+    let pass = tokio::select! {
+        pass = context.engine.pass(direction, spec, budget, permit, on_progress) => pass?,
+        never = publish(context, receiver) => match never {},
+    };
+    put_progress(context, &pass.progress).await?;
+    Ok(pass_result(request, &pass))
+}
+
+async fn put_progress(context: &Context, progress: &Progress) -> Result<(), StepError> {
+    let json = serde_json::to_string(progress).map_err(|error| StepError::EngineFailed(error.to_string()))?;
+    Ok(context.control.put_document(PROGRESS_ITEM, &json).await?)
+}
+
+/// How long a pass may take: what the caller allows, and always so that the function ends before its deadline.
+fn budget(context: &Context, request: &Request) -> Duration {
+    let left = Duration::from_millis(request.deadline_ms.saturating_sub(context.timer.now_ms()));
+    let wanted = request.budget_ms.map_or(PASS_LIMIT, Duration::from_millis);
+    wanted.min(PASS_LIMIT).min(left.saturating_sub(DEADLINE_MARGIN))
+}
+
+/// Writes the newest progress to the control table, at most twice a second, until it is dropped.
+async fn publish(context: &Context, mut progress: watch::Receiver<Progress>) -> std::convert::Infallible {
+    loop {
+        if progress.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+        let newest = progress.borrow_and_update().clone();
+        if let Err(error) = put_progress(context, &newest).await {
+            tracing::warn!(error = chain(&error), "progress is not published");
+        }
+        context.timer.sleep(PROGRESS_INTERVAL).await;
+    }
+}
+
+/// What the workflow's choice looks at, and the causes for a person. The rest is in the `deployment` item.
+fn pass_result(request: &Request, pass: &Pass) -> Value {
+    let before = request
+        .result_of(request.step)
+        .and_then(|result| result["stuck_passes"].as_u64())
+        .unwrap_or(0);
+    let stuck_passes = decide::stuck_passes(before, pass);
+    let progress = &pass.progress;
+    let causes: Vec<String> = progress
+        .failed
+        .iter()
+        .take(3)
+        .map(|failed| format!("{}: {}", failed.key, failed.error))
+        .collect();
+    json!({
+        "done": pass.done,
+        "stuck": decide::is_stuck(stuck_passes),
+        "stuck_passes": stuck_passes,
+        "waiting": !progress.waiting.is_empty() || !progress.failed.is_empty(),
+        "progress": {
+            "total": progress.total,
+            "ready": progress.ready,
+            "waiting": progress.waiting.len(),
+            "changed": pass.changed,
+            "failed": progress.failed.len(),
+        },
+        "error": "Stuck",
+        "cause": causes.join("; "),
+    })
+}
+
+/// Migrates the ledger; on the first deployment also gives it epoch 1 and stores the first control record, after which this
+/// region serves.
+pub async fn initialise(context: &Context, request: &Request) -> Result<Value, StepError> {
+    let generation = request.input.get("generation").and_then(Value::as_u64);
+    let record = context.control.read().await?;
+    decide::may_reconcile(record.as_ref(), context.region(), generation).map_err(StepError::RepairRefused)?;
+    let schema = processor::migrate(context.processor.as_ref()).await?;
+    if record.is_none() {
+        let mut first = ControlRecord::first(context.region(), &request.execution, context.timer.now_ms());
+        first.generation = generation.unwrap_or(first.generation);
+        processor::set_epoch(context.processor.as_ref(), first.epoch).await?;
+        // Lost means that an earlier run of this step was first.
+        context.control.create(&first).await?;
+    }
+    let record = context.record().await?;
+    Ok(json!({"schema": schema, "epoch": record.epoch, "active_region": record.active_region}))
+}
+
+/// Asks the three probes for rounds now, instead of waiting for their schedules.
+pub async fn start_probes(context: &Context) -> Result<Value, StepError> {
+    futures::future::try_join_all(Slot::ALL.map(|slot| context.probes.kick(slot))).await?;
+    Ok(json!({"started": Slot::ALL.map(Slot::as_str)}))
+}
+
+/// Waits until enough observers see the active region serve: its API, its function, its database and their own eyes work.
+pub async fn verify_serving(context: &Context, request: &Request) -> Result<Value, StepError> {
+    let policy = policy(context).await?;
+    let observers = Slot::ALL.map(|slot| context.config.regions.of(slot));
+    let until_ms = context.watch_until(WATCH_LIMIT, request.deadline_ms);
+    loop {
+        let record = context.record().await?;
+        let observations = context.control.observations(&observers).await?;
+        let now_ms = context.timer.now_ms();
+        match decide::observed_serving(&record, &observations, &policy, now_ms) {
+            Ok(seen_by) => return Ok(json!({"serving": record.active_region, "seen_by": seen_by})),
+            Err(why) if now_ms >= until_ms => return Err(StepError::NotServing(why)),
+            Err(_) => context.timer.sleep(WATCH_INTERVAL).await,
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use infra::outcome::FailedWith;
+
+    use super::*;
+    use crate::event::Step;
+    use crate::steps::handle;
+    use crate::testing::{DR, HOME, World, observed_home_serving};
+
+    fn event(step: Step, input: Value) -> Value {
+        json!({"step": step.as_str(), "execution": "deploy-1", "input": input})
+    }
+
+    async fn run(world: &Arc<World>, slot: Slot, event: Value) -> Result<Value, StepError> {
+        handle(&world.context(slot), &event, u64::MAX).await
+    }
+
+    #[tokio::test]
+    async fn a_first_deployment_opens_the_home_region_in_epoch_one() {
+        let world = World::undeployed();
+        let passed = run(&world, Slot::Primary, event(Step::Reconcile, json!({})))
+            .await
+            .unwrap();
+        assert_eq!(passed["done"], true);
+        assert!(world.document("deployment").is_some());
+        for _ in 0..2 {
+            let event = event(Step::Initialise, json!({"generation": 4}));
+            let result = run(&world, Slot::Primary, event).await.unwrap();
+            assert_eq!(result["epoch"], 1);
+        }
+        let record = world.control.read().await.unwrap().unwrap();
+        assert_eq!((record.active_region.as_str(), record.generation), (HOME, 4));
+        assert_eq!(world.ledger(HOME).epoch, Some(1));
+    }
+
+    #[tokio::test]
+    async fn the_deployment_ends_when_the_observers_see_it_serve() {
+        let world = World::deployed();
+        run(&world, Slot::Primary, event(Step::StartProbes, json!({})))
+            .await
+            .unwrap();
+        assert_eq!(world.kicked(), ["primary", "dr", "witness"]);
+        let before = run(&world, Slot::Primary, event(Step::VerifyServing, json!({}))).await;
+        assert_eq!(before.unwrap_err().error_type(), "NotServing");
+        for observation in observed_home_serving(world.now_ms()) {
+            world.control.put_observation(&observation).await.unwrap();
+        }
+        let after = run(&world, Slot::Primary, event(Step::VerifyServing, json!({})))
+            .await
+            .unwrap();
+        assert_eq!(after["serving"], HOME);
+    }
+
+    #[tokio::test]
+    async fn a_region_that_is_not_active_repairs_nothing() {
+        let world = World::deployed();
+        let refused = run(&world, Slot::Dr, event(Step::Reconcile, json!({})))
+            .await
+            .unwrap_err();
+        assert_eq!(refused.error_type(), "RepairRefused");
+        assert_eq!(world.passes(), 0);
+    }
+
+    #[tokio::test]
+    async fn an_older_generation_is_refused_and_a_newer_one_is_stored() {
+        let world = World::deployed();
+        let newer = event(Step::Reconcile, json!({"generation": 3}));
+        run(&world, Slot::Primary, newer).await.unwrap();
+        assert_eq!(world.record().generation, 3);
+        for step in [Step::Reconcile, Step::Teardown] {
+            let stale = run(&world, Slot::Primary, event(step, json!({"generation": 2})))
+                .await
+                .unwrap_err();
+            assert_eq!(stale.error_type(), "RepairRefused");
+        }
+        assert_eq!(world.passes(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_pass_writes_nothing_more_when_the_epoch_changes_under_it() {
+        let world = World::deployed();
+        world.change_epoch_during_pass(DR);
+        let refused = run(&world, Slot::Primary, event(Step::Reconcile, json!({})))
+            .await
+            .unwrap_err();
+        assert_eq!(refused.error_type(), "RepairRefused");
+        assert_eq!(world.permitted_writes(), 0);
+    }
+
+    #[tokio::test]
+    async fn passes_that_move_nothing_and_fail_end_the_workflow() {
+        let world = World::deployed();
+        world.next_pass(Pass {
+            progress: Progress {
+                failed: vec![FailedWith {
+                    key: "vpc.dr".into(),
+                    error: "denied".into(),
+                }],
+                ..Progress::default()
+            },
+            ..Pass::default()
+        });
+        let mut state = json!({});
+        for pass in 1..=crate::limits::STUCK_PASSES {
+            let result = run(&world, Slot::Primary, event(Step::Reconcile, state.clone()))
+                .await
+                .unwrap();
+            assert_eq!(result["stuck"], pass == crate::limits::STUCK_PASSES, "{pass}");
+            assert_eq!(result["cause"], "vpc.dr: denied");
+            state = json!({"reconcile": result});
+        }
+    }
+
+    #[tokio::test]
+    async fn a_teardown_first_stops_takeovers_and_repairs() {
+        let world = World::deployed();
+        for _ in 0..2 {
+            run(&world, Slot::Primary, event(Step::Teardown, json!({})))
+                .await
+                .unwrap();
+        }
+        let record = world.record();
+        assert!(record.maintenance && record.repair_frozen);
+        assert_eq!(record.version, 2);
+        let repair = run(&world, Slot::Primary, event(Step::Reconcile, json!({})))
+            .await
+            .unwrap_err();
+        assert_eq!(repair.error_type(), "RepairRefused");
+    }
+
+    #[tokio::test]
+    async fn a_pass_fits_the_invocation() {
+        let world = World::deployed();
+        let context = world.context(Slot::Primary);
+        let request = |budget_ms: Value, left_ms: u64| {
+            let event = json!({"step": "reconcile", "budget_ms": budget_ms});
+            Request::parse(&event, world.now_ms() + left_ms).unwrap()
+        };
+        for (budget_ms, left_ms, expected_ms) in [
+            (Value::Null, 120_000, 60_000),
+            (json!(5_000), 120_000, 5_000),
+            (json!(500_000), 120_000, 60_000),
+            (Value::Null, 30_000, 15_000),
+            (Value::Null, 1_000, 0),
+        ] {
+            let budget = budget(&context, &request(budget_ms, left_ms));
+            assert_eq!(budget, Duration::from_millis(expected_ms));
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! failover: set-epoch, replay, verify. The payment-processor does the work; here is what must hold around it.
+
+use continuity::takeover::epochs_to_replay;
+use serde_json::{Value, json};
+
+use super::swap::still_ours;
+use crate::context::Context;
+use crate::effects::processor;
+use crate::error::StepError;
+use crate::event::{Request, Step};
+
+/// Raises the ledger's epoch, so that the database itself refuses commands of an older one (rule h).
+pub async fn set_epoch(context: &Context, request: &Request) -> Result<Value, StepError> {
+    let input = request.failover(context.region())?;
+    let record = still_ours(context, &input).await?;
+    processor::set_epoch(context.processor.as_ref(), record.epoch).await?;
+    Ok(json!({"ledger_epoch": record.epoch}))
+}
+
+/// Posts what the journal has and the ledger lacks, for the epochs since the last that served (rule d), and puts all of it
+/// under the new epoch (rule g).
+pub async fn replay(context: &Context, request: &Request) -> Result<Value, StepError> {
+    let input = request.failover(context.region())?;
+    let record = still_ours(context, &input).await?;
+    let epochs = epochs_to_replay(&record);
+    if epochs.is_empty() {
+        // It is open: an earlier run replayed all there was. Scanning again could only find entries that nobody
+        // acknowledged.
+        let before = request.result_of(Step::Replay).cloned();
+        return Ok(before.unwrap_or_else(|| json!({"skipped": "the epoch is open"})));
+    }
+    let replayed = processor::replay(context.processor.as_ref(), epochs.start, epochs.end).await?;
+    if !replayed.conflicts.is_empty() {
+        tracing::error!(conflicts = ?replayed.conflicts, "journal and ledger disagree about keys");
+    }
+    Ok(json!({"from_epoch": epochs.start, "to_epoch": epochs.end, "replayed": replayed}))
+}
+
+/// Debits equal credits, per currency; otherwise the region must not open.
+pub async fn verify(context: &Context, request: &Request) -> Result<Value, StepError> {
+    let input = request.failover(context.region())?;
+    still_ours(context, &input).await?;
+    let verified = processor::verify(context.processor.as_ref()).await?;
+    if !verified.balanced {
+        let problems = json!({"currencies": verified.currencies, "problems": verified.problems});
+        return Err(StepError::LedgerUnbalanced(problems.to_string()));
+    }
+    Ok(json!({"entries": verified.entries, "accounts": verified.accounts, "currencies": verified.currencies}))
+}

@@ -1,0 +1,70 @@
+//! The steps, one file per group. Each observes, decides in [`crate::decide`] or in `continuity`, and acts.
+
+mod deploy;
+mod evidence;
+mod fencing;
+mod ledger;
+mod opening;
+mod promotion;
+mod swap;
+
+use serde_json::{Value, json};
+
+use crate::context::Context;
+use crate::error::StepError;
+use crate::event::{Request, Step};
+
+/// Runs the step that the event names.
+///
+/// Guarantees: run twice it equals once; what it returns is small, with the times it began and ended.
+///
+/// # Errors
+/// A [`StepError`], whose type the workflow's Retry and Catch name.
+pub async fn handle(context: &Context, event: &Value, deadline_ms: u64) -> Result<Value, StepError> {
+    let request = Request::parse(event, deadline_ms)?;
+    let began_ms = context.timer.now_ms();
+    let (step, execution) = (request.step.as_str(), &request.execution);
+    tracing::info!(step, execution, "step begins");
+    match run(context, &request).await {
+        Ok(mut result) => {
+            let ended_ms = context.timer.now_ms();
+            if let Value::Object(fields) = &mut result {
+                fields.insert("began_ms".into(), json!(began_ms));
+                fields.insert("ended_ms".into(), json!(ended_ms));
+            }
+            tracing::info!(step, execution, ms = ended_ms - began_ms, "step done");
+            Ok(result)
+        }
+        Err(error) => {
+            let text = continuity::error::chain(&error);
+            tracing::error!(
+                step,
+                execution,
+                error_type = error.error_type(),
+                error = text,
+                "step failed"
+            );
+            Err(error)
+        }
+    }
+}
+
+async fn run(context: &Context, request: &Request) -> Result<Value, StepError> {
+    match request.step {
+        Step::Reconcile => deploy::reconcile(context, request).await,
+        Step::Initialise => deploy::initialise(context, request).await,
+        Step::StartProbes => deploy::start_probes(context).await,
+        Step::VerifyServing => deploy::verify_serving(context, request).await,
+        Step::Teardown => deploy::teardown(context, request).await,
+        Step::Assess => fencing::assess(context, request).await,
+        Step::Fence => fencing::fence(context, request).await,
+        Step::Promote => promotion::promote(context, request).await,
+        Step::AwaitWriter => promotion::await_writer(context, request).await,
+        Step::SetEpoch => ledger::set_epoch(context, request).await,
+        Step::Replay => ledger::replay(context, request).await,
+        Step::Verify => ledger::verify(context, request).await,
+        Step::Open => opening::open(context, request).await,
+        Step::AwaitTraffic => opening::await_traffic(context, request).await,
+        Step::Record => evidence::record(context, request).await,
+    }
+}

@@ -1,0 +1,57 @@
+//! failover: open, await-traffic.
+
+use continuity::names::Names;
+use continuity::takeover;
+use serde_json::{Value, json};
+
+use super::deploy::spec;
+use super::swap::transit;
+use crate::context::Context;
+use crate::error::StepError;
+use crate::event::{Request, Step};
+use crate::limits::{TRAFFIC_LIMIT, WATCH_INTERVAL};
+
+/// Phase serving. Health checks turn green by themselves.
+///
+/// The step before it must have found the ledger balanced; without its result this refuses.
+pub async fn open(context: &Context, request: &Request) -> Result<Value, StepError> {
+    let input = request.failover(context.region())?;
+    for needed in [Step::Replay, Step::Verify] {
+        if request.result_of(needed).is_none() {
+            let reason = format!("no result of step `{}`", needed.as_str());
+            return Err(StepError::MalformedInput(reason));
+        }
+    }
+    let record = transit(context, |record| {
+        let now_ms = context.timer.now_ms();
+        takeover::open(record, input.epoch + 1, context.region(), now_ms).map_err(StepError::from)
+    })
+    .await?;
+    Ok(json!({"epoch": record.epoch, "opened_ms": record.since_ms}))
+}
+
+/// Waits a limited time until the public name answers from this region. What it saw is evidence; it never blocks.
+pub async fn await_traffic(context: &Context, request: &Request) -> Result<Value, StepError> {
+    request.failover(context.region())?;
+    let host = match spec(context).await {
+        Ok(spec) => spec.public_name(),
+        Err(_) => Names::public_name(&context.config.names.default_zone()),
+    };
+    let begin_ms = context.timer.now_ms();
+    let until_ms = context.watch_until(TRAFFIC_LIMIT, request.deadline_ms);
+    loop {
+        let seen = match context.public_name.ask(&host).await {
+            Ok(answer) if answer.status == 200 && answer.region.as_deref() == Some(context.region()) => {
+                let after_ms = context.timer.now_ms() - begin_ms;
+                return Ok(json!({"traffic_verified": true, "host": host, "after_ms": after_ms}));
+            }
+            Ok(answer) => format!("status {} of {:?}", answer.status, answer.region),
+            Err(reason) => reason,
+        };
+        if context.timer.now_ms() >= until_ms {
+            tracing::warn!(host, seen, "the traffic has not followed in time");
+            return Ok(json!({"traffic_verified": false, "host": host, "last_seen": seen}));
+        }
+        context.timer.sleep(WATCH_INTERVAL).await;
+    }
+}

@@ -1,0 +1,259 @@
+//! Enough of the Amazon States Language to run the workflows against the doubles: Task, Choice, Wait, Succeed and Fail, with
+//! Retry, Catch, Parameters and ResultPath as JSONPath members. Waits move the world's clock.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use continuity::names::Slot;
+use serde_json::{Value, json};
+
+use super::World;
+use crate::steps::handle;
+
+/// States an execution may enter before it counts as one that never ends.
+const MAX_STATES: usize = 2_000;
+
+/// A workflow.
+pub(crate) struct Machine {
+    pub(crate) definition: Value,
+}
+
+/// How an execution ended.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum End {
+    Succeeded,
+    Failed { error: String, cause: String },
+    Killed,
+}
+
+/// An execution.
+pub(crate) struct Run {
+    pub(crate) end: End,
+    /// Names of the states entered.
+    pub(crate) path: Vec<String>,
+    /// The state's data at the end.
+    pub(crate) data: Value,
+}
+
+/// What to do to an execution.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Treatment {
+    /// Every task is invoked this often, with the same input; the last result counts.
+    pub(crate) times: usize,
+    /// The execution is killed after this many tasks.
+    pub(crate) kill_after_tasks: Option<usize>,
+}
+
+impl Machine {
+    /// A workflow of `infra/workflows`.
+    pub(crate) fn load(name: &str) -> Machine {
+        let path: PathBuf = [
+            env!("CARGO_MANIFEST_DIR"),
+            "../../infra/workflows",
+            &format!("{name}.asl.json"),
+        ]
+        .iter()
+        .collect();
+        let text = std::fs::read_to_string(&path).unwrap();
+        Machine {
+            definition: serde_json::from_str(&text).unwrap(),
+        }
+    }
+
+    /// The states by name.
+    pub(crate) fn states(&self) -> BTreeMap<&str, &Value> {
+        let states = self.definition["States"].as_object().unwrap();
+        states
+            .iter()
+            .map(|(name, state)| (name.as_str(), state))
+            .collect()
+    }
+
+    /// Executes it in a slot's region.
+    pub(crate) async fn run(&self, world: &Arc<World>, slot: Slot, name: &str, input: Value) -> Run {
+        self.run_with(
+            world,
+            slot,
+            name,
+            input,
+            &Treatment {
+                times: 1,
+                ..Treatment::default()
+            },
+        )
+        .await
+    }
+
+    /// Executes it under a treatment.
+    pub(crate) async fn run_with(
+        &self,
+        world: &Arc<World>,
+        slot: Slot,
+        name: &str,
+        input: Value,
+        treatment: &Treatment,
+    ) -> Run {
+        let mut run = Run {
+            end: End::Killed,
+            path: Vec::new(),
+            data: input,
+        };
+        let mut next = self.definition["StartAt"].as_str().unwrap().to_owned();
+        let mut tasks = 0;
+        for _ in 0..MAX_STATES {
+            let state = &self.definition["States"][&next];
+            run.path.push(next.clone());
+            let following = match state["Type"].as_str() {
+                Some("Task") => {
+                    if treatment.kill_after_tasks == Some(tasks) {
+                        return run;
+                    }
+                    tasks += 1;
+                    match task(world, slot, name, state, &mut run.data, treatment.times).await {
+                        Ok(following) => following,
+                        Err((error, cause)) => {
+                            run.end = End::Failed { error, cause };
+                            return run;
+                        }
+                    }
+                }
+                Some("Choice") => Some(choose(state, &run.data)),
+                Some("Wait") => {
+                    world.advance(Duration::from_secs(state["Seconds"].as_u64().unwrap()));
+                    state["Next"].as_str().map(str::to_owned)
+                }
+                Some("Succeed") => None,
+                Some("Fail") => {
+                    let at = |field: &str| {
+                        select(&run.data, state[field].as_str().unwrap())
+                            .as_str()
+                            .unwrap()
+                            .to_owned()
+                    };
+                    run.end = End::Failed {
+                        error: at("ErrorPath"),
+                        cause: at("CausePath"),
+                    };
+                    return run;
+                }
+                other => panic!("state `{next}` has type {other:?}"),
+            };
+            match following {
+                Some(name) => next = name,
+                None => {
+                    run.end = End::Succeeded;
+                    return run;
+                }
+            }
+        }
+        panic!(
+            "the execution does not end: {:?}",
+            &run.path[run.path.len() - 20..]
+        );
+    }
+}
+
+/// Runs a task with its Retry and Catch; returns the next state, `None` at the end.
+async fn task(
+    world: &Arc<World>,
+    slot: Slot,
+    execution: &str,
+    state: &Value,
+    data: &mut Value,
+    times: usize,
+) -> Result<Option<String>, (String, String)> {
+    let context = world.context(slot);
+    let payload = parameters(&state["Parameters"], data, execution);
+    let mut attempts: BTreeMap<usize, u64> = BTreeMap::new();
+    loop {
+        let deadline_ms = world.now_ms() + 120_000;
+        let mut outcome = handle(&context, &payload, deadline_ms).await;
+        for _ in 1..times {
+            outcome = handle(&context, &payload, deadline_ms).await;
+        }
+        let error = match outcome {
+            Ok(result) => {
+                put(data, state["ResultPath"].as_str().unwrap(), result);
+                return Ok(state["Next"].as_str().map(str::to_owned));
+            }
+            Err(error) => error,
+        };
+        let name = error.error_type();
+        let retriers = state["Retry"].as_array().unwrap();
+        let retrier = retriers
+            .iter()
+            .enumerate()
+            .find(|(_, retrier)| matches(retrier, name));
+        if let Some((index, retrier)) = retrier {
+            let used = attempts.entry(index).or_default();
+            if *used < retrier["MaxAttempts"].as_u64().unwrap() {
+                *used += 1;
+                world.advance(Duration::from_secs(retrier["IntervalSeconds"].as_u64().unwrap()));
+                continue;
+            }
+        }
+        let cause = continuity::error::chain(&error);
+        let catchers = state["Catch"].as_array().unwrap();
+        let Some(catcher) = catchers.iter().find(|catcher| matches(catcher, name)) else {
+            return Err((name.to_owned(), cause));
+        };
+        put(
+            data,
+            catcher["ResultPath"].as_str().unwrap(),
+            json!({"Error": name, "Cause": cause}),
+        );
+        return Ok(catcher["Next"].as_str().map(str::to_owned));
+    }
+}
+
+fn matches(rule: &Value, error: &str) -> bool {
+    let names = rule["ErrorEquals"].as_array().unwrap();
+    names.iter().any(|name| name == error || name == "States.ALL")
+}
+
+fn parameters(template: &Value, data: &Value, execution: &str) -> Value {
+    let fields = template.as_object().unwrap().iter().map(|(key, value)| {
+        let Some(plain) = key.strip_suffix(".$") else {
+            return (key.clone(), value.clone());
+        };
+        let value = match value.as_str().unwrap() {
+            "$$.Execution.Name" => json!(execution),
+            path => select(data, path),
+        };
+        (plain.to_owned(), value)
+    });
+    Value::Object(fields.collect())
+}
+
+fn members(path: &str) -> impl Iterator<Item = &str> {
+    path.strip_prefix('$')
+        .unwrap()
+        .split('.')
+        .filter(|member| !member.is_empty())
+}
+
+fn select(data: &Value, path: &str) -> Value {
+    members(path).fold(data.clone(), |value, member| value[member].clone())
+}
+
+fn put(data: &mut Value, path: &str, result: Value) {
+    let member = members(path).next().unwrap();
+    data.as_object_mut().unwrap().insert(member.to_owned(), result);
+}
+
+fn choose(state: &Value, data: &Value) -> String {
+    let rules = state["Choices"].as_array().unwrap();
+    let rule = rules.iter().find(|rule| {
+        let value = select(data, rule["Variable"].as_str().unwrap());
+        match (rule.get("StringEquals"), rule.get("BooleanEquals")) {
+            (Some(expected), None) | (None, Some(expected)) => value == *expected,
+            _ => panic!("unknown rule {rule}"),
+        }
+    });
+    rule.map_or(&state["Default"], |rule| &rule["Next"])
+        .as_str()
+        .unwrap()
+        .to_owned()
+}

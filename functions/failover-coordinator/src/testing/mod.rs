@@ -1,0 +1,66 @@
+//! Doubles for the steps' tests: a world of two regions, and an interpreter of the workflows' states.
+#![allow(clippy::unwrap_used)]
+
+mod asl;
+mod failover;
+mod workflows;
+mod world;
+
+use continuity::observe::{Health, Look, Observation, Round};
+use continuity::takeover::LedgerStatus;
+
+pub(crate) use asl::{End, Machine, Run};
+pub(crate) use world::{Fault, World};
+
+pub(crate) const HOME: &str = "us-east-1";
+pub(crate) const DR: &str = "us-east-2";
+pub(crate) const WITNESS: &str = "us-west-2";
+
+/// A standby's ledger that shows `epoch`.
+pub(crate) fn standby_ledger(epoch: u64) -> LedgerStatus {
+    LedgerStatus {
+        reachable: true,
+        in_recovery: true,
+        ledger_epoch: Some(epoch),
+    }
+}
+
+fn seen(observer: &str, now_ms: u64, of_home: &Look) -> Observation {
+    let standby = Look::Standby {
+        health: Health {
+            region: DR.into(),
+            slot: "dr".into(),
+            serving: false,
+            epoch: Some(1),
+            phase: Some("serving".into()),
+            active_region: Some(HOME.into()),
+            database: standby_ledger(1),
+            reasons: vec!["not the active region".into()],
+        },
+    };
+    let mut observation = Observation::new(observer);
+    for ago in (1..=3).rev() {
+        for (region, look) in [(HOME, of_home), (DR, &standby)] {
+            let round = Round {
+                at_ms: now_ms - ago * 100,
+                took_ms: 1,
+                look: look.clone(),
+            };
+            observation.push(region, round);
+        }
+    }
+    observation
+}
+
+/// Both observers outside the home region saw it fail three times.
+pub(crate) fn home_down(now_ms: u64) -> [Observation; 2] {
+    let refused = Look::Failing {
+        reason: "connection refused".into(),
+    };
+    [DR, WITNESS].map(|observer| seen(observer, now_ms, &refused))
+}
+
+/// All three observers see the home region serve epoch 1.
+pub(crate) fn observed_home_serving(now_ms: u64) -> [Observation; 3] {
+    [HOME, DR, WITNESS].map(|observer| seen(observer, now_ms, &Look::Serving { epoch: 1 }))
+}

@@ -1,0 +1,498 @@
+//! A world of two regions in memory. Every effect goes through one gate, which counts it, keeps a log, and can make one of
+//! them fail: before it takes effect, or after, when only the answer is lost.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use continuity::config::FunctionConfig;
+use continuity::control::{ApiKey, ControlRecord, ControlStore, Swap};
+use continuity::error::StoreError;
+use continuity::memory::MemoryControl;
+use continuity::names::{Names, Regions, Slot};
+use continuity::observe::Observation;
+use infra::engine::{OnProgress, Permit};
+use infra::spec::Spec;
+use serde_json::{Value, json};
+
+use super::{DR, HOME, home_down};
+use crate::context::Context;
+use crate::effects::aurora::{Aurora, Member, Topology};
+use crate::effects::engine::{Direction, Engine, Pass};
+use crate::effects::probes::Probes;
+use crate::effects::processor::{Processor, Task};
+use crate::effects::public_name::{Answer, PublicName};
+use crate::effects::timer::Timer;
+use crate::error::StepError;
+
+/// How a call fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// Before it took effect.
+    Refused,
+    /// After it took effect.
+    AnswerLost,
+}
+
+/// A region's ledger.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Ledger {
+    pub(crate) epoch: Option<u64>,
+    pub(crate) in_recovery: bool,
+    pub(crate) entries: BTreeSet<String>,
+    pub(crate) unbalanced: bool,
+}
+
+#[derive(Default)]
+struct State {
+    ledgers: BTreeMap<String, Ledger>,
+    writer: String,
+    journal: BTreeMap<u64, BTreeSet<String>>,
+    kicked: Vec<&'static str>,
+    next_pass: Option<Pass>,
+    passes: usize,
+    epoch_changes_to: Option<String>,
+    permitted_writes: usize,
+    traffic_follows: bool,
+    calls: Vec<String>,
+    fault: Option<(usize, Fault)>,
+}
+
+/// The world. Contexts made from it share it.
+pub(crate) struct World {
+    pub(crate) control: Arc<MemoryControl>,
+    state: Mutex<State>,
+    now_ms: AtomicU64,
+}
+
+/// What the acknowledged payments are that the standby's database does not have yet.
+pub(crate) const LOST_TAIL: [&str; 2] = ["payment-8", "payment-9"];
+
+impl World {
+    /// Nothing but a configuration.
+    pub(crate) fn undeployed() -> Arc<World> {
+        World::with(MemoryControl::default())
+    }
+
+    /// The home region serves epoch 1; payments are replicated to the standby except the last two, which are in the journal.
+    pub(crate) fn deployed() -> Arc<World> {
+        let world = World::with(MemoryControl::with(ControlRecord::first(HOME, "deploy", 0)));
+        {
+            let mut state = world.state.lock().unwrap();
+            let replicated: BTreeSet<String> = (0..8).map(|n| format!("payment-{n}")).collect();
+            let mut all = replicated.clone();
+            all.extend(LOST_TAIL.map(str::to_owned));
+            for ledger in state.ledgers.values_mut() {
+                ledger.epoch = Some(1);
+                ledger.entries = replicated.clone();
+            }
+            state.ledgers.get_mut(HOME).unwrap().entries = all.clone();
+            state.journal.insert(1, all);
+        }
+        world
+    }
+
+    /// The same after the home region failed, as both observers outside saw.
+    pub(crate) async fn home_failed() -> Arc<World> {
+        let world = World::deployed();
+        for observation in home_down(world.now_ms()) {
+            world.control.put_observation(&observation).await.unwrap();
+        }
+        world.state.lock().unwrap().calls.clear();
+        world
+    }
+
+    fn with(control: MemoryControl) -> Arc<World> {
+        let mut state = State {
+            writer: HOME.into(),
+            traffic_follows: true,
+            ..State::default()
+        };
+        for region in [HOME, DR] {
+            let ledger = Ledger {
+                in_recovery: region != HOME,
+                ..Ledger::default()
+            };
+            state.ledgers.insert(region.into(), ledger);
+        }
+        let world = World {
+            control: Arc::new(control),
+            state: Mutex::new(state),
+            now_ms: AtomicU64::new(10_000_000),
+        };
+        let spec = serde_json::to_string(&Spec::default()).unwrap();
+        futures::executor::block_on(world.control.put_document("spec", &spec)).unwrap();
+        Arc::new(world)
+    }
+
+    /// What a step works with in a slot's region.
+    pub(crate) fn context(self: &Arc<Self>, slot: Slot) -> Context {
+        let regions = Regions::default();
+        let double = Arc::new(Double {
+            world: Arc::clone(self),
+            region: regions.of(slot).to_owned(),
+        });
+        Context {
+            config: FunctionConfig {
+                names: Names::new("dev"),
+                slot,
+                regions,
+            },
+            control: double.clone(),
+            aurora: double.clone(),
+            processor: double.clone(),
+            public_name: double.clone(),
+            probes: double.clone(),
+            engine: double.clone(),
+            timer: double,
+        }
+    }
+
+    pub(crate) fn now_ms(&self) -> u64 {
+        self.now_ms.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn advance(&self, duration: Duration) {
+        let ms = u64::try_from(duration.as_millis()).unwrap();
+        self.now_ms.fetch_add(ms, Ordering::SeqCst);
+    }
+
+    pub(crate) fn record(&self) -> ControlRecord {
+        futures::executor::block_on(self.control.read()).unwrap().unwrap()
+    }
+
+    pub(crate) fn document(&self, id: &str) -> Option<String> {
+        futures::executor::block_on(self.control.document(id)).unwrap()
+    }
+
+    pub(crate) fn ledger(&self, region: &str) -> Ledger {
+        self.state.lock().unwrap().ledgers[region].clone()
+    }
+
+    pub(crate) fn change_ledger(&self, region: &str, change: impl FnOnce(&mut Ledger)) {
+        change(self.state.lock().unwrap().ledgers.get_mut(region).unwrap());
+    }
+
+    pub(crate) fn journal(&self, epoch: u64) -> BTreeSet<String> {
+        self.state
+            .lock()
+            .unwrap()
+            .journal
+            .get(&epoch)
+            .cloned()
+            .unwrap_or_default()
+    }
+
+    pub(crate) fn kicked(&self) -> Vec<&'static str> {
+        self.state.lock().unwrap().kicked.clone()
+    }
+
+    pub(crate) fn passes(&self) -> usize {
+        self.state.lock().unwrap().passes
+    }
+
+    pub(crate) fn permitted_writes(&self) -> usize {
+        self.state.lock().unwrap().permitted_writes
+    }
+
+    pub(crate) fn next_pass(&self, pass: Pass) {
+        self.state.lock().unwrap().next_pass = Some(pass);
+    }
+
+    pub(crate) fn change_epoch_during_pass(&self, to_region: &str) {
+        self.state.lock().unwrap().epoch_changes_to = Some(to_region.to_owned());
+    }
+
+    pub(crate) fn traffic_never_follows(&self) {
+        self.state.lock().unwrap().traffic_follows = false;
+    }
+
+    /// The `n`th call from now on fails.
+    pub(crate) fn fail(&self, n: usize, fault: Fault) {
+        let mut state = self.state.lock().unwrap();
+        state.calls.clear();
+        state.fault = Some((n, fault));
+    }
+
+    /// Every call, as `region operation`.
+    pub(crate) fn calls(&self) -> Vec<String> {
+        self.state.lock().unwrap().calls.clone()
+    }
+}
+
+/// A region's view of the world.
+struct Double {
+    world: Arc<World>,
+    region: String,
+}
+
+impl Double {
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.world.state.lock().unwrap()
+    }
+
+    /// Notes a call, and says how it is to fail.
+    fn note(&self, operation: &str) -> Option<Fault> {
+        let mut state = self.state();
+        let number = state.calls.len();
+        state.calls.push(format!("{} {operation}", self.region));
+        match state.fault {
+            Some((n, fault)) if n == number => Some(fault),
+            _ => None,
+        }
+    }
+
+    /// Makes a call, failing as told.
+    async fn gate<T, E>(
+        &self,
+        operation: &str,
+        error: impl Fn() -> E,
+        effect: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
+        match self.note(operation) {
+            Some(Fault::Refused) => Err(error()),
+            Some(Fault::AnswerLost) => {
+                effect.await?;
+                Err(error())
+            }
+            None => effect.await,
+        }
+    }
+
+    async fn store<T>(
+        &self,
+        operation: &'static str,
+        effect: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        let error = || StoreError::Call {
+            operation,
+            table: "control-dev".into(),
+            source: "injected".into(),
+        };
+        self.gate(operation, error, effect).await
+    }
+}
+
+#[async_trait]
+impl ControlStore for Double {
+    async fn read(&self) -> Result<Option<ControlRecord>, StoreError> {
+        self.store("read", self.world.control.read()).await
+    }
+
+    async fn create(&self, record: &ControlRecord) -> Result<Swap, StoreError> {
+        self.store("create", self.world.control.create(record)).await
+    }
+
+    async fn replace(&self, expected: &ControlRecord, new: &ControlRecord) -> Result<Swap, StoreError> {
+        self.store("replace", self.world.control.replace(expected, new))
+            .await
+    }
+
+    async fn put_observation(&self, observation: &Observation) -> Result<(), StoreError> {
+        self.store("put_observation", self.world.control.put_observation(observation))
+            .await
+    }
+
+    async fn observations(&self, regions: &[&str]) -> Result<Vec<Observation>, StoreError> {
+        self.store("observations", self.world.control.observations(regions))
+            .await
+    }
+
+    async fn document(&self, id: &str) -> Result<Option<String>, StoreError> {
+        self.store("document", self.world.control.document(id)).await
+    }
+
+    async fn put_document(&self, id: &str, json: &str) -> Result<(), StoreError> {
+        self.store("put_document", self.world.control.put_document(id, json))
+            .await
+    }
+
+    async fn api_key(&self, sha256_hex: &str) -> Result<Option<ApiKey>, StoreError> {
+        self.store("api_key", self.world.control.api_key(sha256_hex))
+            .await
+    }
+
+    async fn put_api_key(&self, sha256_hex: &str, key: &ApiKey, now_ms: u64) -> Result<(), StoreError> {
+        self.store(
+            "put_api_key",
+            self.world.control.put_api_key(sha256_hex, key, now_ms),
+        )
+        .await
+    }
+}
+
+fn arn(region: &str) -> String {
+    format!("arn:aws:rds:{region}:000000000000:cluster:aurora-dev")
+}
+
+fn database_failed() -> StepError {
+    StepError::DatabaseFailed {
+        operation: "injected",
+        subject: "aurora-dev".into(),
+        source: "injected".into(),
+    }
+}
+
+#[async_trait]
+impl Aurora for Double {
+    async fn topology(&self) -> Result<Topology, StepError> {
+        let describe = async {
+            let state = self.state();
+            let member = |region: &&str| Member {
+                arn: arn(region),
+                writer: state.writer == **region,
+            };
+            Ok(Topology {
+                members: [HOME, DR].iter().map(member).collect(),
+                changing_to: None,
+            })
+        };
+        self.gate("topology", database_failed, describe).await
+    }
+
+    async fn failover(&self, target_arn: &str) -> Result<(), StepError> {
+        let promote = async {
+            assert_eq!(target_arn, arn(&self.region), "called in the target's region");
+            let mut state = self.state();
+            assert_ne!(state.writer, self.region, "promoted once only");
+            state.writer = self.region.clone();
+            state.ledgers.get_mut(&self.region).unwrap().in_recovery = false;
+            Ok(())
+        };
+        self.gate("failover", database_failed, promote).await
+    }
+}
+
+fn processor_failed() -> StepError {
+    StepError::ProcessorFailed {
+        task: "injected",
+        source: "injected".into(),
+    }
+}
+
+#[async_trait]
+impl Processor for Double {
+    async fn run(&self, task: &Task) -> Result<Value, StepError> {
+        let work = async {
+            let mut state = self.state();
+            let State { ledgers, journal, .. } = &mut *state;
+            let ledger = ledgers.get_mut(&self.region).unwrap();
+            if ledger.in_recovery && *task != Task::LedgerStatus {
+                return Err(StepError::ProcessorFailed {
+                    task: task.name(),
+                    source: "the database is read-only".into(),
+                });
+            }
+            Ok(match task {
+                Task::Migrate => json!({"schema_version": 1}),
+                Task::LedgerStatus => {
+                    json!({"reachable": true, "in_recovery": ledger.in_recovery, "ledger_epoch": ledger.epoch, "last_seq": 9})
+                }
+                Task::SetEpoch { epoch } => {
+                    ledger.epoch = ledger.epoch.max(Some(*epoch));
+                    json!({"ledger_epoch": ledger.epoch})
+                }
+                Task::Replay { from_epoch, to_epoch } => {
+                    assert_eq!(
+                        ledger.epoch,
+                        Some(*to_epoch),
+                        "the ledger is fenced before the replay"
+                    );
+                    let scanned: BTreeSet<String> = journal
+                        .range(*from_epoch..*to_epoch)
+                        .flat_map(|(_, entries)| entries.clone())
+                        .collect();
+                    let posted = scanned.difference(&ledger.entries).count();
+                    ledger.entries.extend(scanned.clone());
+                    journal.entry(*to_epoch).or_default().extend(scanned.clone());
+                    json!({"scanned": scanned.len(), "posted": posted, "already_present": scanned.len() - posted,
+                        "conflicts": [], "overdrawn": []})
+                }
+                Task::VerifyLedger => {
+                    json!({"balanced": !ledger.unbalanced, "currencies": {"EUR": {"debits": 9, "credits": 9}},
+                        "entries": ledger.entries.len(), "accounts": 2, "problems": []})
+                }
+            })
+        };
+        self.gate(task.name(), processor_failed, work).await
+    }
+}
+
+#[async_trait]
+impl PublicName for Double {
+    async fn ask(&self, host: &str) -> Result<Answer, String> {
+        assert_eq!(host, "api.dr-payments-dev.test.local");
+        let answer = async {
+            let serving = self.world.control.read().await.ok().flatten();
+            let region = serving.map(|record| record.active_region);
+            let region = region.filter(|_| self.state().traffic_follows);
+            Ok(Answer {
+                status: if region.is_some() { 200 } else { 503 },
+                region,
+            })
+        };
+        self.gate("public-name", || "injected".to_owned(), answer).await
+    }
+}
+
+#[async_trait]
+impl Probes for Double {
+    async fn kick(&self, slot: Slot) -> Result<(), StepError> {
+        self.state().kicked.push(slot.as_str());
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Engine for Double {
+    async fn pass(
+        &self,
+        _: Direction,
+        spec: &Spec,
+        _: Duration,
+        permit: Option<Arc<dyn Permit>>,
+        on_progress: OnProgress,
+    ) -> Result<Pass, StepError> {
+        assert_eq!(*spec, Spec::default());
+        let (pass, epoch_changes_to) = {
+            let mut state = self.state();
+            state.passes += 1;
+            let pass = state.next_pass.clone().unwrap_or(Pass {
+                done: true,
+                ..Pass::default()
+            });
+            (pass, state.epoch_changes_to.take())
+        };
+        on_progress(&pass.progress);
+        if let Some(to_region) = epoch_changes_to {
+            let record = self.world.record();
+            let changed = ControlRecord {
+                epoch: record.epoch + 1,
+                active_region: to_region,
+                version: record.version + 1,
+                ..record.clone()
+            };
+            self.world.control.replace(&record, &changed).await.unwrap();
+        }
+        let permitted = match permit {
+            Some(permit) => permit.check().await.is_ok(),
+            None => true,
+        };
+        self.state().permitted_writes += usize::from(permitted);
+        Ok(pass)
+    }
+}
+
+#[async_trait]
+impl Timer for Double {
+    fn now_ms(&self) -> u64 {
+        self.world.now_ms()
+    }
+
+    async fn sleep(&self, duration: Duration) {
+        self.world.advance(duration);
+        tokio::task::yield_now().await;
+    }
+}
