@@ -4,7 +4,6 @@ use std::{
     collections::BTreeMap,
     io::Write,
     path::{Path, PathBuf},
-    process::Stdio,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -17,13 +16,11 @@ use bootstrap::local::{
     AuroraMirror, MirrorError, Network, Region,
     ca::Authority,
     edge::{Edge, EdgeConfig, EdgeHandle, Upstreams},
+    emulator::{Emulator, EmulatorConfig},
+    process::Runtime,
     python,
 };
 use serde_json::{Value, json};
-use tokio::{
-    io::{AsyncBufReadExt, BufReader, Lines},
-    process::{Child, ChildStdin, ChildStdout, Command},
-};
 
 /// How long anything may take that should happen soon.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -62,9 +59,21 @@ impl Cloud {
             .iter()
             .map(|(&region, address)| (region, format!("http://{address}")))
             .collect();
-        let process = Emulator::start(directory.path(), &endpoints, authority.certificate_path()).await;
+        let mut process = Emulator::start(EmulatorConfig {
+            environment: python::ensure(&|_| {}).await.unwrap(),
+            launcher: directory.path().join("launcher.py"),
+            temporary: directory.path().join("tmp"),
+            log: directory.path().join("emulator.log"),
+            endpoints,
+            certificates: authority.certificate_path().to_owned(),
+            wait_scale: 0.05,
+            runtime: Arc::new(Runtime::create(directory.path().join("run.json")).unwrap()),
+        })
+        .await
+        .unwrap();
+        process.ready().await.unwrap();
         let mirror = Arc::new(Notes::default());
-        let emulator = std::net::SocketAddr::from(([127, 0, 0, 1], process.port));
+        let emulator = process.address();
         let edge = edge
             .serve(Upstreams {
                 emulator,
@@ -265,49 +274,6 @@ while True:
     archive.start_file("bootstrap", options).unwrap();
     archive.write_all(SCRIPT.as_bytes()).unwrap();
     archive.finish().unwrap().into_inner()
-}
-
-/// The emulator's process. It ends when its standard input does.
-struct Emulator {
-    port: u16,
-    _input: ChildStdin,
-    _output: Lines<BufReader<ChildStdout>>,
-    _child: Child,
-}
-
-impl Emulator {
-    async fn start(directory: &Path, endpoints: &BTreeMap<Region, String>, ca: &Path) -> Self {
-        let environment = python::ensure(&|_| {}).await.unwrap();
-        let config = json!({ "tmp": directory, "endpoints": endpoints, "ca": ca, "wait_scale": 0.05 });
-        let mut child = Command::new(environment.python())
-            .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/local/launcher.py"))
-            .arg(config.to_string())
-            .env_clear()
-            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(std::fs::File::create(directory.join("emulator.log")).unwrap())
-            .process_group(0)
-            .kill_on_drop(true)
-            .spawn()
-            .unwrap();
-        let mut output = BufReader::new(child.stdout.take().unwrap()).lines();
-        let mut line = async || -> Value {
-            let line = tokio::time::timeout(PATIENCE, output.next_line())
-                .await
-                .unwrap()
-                .unwrap();
-            serde_json::from_str(&line.expect("the emulator ended")).unwrap()
-        };
-        let port = line().await["port"].as_u64().unwrap().try_into().unwrap();
-        assert_eq!(line().await["ready"], true);
-        Self {
-            port,
-            _input: child.stdin.take().unwrap(),
-            _output: output,
-            _child: child,
-        }
-    }
 }
 
 /// A mirror that writes down what it is told, and refuses when told so.

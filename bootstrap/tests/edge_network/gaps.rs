@@ -147,25 +147,70 @@ async fn rds_calls_reach_the_servers_and_name_their_addresses() {
 }
 
 #[tokio::test]
-async fn a_server_that_does_not_follow_is_an_error_of_rds() {
+async fn a_change_that_the_servers_do_not_follow_is_an_error_and_changes_nothing() {
     let cloud = Cloud::start().await;
-    cloud
-        .mirror
-        .refuses
-        .store(true, std::sync::atomic::Ordering::Relaxed);
-    let rds = aws_sdk_rds::Client::new(&cloud.aws(None, UsEast1).await);
-    let error = rds
-        .create_db_cluster()
-        .db_cluster_identifier("aurora-primary")
-        .engine("aurora-postgresql")
-        .master_username("understudy")
-        .master_user_password("password1")
+    let home = aws_sdk_rds::Client::new(&cloud.aws(None, UsEast1).await);
+    let dr = aws_sdk_rds::Client::new(&cloud.aws(None, UsEast2).await);
+    let engine = "aurora-postgresql";
+    home.create_global_cluster()
+        .global_cluster_identifier("aurora")
+        .engine(engine)
         .send()
         .await
-        .unwrap_err();
-    let error = error.into_service_error();
+        .unwrap();
+    let create = || {
+        home.create_db_cluster()
+            .db_cluster_identifier("aurora-primary")
+            .global_cluster_identifier("aurora")
+            .engine(engine)
+            .master_username("understudy")
+            .master_user_password("password1")
+            .send()
+    };
+    let refuse = |refuses| {
+        cloud
+            .mirror
+            .refuses
+            .store(refuses, std::sync::atomic::Ordering::Relaxed)
+    };
+    refuse(true);
+    let error = create().await.unwrap_err().into_service_error();
     assert_eq!(error.meta().code(), Some("InvalidDBClusterStateFault"));
     assert_eq!(error.meta().message(), Some("told to refuse"));
+    refuse(false);
+    create().await.unwrap();
+    dr.create_db_cluster()
+        .db_cluster_identifier("aurora-dr")
+        .global_cluster_identifier("aurora")
+        .engine(engine)
+        .send()
+        .await
+        .unwrap();
+
+    let failover = || {
+        dr.failover_global_cluster()
+            .global_cluster_identifier("aurora")
+            .target_db_cluster_identifier("arn:aws:rds:us-east-2:000000000000:cluster:aurora-dr")
+            .allow_data_loss(true)
+            .send()
+    };
+    let writer = async || {
+        let described = dr.describe_global_clusters().send().await.unwrap();
+        let members = described.global_clusters()[0].global_cluster_members();
+        members
+            .iter()
+            .find(|member| member.is_writer() == Some(true))
+            .unwrap()
+            .db_cluster_arn()
+            .unwrap()
+            .to_owned()
+    };
+    refuse(true);
+    failover().await.unwrap_err();
+    assert!(writer().await.ends_with(":aurora-primary"));
+    refuse(false);
+    failover().await.unwrap();
+    assert!(writer().await.ends_with(":aurora-dr"));
     cloud.edge.stop().await;
 }
 

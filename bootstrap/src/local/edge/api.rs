@@ -4,7 +4,9 @@
 use std::{sync::Arc, time::Instant};
 
 use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode, request::Parts, uri::PathAndQuery};
+use http::{
+    Method, Request, Response, StatusCode, header::CONTENT_LENGTH, request::Parts, uri::PathAndQuery,
+};
 use http_body_util::{BodyExt, Collected};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
@@ -249,7 +251,10 @@ async fn rds(
         Some(action) if action.starts_with("Describe") || action.starts_with("List") => None,
         _ => Some(shared.changing_servers.lock().await),
     };
-    let response = shared.emulator.send(parts, path, forward::full(form)).await?;
+    let response = shared
+        .emulator
+        .send(parts.clone(), path.clone(), forward::full(form))
+        .await?;
     let (head, body) = response.into_parts();
     let Ok(answer) = forward::read(body).await else {
         return Ok(internal_failure());
@@ -257,11 +262,12 @@ async fn rds(
     if !head.status.is_success() {
         return Ok(forward::with_body(head, answer));
     }
-    let change = aurora::change(region, &text, &String::from_utf8_lossy(&answer));
-    if let Some(change) = change
+    let said = String::from_utf8_lossy(&answer);
+    if let Some(change) = aurora::change(region, &text, &said)
         && let Err(error) = aurora::apply(&*shared.mirror, change).await
     {
-        tracing::error!(%region, %error, "an RDS call could not be mirrored");
+        tracing::error!(%region, error = %error, "the database servers did not follow an RDS call");
+        take_back(shared, &parts, &path, aurora::undo(&text, &said)).await?;
         let (status, text) = aurora::error(&error);
         return Ok(forward::answer(status, "text/xml", text));
     }
@@ -270,6 +276,27 @@ async fn rds(
         .get(&region)
         .and_then(|&database| rds_endpoints::rewrite(&answer, database));
     Ok(forward::with_body(head, rewritten.map_or(answer, Bytes::from)))
+}
+
+/// Calls the emulator in the name of whoever made the call that is taken back.
+async fn take_back(
+    shared: &Shared,
+    caller: &Parts,
+    path: &PathAndQuery,
+    calls: Vec<String>,
+) -> Result<(), Unanswered> {
+    for form in calls {
+        let mut parts = caller.clone();
+        parts.headers.remove(CONTENT_LENGTH);
+        let response = shared
+            .emulator
+            .send(parts, path.clone(), forward::full(form))
+            .await?;
+        if !response.status().is_success() {
+            tracing::error!(status = %response.status(), "an RDS call could not be taken back");
+        }
+    }
+    Ok(())
 }
 
 fn unavailable(error: &Unanswered) -> Response<Body> {

@@ -29,6 +29,19 @@ fn hex_pair(pair: &[u8]) -> Option<u8> {
     u8::try_from(digit(*pair.first()?)? * 16 + digit(*pair.get(1)?)?).ok()
 }
 
+/// Encodes all but the characters that are never special.
+pub(super) fn encode(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            encoded.push(byte.into());
+        } else {
+            encoded.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    encoded
+}
+
 /// The names and values of a query string or a form body, in order.
 pub(super) fn pairs(text: &str) -> impl Iterator<Item = (String, String)> {
     text.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
@@ -53,6 +66,14 @@ mod tests {
         assert_eq!(decode("/%5Fministack/reset"), "/_ministack/reset");
         assert_eq!(decode("a%2"), "a%2");
         assert_eq!(decode("%zz%C3%A9"), "%zz\u{e9}");
+    }
+
+    #[test]
+    fn what_is_encoded_decodes_to_itself() {
+        for text in ["arn:aws:rds:us-east-1:0:cluster:a", "a+b & c%\u{e9}", ""] {
+            assert_eq!(decode(&encode(text)), text);
+        }
+        assert_eq!(encode("a:b c"), "a%3Ab%20c");
     }
 
     #[test]

@@ -1,9 +1,13 @@
 //! Bridge: the databases behind the RDS control plane.
 //!
 //! On AWS a cluster is a database server. In the emulator it is a record. When a call that changes the servers has
-//! succeeded there, the mirror does the same to the real servers, before the caller gets the answer.
+//! succeeded there, the mirror does the same to the real servers, before the caller gets the answer. When the servers do not
+//! follow, the record is changed back: the caller gets an error, and on AWS an error means that nothing has changed.
 
 use crate::local::{AuroraMirror, MirrorError, Region, edge::percent};
+
+/// The version of the RDS API.
+const VERSION: &str = "2014-10-31";
 
 /// What a successful RDS call means for the servers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,6 +80,51 @@ pub(in crate::local::edge) async fn apply(
         Change::Failover { to, allow_data_loss } => mirror.failover(to, allow_data_loss).await,
         Change::Switchover { to } => mirror.switchover(to).await,
         Change::DeleteCluster { region } => mirror.delete_cluster(region).await,
+    }
+}
+
+/// The calls that take a change back in the emulator, in order. None for changes that the caller can simply repeat.
+pub(in crate::local::edge) fn undo(form: &str, answer: &str) -> Vec<String> {
+    let value = |name| percent::value(form, name).unwrap_or_default();
+    let call = |action: &str, parameters: &[(&str, &str)]| {
+        let parameters = parameters
+            .iter()
+            .map(|(name, value)| format!("&{name}={}", percent::encode(value)));
+        format!(
+            "Action={action}&Version={VERSION}{}",
+            parameters.collect::<String>()
+        )
+    };
+    let global = value("GlobalClusterIdentifier");
+    match value("Action").as_str() {
+        "CreateDBCluster" => {
+            let cluster = value("DBClusterIdentifier");
+            let leave = [
+                ("GlobalClusterIdentifier", global.as_str()),
+                ("DbClusterIdentifier", &cluster),
+            ];
+            let delete = [
+                ("DBClusterIdentifier", cluster.as_str()),
+                ("SkipFinalSnapshot", "true"),
+            ];
+            let leave = (!global.is_empty()).then(|| call("RemoveFromGlobalCluster", &leave));
+            leave
+                .into_iter()
+                .chain([call("DeleteDBCluster", &delete)])
+                .collect()
+        }
+        "FailoverGlobalCluster" | "SwitchoverGlobalCluster" => {
+            let Some(writer) = element(answer, "FromDbClusterArn") else {
+                return Vec::new();
+            };
+            let back = [
+                ("GlobalClusterIdentifier", global.as_str()),
+                ("TargetDbClusterIdentifier", writer),
+                ("AllowDataLoss", "true"),
+            ];
+            vec![call("FailoverGlobalCluster", &back)]
+        }
+        _ => Vec::new(),
     }
 }
 
@@ -178,6 +227,33 @@ mod tests {
         for (form, expected) in cases {
             assert_eq!(change(UsEast1, &form, answer), expected, "{form}");
         }
+    }
+
+    #[test]
+    fn a_change_that_the_servers_refused_is_taken_back() {
+        let create =
+            "Action=CreateDBCluster&DBClusterIdentifier=c&GlobalClusterIdentifier=g&MasterUsername=u";
+        assert_eq!(
+            undo(create, ""),
+            [
+                "Action=RemoveFromGlobalCluster&Version=2014-10-31&GlobalClusterIdentifier=g&DbClusterIdentifier=c",
+                "Action=DeleteDBCluster&Version=2014-10-31&DBClusterIdentifier=c&SkipFinalSnapshot=true",
+            ]
+        );
+        let switch = "Action=SwitchoverGlobalCluster&GlobalClusterIdentifier=g&TargetDbClusterIdentifier=new";
+        let answer =
+            "<FailoverState><FromDbClusterArn>arn:aws:rds:r:1:cluster:old</FromDbClusterArn></FailoverState>";
+        assert_eq!(
+            undo(switch, answer),
+            [
+                "Action=FailoverGlobalCluster&Version=2014-10-31&GlobalClusterIdentifier=g\
+              &TargetDbClusterIdentifier=arn%3Aaws%3Ards%3Ar%3A1%3Acluster%3Aold&AllowDataLoss=true"
+            ]
+        );
+        assert_eq!(
+            undo("Action=ModifyDBCluster&MasterUserPassword=x", ""),
+            Vec::<String>::new()
+        );
     }
 
     #[test]
