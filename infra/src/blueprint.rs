@@ -3,7 +3,9 @@
 
 pub mod api;
 pub mod control;
+pub mod database;
 pub mod dns;
+pub mod encryption;
 pub mod functions;
 pub mod keys;
 pub mod network;
@@ -60,20 +62,132 @@ pub fn blueprint(spec: &Spec, account: &str) -> Blueprint {
         names: spec.names(),
         account,
     };
-    let mut blueprint = Blueprint::new(&spec.suffix, account);
-    for slot in Slot::SERVING {
-        network::network(&mut blueprint, &context, slot);
+    let mut stack = Blueprint::new(&spec.suffix, account);
+    let packages = Slot::ALL.map(|slot| storage::artifacts(&mut stack, &context, slot));
+    let tables = control::control(&mut stack, &context);
+    for (slot, bucket) in Slot::SERVING.into_iter().zip(&packages) {
+        let coordinator = functions::failover_coordinator(&mut stack, &context, slot, bucket);
+        workflows::state_machines(&mut stack, &context, slot, &coordinator);
     }
-    blueprint
+    let keys = encryption::keys(&mut stack, &context);
+    storage::data(&mut stack, &context, &keys);
+    let networks = Slot::SERVING.map(|slot| network::network(&mut stack, &context, slot));
+    let database = database::database(&mut stack, &context, &keys, &networks);
+    let stages = [0, 1].map(|index| {
+        let beside = functions::Beside {
+            subnets: networks[index].subnets.clone(),
+            security_group: networks[index].function_group.clone(),
+            cluster: database.clusters[index].clone(),
+        };
+        let slot = Slot::SERVING[index];
+        let processor = functions::payment_processor(&mut stack, &context, slot, &packages[index], beside);
+        api::api(&mut stack, &context, slot, &processor)
+    });
+    for (slot, bucket) in Slot::ALL.into_iter().zip(&packages) {
+        let probe = functions::health_probe(&mut stack, &context, slot, bucket, &stages);
+        // A probe writes what it saw into the control table.
+        stack.order(&probe, &tables.control);
+        workflows::probe_schedule(&mut stack, &context, slot, &probe);
+    }
+    dns::dns(&mut stack, &context, &stages);
+    stack
 }
 
 /// The part of the stack that the command line creates itself: just enough for the coordinator to create the rest. The same
 /// nodes with the same keys as in [`blueprint`].
 pub fn seed(spec: &Spec, account: &str) -> Blueprint {
-    blueprint(spec, account).only(&seed_keys())
+    let stack = blueprint(spec, account);
+    let seed = stack
+        .nodes()
+        .iter()
+        .map(|node| node.key.clone())
+        .filter(|key| in_seed(key))
+        .collect();
+    stack.only(&seed)
 }
 
-/// The keys that [`seed`] begins with.
-fn seed_keys() -> BTreeSet<String> {
-    BTreeSet::new()
+/// What [`seed`] begins with; what these depend on comes along.
+fn in_seed(key: &str) -> bool {
+    const KEYS: [&str; 4] = [
+        "control-table",
+        "function.failover-coordinator.primary",
+        "state-machine.deploy.primary",
+        "state-machine.teardown.primary",
+    ];
+    // The buckets, and what protects them.
+    KEYS.contains(&key) || key.starts_with("artifacts")
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    const ACCOUNT: &str = "000000000000";
+
+    fn listing(blueprint: &Blueprint) -> String {
+        let mut lines: Vec<String> = blueprint
+            .nodes()
+            .iter()
+            .map(|node| {
+                let needs: Vec<&str> = node.dependencies().map(String::as_str).collect();
+                let after = if needs.is_empty() {
+                    String::new()
+                } else {
+                    format!(" <- {}", needs.join(", "))
+                };
+                format!("{node:?}{after}")
+            })
+            .collect();
+        lines.sort();
+        lines.join("\n")
+    }
+
+    #[test]
+    fn the_default_stack_is_a_graph_of_more_than_sixty_resources() {
+        let stack = blueprint(&Spec::default(), ACCOUNT);
+        stack.validate().unwrap();
+        assert!(stack.nodes().len() > 60, "{}", stack.nodes().len());
+    }
+
+    #[test]
+    fn the_default_stack_is_what_was_reviewed() {
+        insta::assert_snapshot!(listing(&blueprint(&Spec::default(), ACCOUNT)));
+    }
+
+    #[test]
+    fn the_seed_is_what_was_reviewed_and_stands_by_itself() {
+        let seed = seed(&Spec::default(), ACCOUNT);
+        seed.validate().unwrap();
+        insta::assert_snapshot!(listing(&seed));
+    }
+
+    #[test]
+    fn other_sizes_are_graphs_too() {
+        let mut spec = Spec::default();
+        spec.network.zones = 3;
+        spec.aurora.instances = 2;
+        let (small, large) = (blueprint(&Spec::default(), ACCOUNT), blueprint(&spec, ACCOUNT));
+        large.validate().unwrap();
+        assert_eq!(large.nodes().len(), small.nodes().len() + 4);
+    }
+
+    #[test]
+    fn a_secondary_comes_after_a_running_primary_and_a_function_goes_before_what_its_network_interfaces_need()
+    {
+        let stack = blueprint(&Spec::default(), ACCOUNT);
+        let after = |later: &str, earlier: &str| {
+            stack
+                .only(&BTreeSet::from([later.to_owned()]))
+                .keys()
+                .contains(earlier)
+        };
+        assert!(after("db-cluster.dr", "db-instance.1.primary"));
+        // Lambda deletes its interfaces with the function's role, so the role outlives the group that they are in.
+        assert!(after(
+            "security-group.function.primary",
+            "role.payment-processor.primary"
+        ));
+        assert!(after("function.payment-processor.dr", "subnet.a.dr"));
+    }
 }

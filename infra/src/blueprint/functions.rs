@@ -90,6 +90,11 @@ pub fn payment_processor(
         true,
         policies::payment_processor(context, slot),
     );
+    // Lambda deletes its network interfaces some time after the function, with this role: it outlives the group they are in.
+    blueprint.order(&beside.security_group, &role.role);
+    if let Some(attachments) = &role.attachments {
+        blueprint.order(&beside.security_group, attachments);
+    }
     let refs = (beside.subnets, beside.security_group, beside.cluster);
     function(
         blueprint,

@@ -36,7 +36,8 @@ pub struct Purpose<'a> {
 pub struct Role {
     /// The role.
     pub role: Handle<IamRole>,
-    attachments: Option<Handle<IamRoleAttachments>>,
+    /// Its managed policies.
+    pub attachments: Option<Handle<IamRoleAttachments>>,
     policies: Handle<IamRolePolicies>,
 }
 

@@ -9,7 +9,7 @@ use crate::engine::Options;
 use crate::error::KindError;
 use crate::graph::{Blueprint, InvalidBlueprint, Node, Prepared, Seen};
 use crate::outcome::{Entry, Outcome, PlanEntry, PlanOutcome, Report};
-use crate::plan::{Change, FieldChange, Planned};
+use crate::plan::{self, Change, FieldChange, Planned};
 
 pub(super) async fn run(
     blueprint: &Blueprint,
@@ -195,6 +195,11 @@ impl<'r, 'a> Drive<'r, 'a> {
                     self.node.kind
                 ))
             }
+            // Just made, and yet not what was asked for: making it again would not end.
+            Change::Replace { fields } if self.created => Act::Fail(format!(
+                "it was made, but not with the wanted {}",
+                plan::join(fields)
+            )),
             Change::Replace { fields } if self.replaced.is_empty() => Act::Replace(fields.clone()),
             Change::Replace { .. } => Act::Wait("the old one to be gone".into()),
         }

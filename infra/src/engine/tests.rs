@@ -29,7 +29,7 @@ struct World {
     slow: Mutex<HashMap<String, usize>>,
     /// Errors to answer next, by `operation key`.
     faults: Mutex<HashMap<String, Vec<Class>>>,
-    /// Values an update never takes, by key.
+    /// Things that are never as asked for, by key.
     stubborn: Mutex<BTreeSet<String>>,
     calls: Mutex<usize>,
     crash_at: Mutex<Option<usize>>,
@@ -160,12 +160,22 @@ impl<const STATEFUL: bool> Kind for Thing<STATEFUL> {
     async fn create(site: &Site<'_>, spec: &Spec) -> Result<(), KindError> {
         let world = world(site.account);
         let settling = world.slow.lock().unwrap().get(site.key).copied().unwrap_or(0);
+        let stubborn = world.stubborn.lock().unwrap().contains(site.key);
         world
             .call(site, "create", |things| {
                 let there = |id: &String| things.contains_key(id.trim_start_matches("id-"));
                 assert!(spec.parents.iter().all(there), "{} before its parents", site.key);
+                let shape = if stubborn {
+                    "square".into()
+                } else {
+                    spec.shape.clone()
+                };
+                let spec = Spec {
+                    shape,
+                    ..spec.clone()
+                };
                 things.entry(site.key.to_owned()).or_insert(Stored {
-                    spec: spec.clone(),
+                    spec,
                     settling,
                     deleting: false,
                 });
@@ -573,6 +583,27 @@ async fn a_value_that_does_not_take_fails_instead_of_looping() {
         "{report}"
     );
     assert!(stage.world.count("update d") <= MAX_ACTIONS);
+}
+
+#[tokio::test]
+async fn what_is_never_made_as_asked_for_fails_instead_of_being_made_again() {
+    let stage = chain();
+    stage.world.stubborn.lock().unwrap().insert("d".into());
+    let report = stage.converge().await;
+    assert!(
+        report
+            .outcome("d")
+            .unwrap()
+            .to_string()
+            .contains("not with the wanted shape"),
+        "{report}"
+    );
+    let again = stage.converge().await;
+    assert!(
+        matches!(again.outcome("d"), Some(Outcome::Failed { .. })),
+        "{again}"
+    );
+    assert_eq!(stage.world.count("create d"), 2);
 }
 
 #[tokio::test]
