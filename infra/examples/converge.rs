@@ -1,5 +1,6 @@
 //! Brings a stack to its blueprint on whatever `AWS_ENDPOINT_URL` names, runs again, takes it down, and takes the inventory.
-//! `cargo run -p infra --example converge -- [network|whole] [keep]`
+//! `cargo run -p infra --example converge -- [network|PACKAGE.zip] [keep]`: only the network and the database, or the whole stack
+//! with one package for all functions.
 
 #![allow(clippy::print_stdout)]
 
@@ -7,12 +8,15 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
+use continuity::names::{Names, Slot};
 use infra::cloud::Cloud;
 use infra::engine::{self, Options};
 use infra::graph::Blueprint;
 use infra::outcome::{Outcome, Report};
 use infra::spec::Spec;
+use sha2::{Digest, Sha256};
 
+const FUNCTIONS: [&str; 3] = ["payment-processor", "health-probe", "failover-coordinator"];
 const KINDS_OF_THE_NETWORK: &[&str] = &[
     "vpc",
     "subnet",
@@ -36,8 +40,13 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let account = std::env::var("AWS_ACCESS_KEY_ID").unwrap_or_else(|_| "000000000000".into());
     let mut spec = Spec::default();
-    for function in ["payment-processor", "health-probe", "failover-coordinator"] {
-        spec.artifacts.insert(function.into(), "0".repeat(64));
+    let package = match arguments.iter().find(|argument| argument.ends_with(".zip")) {
+        Some(path) => std::fs::read(path)?,
+        None => Vec::new(),
+    };
+    for function in FUNCTIONS {
+        spec.artifacts
+            .insert(function.into(), hex::encode(Sha256::digest(&package)));
     }
     let mut blueprint = infra::blueprint::blueprint(&spec, &account);
     if arguments.iter().any(|argument| argument == "network") {
@@ -54,6 +63,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         on_progress: Some(Arc::new(|progress| tracing::info!("{progress}"))),
         ..Options::default()
     };
+    if !package.is_empty() {
+        upload(&spec, &account, &package, &cloud, &options).await?;
+    }
     let first = run("first run", &blueprint, &cloud, &options).await?;
     let second = run("second run", &blueprint, &cloud, &options).await?;
     let quiet = second
@@ -87,6 +99,36 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     } else {
         Err("not as it should be".into())
     }
+}
+
+/// Functions are made from packages in the buckets, so these come first.
+async fn upload(
+    spec: &Spec,
+    account: &str,
+    package: &[u8],
+    cloud: &Cloud,
+    options: &Options,
+) -> Result<(), Box<dyn std::error::Error>> {
+    let seed = infra::blueprint::seed(spec, account);
+    let buckets = seed
+        .nodes()
+        .iter()
+        .filter(|node| node.kind.starts_with("s3-"))
+        .map(|node| node.key.clone());
+    engine::converge(&seed.only(&buckets.collect()), cloud, options).await?;
+    for slot in Slot::ALL {
+        for function in FUNCTIONS {
+            cloud
+                .s3(spec.regions.of(slot))
+                .put_object()
+                .bucket(spec.names().artifact_bucket(slot, account))
+                .key(Names::artifact_key(function, &spec.artifacts[function]))
+                .body(package.to_vec().into())
+                .send()
+                .await?;
+        }
+    }
+    Ok(())
 }
 
 async fn run(

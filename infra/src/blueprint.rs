@@ -14,8 +14,6 @@ pub mod roles;
 pub mod storage;
 pub mod workflows;
 
-use std::collections::BTreeSet;
-
 use continuity::names::{Names, Slot};
 
 use crate::graph::{Blueprint, Place};
@@ -121,6 +119,8 @@ fn in_seed(key: &str) -> bool {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use std::collections::BTreeSet;
+
     use super::*;
 
     const ACCOUNT: &str = "000000000000";

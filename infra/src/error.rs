@@ -4,6 +4,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use serde::Serialize;
@@ -60,17 +61,31 @@ pub struct KindError {
 
 impl KindError {
     /// From an SDK error. [`crate::kind::Site::fail`] is shorter.
-    pub fn from_sdk<E, R>(operation: &'static str, subject: &str, region: &str, error: SdkError<E, R>) -> Self
+    pub fn from_sdk<E>(
+        operation: &'static str,
+        subject: &str,
+        region: &str,
+        error: SdkError<E, HttpResponse>,
+    ) -> Self
     where
         E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
-        R: fmt::Debug,
     {
         let cause = Cause::from_sdk(&error);
         let class = match &error {
             SdkError::TimeoutError(_) | SdkError::DispatchFailure(_) | SdkError::ResponseError(_) => {
                 Class::Unavailable
             }
-            _ => classify(cause.code.as_deref(), &cause.message),
+            _ => match classify(cause.code.as_deref(), &cause.message) {
+                // A gateway's answer, or an emulator's: no code, but the status says whose fault it is.
+                Class::Other
+                    if error
+                        .raw_response()
+                        .is_some_and(|raw| raw.status().is_server_error()) =>
+                {
+                    Class::Unavailable
+                }
+                class => class,
+            },
         };
         KindError {
             operation,
@@ -112,7 +127,7 @@ impl Cause {
                 let meta = service.err();
                 Cause {
                     code: meta.code().map(str::to_owned),
-                    message: meta.message().map_or_else(|| meta.to_string(), str::to_owned),
+                    message: meta.message().map_or_else(|| whole_chain(meta), str::to_owned),
                 }
             }
             SdkError::TimeoutError(_) => Cause {

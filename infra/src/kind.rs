@@ -4,6 +4,7 @@
 
 use std::fmt::{self, Debug};
 
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use futures::future::BoxFuture;
@@ -46,10 +47,14 @@ pub fn tags(site: &Site<'_>) -> [(&'static str, String); 5] {
 
 impl Site<'_> {
     /// An SDK error with this site's region: `.map_err(|e| site.fail("CreateVpc", &name, e))?`.
-    pub fn fail<E, R>(&self, operation: &'static str, subject: &str, error: SdkError<E, R>) -> KindError
+    pub fn fail<E>(
+        &self,
+        operation: &'static str,
+        subject: &str,
+        error: SdkError<E, HttpResponse>,
+    ) -> KindError
     where
         E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
-        R: fmt::Debug,
     {
         KindError::from_sdk(operation, subject, self.region, error)
     }
