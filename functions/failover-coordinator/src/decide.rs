@@ -185,10 +185,24 @@ pub fn for_teardown(record: &ControlRecord, execution: &str) -> Option<ControlRe
     })
 }
 
+/// The record with repair and takeovers allowed again, when a teardown of this stack was begun and given up.
+///
+/// A teardown that still runs stops them again with its next pass, and so wins.
+pub fn after_teardown(record: &ControlRecord, execution: &str) -> Option<ControlRecord> {
+    let begun = record.repair_frozen && record.maintenance && record.changed_by.starts_with("teardown-");
+    begun.then(|| ControlRecord {
+        maintenance: false,
+        repair_frozen: false,
+        changed_by: execution.to_owned(),
+        version: record.version + 1,
+        ..record.clone()
+    })
+}
+
 /// How many passes in a row moved nothing while resources failed.
 pub fn stuck_passes(before: u64, pass: &Pass) -> u64 {
     let progress = &pass.progress;
-    let moved_nothing = pass.changed == 0 && progress.waiting.is_empty() && !progress.failed.is_empty();
+    let moved_nothing = pass.changed.is_empty() && progress.waiting.is_empty() && !progress.failed.is_empty();
     if moved_nothing { before + 1 } else { 0 }
 }
 
@@ -496,10 +510,29 @@ mod tests {
     }
 
     #[test]
+    fn only_what_a_teardown_stopped_is_lifted() {
+        let stopped = for_teardown(&record(), "teardown-dev-1").unwrap();
+        let lifted = after_teardown(&stopped, "deploy-dev-2").unwrap();
+        assert!(!lifted.maintenance && !lifted.repair_frozen);
+        assert!(may_reconcile(Some(&lifted), HOME, None).is_ok());
+        let by_a_person = ControlRecord {
+            changed_by: "maintenance on".into(),
+            ..stopped
+        };
+        assert_eq!(after_teardown(&by_a_person, "deploy-dev-2"), None);
+        let takeover = ControlRecord {
+            repair_frozen: true,
+            changed_by: "failover-dev-2".into(),
+            ..record()
+        };
+        assert_eq!(after_teardown(&takeover, "deploy-dev-2"), None);
+    }
+
+    #[test]
     fn only_passes_that_move_nothing_and_fail_count_as_stuck() {
-        let pass = |changed, waiting: &[&str]| Pass {
+        let pass = |changed: &[&str], waiting: &[&str]| Pass {
             done: false,
-            changed,
+            changed: changed.iter().map(|key| (*key).to_owned()).collect(),
             progress: Progress {
                 failed: vec![FailedWith {
                     key: "vpc.dr".into(),
@@ -515,7 +548,11 @@ mod tests {
                 ..Progress::default()
             },
         };
-        let (moving, waiting, failing) = (pass(1, &[]), pass(0, &["aurora.dr"]), pass(0, &[]));
+        let (moving, waiting, failing) = (
+            pass(&["vpc.primary"], &[]),
+            pass(&[], &["aurora.dr"]),
+            pass(&[], &[]),
+        );
         assert_eq!(stuck_passes(2, &moving), 0);
         assert_eq!(stuck_passes(2, &waiting), 0);
         assert_eq!(stuck_passes(2, &failing), 3);

@@ -5,7 +5,7 @@ use continuity::takeover::Refused;
 use lambda_runtime::Diagnostic;
 
 /// Every type an error of a step can have.
-pub const TYPES: [&str; 17] = [
+pub const TYPES: [&str; 18] = [
     "UnknownStep",
     "MalformedInput",
     "NotDeployed",
@@ -17,6 +17,7 @@ pub const TYPES: [&str; 17] = [
     "ProcessorFailed",
     "LedgerBehind",
     "LedgerUnbalanced",
+    "LedgerEmpty",
     "SpecMissing",
     "SpecMalformed",
     "RepairRefused",
@@ -80,6 +81,11 @@ pub enum StepError {
     /// Debits and credits differ: the region must not open.
     #[error("the ledger is not balanced: {0}")]
     LedgerUnbalanced(String),
+    /// The ledger has no epoch, although the stack has served.
+    #[error(
+        "the ledger is empty, but the stack has served payments: restore the database, or run `down` and deploy anew"
+    )]
+    LedgerEmpty,
     /// The `spec` item is not there.
     #[error("the control table has no item `spec`")]
     SpecMissing,
@@ -121,6 +127,7 @@ impl StepError {
             StepError::ProcessorFailed { .. } => "ProcessorFailed",
             StepError::LedgerBehind { .. } => "LedgerBehind",
             StepError::LedgerUnbalanced(_) => "LedgerUnbalanced",
+            StepError::LedgerEmpty => "LedgerEmpty",
             StepError::SpecMissing => "SpecMissing",
             StepError::SpecMalformed(_) => "SpecMalformed",
             StepError::RepairRefused(_) => "RepairRefused",

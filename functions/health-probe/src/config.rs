@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use continuity::assess::Policy;
 use continuity::config::{ConfigError, FunctionConfig, env, required};
 use continuity::names::Slot;
 
@@ -26,6 +27,8 @@ pub struct ProbeConfig {
     pub endpoints: BTreeMap<String, String>,
     /// From the start of one round to the start of the next.
     pub interval_ms: u64,
+    /// When to take over, `UNDERSTUDY_POLICY` as JSON. The coordinator assesses again by the table's `spec` item.
+    pub policy: Policy,
     /// The failover workflow of this region; none in the witness.
     pub failover_state_machine: Option<String>,
 }
@@ -57,12 +60,20 @@ impl ProbeConfig {
                 name: "UNDERSTUDY_PROBE_INTERVAL_MS".into(),
                 problem: format!("is `{text}`, not a number of milliseconds from 100 to 60000"),
             })?;
+        let policy = match lookup("UNDERSTUDY_POLICY").filter(|json| !json.is_empty()) {
+            None => Policy::default(),
+            Some(json) => serde_json::from_str(&json).map_err(|error| ConfigError {
+                name: "UNDERSTUDY_POLICY".into(),
+                problem: format!("is not a policy: {error}"),
+            })?,
+        };
         let failover_state_machine =
             lookup("UNDERSTUDY_FAILOVER_STATE_MACHINE").filter(|arn| !arn.is_empty());
         Ok(ProbeConfig {
             function,
             endpoints,
             interval_ms,
+            policy,
             failover_state_machine,
         })
     }
@@ -127,21 +138,29 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_useless_interval_is_named() {
-        let error = ProbeConfig::from_lookup(|name| {
-            Some(
-                match name {
-                    "UNDERSTUDY_SLOT" => "dr",
-                    "UNDERSTUDY_PROBE_INTERVAL_MS" => "soon",
-                    _ => "x",
-                }
-                .into(),
-            )
-        })
-        .unwrap_err();
-        assert!(
-            error.to_string().contains("UNDERSTUDY_PROBE_INTERVAL_MS"),
-            "{error}"
-        );
+    fn what_cannot_be_used_is_named() {
+        let wrong = |variable: &str, value: &str| {
+            ProbeConfig::from_lookup(|name| {
+                Some(
+                    match name {
+                        name if name == variable => value,
+                        "UNDERSTUDY_SLOT" => "dr",
+                        "UNDERSTUDY_PROBE_INTERVAL_MS" => "1000",
+                        "UNDERSTUDY_POLICY" => "{}",
+                        _ => "x",
+                    }
+                    .into(),
+                )
+            })
+            .unwrap_err()
+        };
+        for (variable, value) in [
+            ("UNDERSTUDY_PROBE_INTERVAL_MS", "soon"),
+            ("UNDERSTUDY_PROBE_INTERVAL_MS", "0"),
+            ("UNDERSTUDY_POLICY", "{\"decider\":\"nobody\"}"),
+        ] {
+            let error = wrong(variable, value).to_string();
+            assert!(error.contains(variable), "{error}");
+        }
     }
 }

@@ -2,20 +2,17 @@
 
 use std::sync::Arc;
 
-use continuity::assess::{Policy, Verdict, assess};
+use continuity::assess::{Verdict, assess};
 use continuity::control::{ControlRecord, ControlStore};
 use continuity::error::{StoreError, chain};
 use continuity::names::Slot;
 use continuity::observe::{Look, Observation, Round};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::config::{DEADLINE_MARGIN_MS, INVOCATION_MS, ProbeConfig, REPORT_LIMIT};
 use crate::look::Looker;
 use crate::start::{StartError, Started, Starter, start_once};
 use crate::timer::Timer;
-
-/// Rounds after which the policy is read again.
-const POLICY_ROUNDS: u64 = 10;
 
 /// Everything an invocation works with, built once per process.
 pub struct Probe {
@@ -42,13 +39,6 @@ pub struct Summary {
     pub started: Option<String>,
 }
 
-/// The part of the `spec` item that the probe reads.
-#[derive(Debug, Default, Deserialize)]
-struct SpecItem {
-    #[serde(default)]
-    failover: Policy,
-}
-
 /// A round whose assessment did not come to an end.
 #[derive(Debug, thiserror::Error)]
 enum ReportError {
@@ -61,7 +51,6 @@ enum ReportError {
 /// What one invocation remembers from round to round.
 struct Memory {
     observation: Observation,
-    policy: Option<Policy>,
     told: Option<String>,
 }
 
@@ -75,7 +64,6 @@ impl Probe {
         let end_ms = (begin_ms + INVOCATION_MS).min(deadline_ms.saturating_sub(DEADLINE_MARGIN_MS));
         let mut memory = Memory {
             observation: self.remembered().await,
-            policy: None,
             told: None,
         };
         let mut summary = Summary {
@@ -86,9 +74,6 @@ impl Probe {
         loop {
             let round_ms = self.timer.now_ms();
             self.look_at_both(&mut memory.observation).await;
-            if summary.rounds.is_multiple_of(POLICY_ROUNDS) {
-                memory.policy = None;
-            }
             match tokio::time::timeout(REPORT_LIMIT, self.report(&mut memory)).await {
                 Ok(Ok(started)) => summary.started = started.or(summary.started),
                 Ok(Err(error)) => {
@@ -164,30 +149,14 @@ impl Probe {
         }
         let observers = Slot::ALL.map(|slot| function.regions.of(slot));
         let observations = self.control.observations(&observers).await?;
-        let policy = self.policy(memory).await?;
         let verdict = assess(
             &record,
             &observations,
-            policy,
+            &self.config.policy,
             &function.regions,
             self.timer.now_ms(),
         );
         self.act(state_machine, &record, verdict, &mut memory.told).await
-    }
-
-    async fn policy<'a>(&self, memory: &'a mut Memory) -> Result<&'a Policy, StoreError> {
-        if memory.policy.is_none() {
-            let spec = match self.control.document("spec").await? {
-                None => SpecItem::default(),
-                Some(json) => serde_json::from_str(&json).map_err(|error| StoreError::Malformed {
-                    table: self.config.function.names.control_table(),
-                    id: "spec".into(),
-                    reason: error.to_string(),
-                })?,
-            };
-            memory.policy = Some(spec.failover);
-        }
-        Ok(memory.policy.get_or_insert_default())
     }
 
     async fn act(
@@ -429,13 +398,10 @@ mod tests {
     #[tokio::test]
     async fn the_policy_of_the_stack_decides() {
         let stage = Stage::new(BEGIN_MS);
-        stage
-            .control
-            .put_document("spec", r#"{"suffix":"dev","failover":{"decider":"manual"}}"#)
-            .await
-            .unwrap();
         stage.probe("witness").run(BEGIN_MS + 5_000).await;
-        let summary = stage.probe("dr").run(stage.timer.now_ms() + 6_000).await;
+        let mut standby = stage.probe("dr");
+        standby.config.policy.decider = continuity::assess::Decider::Manual;
+        let summary = standby.run(stage.timer.now_ms() + 6_000).await;
         assert_eq!((summary.started, summary.unreported), (None, 0));
     }
 

@@ -28,8 +28,8 @@ pub enum Direction {
 pub struct Pass {
     /// Nothing is left to do.
     pub done: bool,
-    /// Resources that this pass changed.
-    pub changed: usize,
+    /// Keys of the resources that this pass changed.
+    pub changed: Vec<String>,
     /// How far the stack is.
     pub progress: Progress,
 }
@@ -38,7 +38,7 @@ impl From<Report> for Pass {
     fn from(report: Report) -> Self {
         Pass {
             done: report.done,
-            changed: report.changes().count(),
+            changed: report.changes().map(|entry| entry.key.clone()).collect(),
             progress: report.progress(),
         }
     }

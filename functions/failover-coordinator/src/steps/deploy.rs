@@ -1,5 +1,6 @@
 //! deploy and teardown: passes of the engine, and what makes a deployed stack serve for the first time.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ use crate::decide;
 use crate::effects::engine::{Direction, Pass};
 use crate::effects::processor;
 use crate::error::StepError;
-use crate::event::Request;
+use crate::event::{Request, Step};
 use crate::limits::{DEADLINE_MARGIN, PASS_LIMIT, PROGRESS_INTERVAL, WATCH_INTERVAL, WATCH_LIMIT};
 
 /// The item that holds the engine's progress.
@@ -50,7 +51,16 @@ pub async fn policy(context: &Context) -> Result<Policy, StepError> {
 /// deployment is of an older generation; a pass under which that becomes so writes nothing more.
 pub async fn reconcile(context: &Context, request: &Request) -> Result<Value, StepError> {
     let generation = request.input.get("generation").and_then(Value::as_u64);
-    let record = context.control.read().await?;
+    let mut record = context.control.read().await?;
+    // Only the first pass lifts what a teardown stopped: a teardown that begins later is not overruled.
+    let first_pass = request.result_of(Step::Reconcile).is_none();
+    if first_pass
+        && let Some(stopped) = &record
+        && let Some(lifted) = decide::after_teardown(stopped, &request.execution)
+    {
+        store(context, stopped, &lifted).await?;
+        record = Some(lifted);
+    }
     decide::may_reconcile(record.as_ref(), context.region(), generation).map_err(StepError::RepairRefused)?;
     if let Some(record) = &record
         && let Some(new) = decide::with_generation(record, generation)
@@ -153,13 +163,14 @@ async fn publish(context: &Context, mut progress: watch::Receiver<Progress>) -> 
     }
 }
 
-/// What the workflow's choice looks at, and the causes for a person. The rest is in the `deployment` item.
+/// What the workflow's choice looks at, the causes for a person, and the keys of what the execution has changed so far. The
+/// rest is in the `deployment` item.
 fn pass_result(request: &Request, pass: &Pass) -> Value {
-    let before = request
-        .result_of(request.step)
-        .and_then(|result| result["stuck_passes"].as_u64())
-        .unwrap_or(0);
-    let stuck_passes = decide::stuck_passes(before, pass);
+    let before = request.result_of(request.step).unwrap_or(&Value::Null);
+    let stuck_passes = decide::stuck_passes(before["stuck_passes"].as_u64().unwrap_or(0), pass);
+    let earlier = before["changed"].as_array().into_iter().flatten();
+    let mut changed: BTreeSet<&str> = earlier.filter_map(Value::as_str).collect();
+    changed.extend(pass.changed.iter().map(String::as_str));
     let progress = &pass.progress;
     let causes: Vec<String> = progress
         .failed
@@ -176,22 +187,28 @@ fn pass_result(request: &Request, pass: &Pass) -> Value {
             "total": progress.total,
             "ready": progress.ready,
             "waiting": progress.waiting.len(),
-            "changed": pass.changed,
             "failed": progress.failed.len(),
         },
+        "changed": changed,
         "error": "Stuck",
         "cause": causes.join("; "),
     })
 }
 
 /// Migrates the ledger; on the first deployment also gives it epoch 1 and stores the first control record, after which this
-/// region serves.
+/// region serves. A ledger that is empty although the stack has served is refused: opening it would lose every payment
+/// without a word.
 pub async fn initialise(context: &Context, request: &Request) -> Result<Value, StepError> {
     let generation = request.input.get("generation").and_then(Value::as_u64);
     let record = context.control.read().await?;
     decide::may_reconcile(record.as_ref(), context.region(), generation).map_err(StepError::RepairRefused)?;
     let schema = processor::migrate(context.processor.as_ref()).await?;
-    if record.is_none() {
+    if record.is_some() {
+        let ledger = processor::ledger_status(context.processor.as_ref()).await?;
+        if ledger.reachable && ledger.ledger_epoch.is_none() {
+            return Err(StepError::LedgerEmpty);
+        }
+    } else {
         let mut first = ControlRecord::first(context.region(), &request.execution, context.timer.now_ms());
         first.generation = generation.unwrap_or(first.generation);
         processor::set_epoch(context.processor.as_ref(), first.epoch).await?;
@@ -231,7 +248,6 @@ mod tests {
     use infra::outcome::FailedWith;
 
     use super::*;
-    use crate::event::Step;
     use crate::steps::handle;
     use crate::testing::{DR, HOME, World, observed_home_serving};
 
@@ -354,6 +370,51 @@ mod tests {
             .await
             .unwrap_err();
         assert_eq!(repair.error_type(), "RepairRefused");
+    }
+
+    #[tokio::test]
+    async fn a_deployment_goes_on_after_a_teardown_that_was_given_up() {
+        let world = World::deployed();
+        let teardown = json!({"step": "teardown", "execution": "teardown-dev-1", "input": {}});
+        run(&world, Slot::Primary, teardown.clone()).await.unwrap();
+        let passed = run(&world, Slot::Primary, event(Step::Reconcile, json!({})))
+            .await
+            .unwrap();
+        assert_eq!(passed["done"], true);
+        assert!(!world.record().maintenance);
+        // A teardown that begins meanwhile is not overruled by a later pass.
+        run(&world, Slot::Primary, teardown).await.unwrap();
+        let later = event(Step::Reconcile, json!({"reconcile": passed}));
+        let refused = run(&world, Slot::Primary, later).await.unwrap_err();
+        assert_eq!(refused.error_type(), "RepairRefused");
+    }
+
+    #[tokio::test]
+    async fn a_stack_that_has_served_does_not_open_an_empty_ledger() {
+        let world = World::deployed();
+        world.change_ledger(HOME, |ledger| ledger.epoch = None);
+        let refused = run(&world, Slot::Primary, event(Step::Initialise, json!({})))
+            .await
+            .unwrap_err();
+        assert_eq!(refused.error_type(), "LedgerEmpty");
+    }
+
+    #[tokio::test]
+    async fn the_result_names_everything_the_execution_changed() {
+        let world = World::undeployed();
+        let mut state = json!({});
+        for keys in [["vpc.primary", "role.probe"], ["role.probe", "api.dr"]] {
+            world.next_pass(Pass {
+                changed: keys.map(str::to_owned).to_vec(),
+                ..Pass::default()
+            });
+            let result = run(&world, Slot::Primary, event(Step::Reconcile, state))
+                .await
+                .unwrap();
+            state = json!({"reconcile": result});
+        }
+        let changed = &state["reconcile"]["changed"];
+        assert_eq!(*changed, json!(["api.dr", "role.probe", "vpc.primary"]));
     }
 
     #[tokio::test]
