@@ -28,6 +28,8 @@ use super::{
 
 /// The program that starts ministack.
 const LAUNCHER: &str = include_str!("launcher.py");
+/// What it imports from its own folder: the bridges inside ministack.
+const GAPS: &str = include_str!("gaps.py");
 /// The name of the process in the run record.
 pub const NAME: &str = "ministack";
 /// How long it may take to serve; Python compiles what it imports the first time.
@@ -109,6 +111,8 @@ impl Emulator {
             move |source| EmulatorError::File { path, source }
         };
         fs::write(&config.launcher, LAUNCHER).map_err(file(&config.launcher))?;
+        let gaps = config.launcher.with_file_name("gaps.py");
+        fs::write(&gaps, GAPS).map_err(file(&gaps))?;
         fs::create_dir_all(&config.temporary).map_err(file(&config.temporary))?;
         let log = fs::OpenOptions::new()
             .create(true)

@@ -50,6 +50,7 @@ os.environ.update(
     LOG_LEVEL="WARNING",
 )
 
+import gaps  # noqa: E402
 from hypercorn.asyncio import serve  # noqa: E402
 from hypercorn.config import Config  # noqa: E402
 from ministack import app  # noqa: E402
@@ -190,4 +191,7 @@ end_with_parent()
 faster_invocations()
 function_environments()
 faster_control_planes()
+gaps.vpc_endpoints()
+gaps.secret_replicas()
+gaps.api_documents()
 asyncio.run(main())

@@ -200,7 +200,7 @@ pub(super) fn fresh_reference(site: &Site<'_>) -> String {
 /// The blueprint key in a caller reference; `None` when it is not of this stack.
 pub(super) fn key_in(caller_reference: &str, suffix: &str) -> Option<String> {
     let (key, _nonce) = caller_reference
-        .strip_prefix(&reference(suffix, ""))?
+        .strip_prefix(&format!("understudy:{suffix}:"))?
         .rsplit_once(':')?;
     Some(key.to_owned())
 }

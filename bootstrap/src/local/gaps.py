@@ -1,0 +1,206 @@
+"""What ministack 1.5.33 lacks and the product's resource kinds rely on, added to it before it serves. Each function says what AWS
+does; a test in `tests/edge_network/gaps.rs` fails when ministack does it by itself, and the function can go.
+"""
+
+import asyncio
+import json
+
+from ministack.core.responses import json_response
+from ministack.services import apigateway_v1 as v1
+from ministack.services import ec2, secretsmanager
+
+
+def vpc_endpoints():
+    """DescribeVpcEndpoints honours filters by tag and reports the security groups of an interface endpoint; ModifyVpcEndpoint
+    changes them. ministack answers every description with all endpoints and forgets the groups."""
+    create, modify, fields = ec2._create_vpc_endpoint, ec2._modify_vpc_endpoint, ec2._vpce_fields_xml
+
+    def created(parameters):
+        known = set(ec2._vpc_endpoints)
+        answer = create(parameters)
+        for endpoint_id in set(ec2._vpc_endpoints) - known:
+            ec2._vpc_endpoints[endpoint_id]["Groups"] = ec2._parse_member_list(parameters, "SecurityGroupId")
+        return answer
+
+    def modified(parameters):
+        endpoint = ec2._vpc_endpoints.get(ec2._p(parameters, "VpcEndpointId"))
+        if endpoint:
+            removed = ec2._parse_member_list(parameters, "RemoveSecurityGroupId")
+            groups = endpoint.get("Groups", []) + ec2._parse_member_list(parameters, "AddSecurityGroupId")
+            endpoint["Groups"] = [group for group in dict.fromkeys(groups) if group not in removed]
+        return modify(parameters)
+
+    def described(parameters):
+        wanted = ec2._parse_member_list(parameters, "VpcEndpointId")
+        filters = ec2._parse_filters(parameters)
+        items = "".join(
+            ec2._vpce_fields_xml(endpoint)
+            for endpoint in ec2._vpc_endpoints.values()
+            if (not wanted or endpoint["VpcEndpointId"] in wanted)
+            and ec2._resource_matches_tag_filters(endpoint["VpcEndpointId"], filters)
+            and endpoint["VpcId"] in filters.get("vpc-id", [endpoint["VpcId"]])
+        )
+        return ec2._xml(200, "DescribeVpcEndpointsResponse", f"<vpcEndpointSet>{items}</vpcEndpointSet>")
+
+    def with_groups(endpoint, tag="item"):
+        groups = "".join(f"<item><groupId>{group}</groupId></item>" for group in endpoint.get("Groups", []))
+        return fields(endpoint, tag).replace("<subnetIdSet>", f"<groupSet>{groups}</groupSet><subnetIdSet>", 1)
+
+    ec2._vpce_fields_xml = with_groups
+    ec2._ACTION_MAP.update(
+        CreateVpcEndpoint=created, ModifyVpcEndpoint=modified, DescribeVpcEndpoints=described
+    )
+
+
+def secret_replicas():
+    """RemoveRegionsFromReplication deletes replicas; AWS deletes a secret only when it has none. ministack does not know the
+    operation."""
+    original = secretsmanager.handle_request
+
+    async def handle_request(method, path, headers, body, query_params):
+        if not headers.get("x-amz-target", "").endswith(".RemoveRegionsFromReplication"):
+            return await original(method, path, headers, body, query_params)
+        data = json.loads(body or "{}")
+        _key, secret = secretsmanager._resolve(data.get("SecretId"))
+        if not secret:
+            message = "Secrets Manager can't find the specified secret."
+            return secretsmanager.error_response_json("ResourceNotFoundException", message, 400)
+        regions = data.get("RemoveReplicaRegions", [])
+        statuses = secret.get("ReplicationStatus", [])
+        gone = {**secret, "ReplicationStatus": [status for status in statuses if status.get("Region") in regions]}
+        secretsmanager._delete_replicas(gone)
+        secret["ReplicationStatus"] = [status for status in statuses if status.get("Region") not in regions]
+        return json_response({"ARN": secret["ARN"], "ReplicationStatus": secret["ReplicationStatus"]})
+
+    secretsmanager.handle_request = handle_request
+
+
+def api_documents():
+    """ImportRestApi makes an API from an OpenAPI document, PutRestApi replaces its definition in place, and TagResource changes the
+    tags that GetRestApis and GetStage show. ministack makes an empty API called "unnamed" from the first, answers the second
+    with 404, and shows the tags of creation for ever."""
+    v1.handle_request = handle_request
+    v1._tag_v1_resource = _tag_and_show
+    v1._untag_v1_resource = _untag_and_show
+
+
+_original = v1.handle_request
+
+
+def _one(query, key):
+    value = (query or {}).get(key)
+    return value[0] if isinstance(value, list) and value else value
+
+
+def _resource_id(api_id, path):
+    for rid, resource in v1._resources.get(api_id, {}).items():
+        if resource.get("path") == path:
+            return rid
+    return None
+
+
+def _extras(api_id, spec):
+    """What the importer leaves out: validators, request parameters, gateway responses, timeouts."""
+    validators = {}
+    for name, data in (spec.get("x-amazon-apigateway-request-validators") or {}).items():
+        _s, _h, body = v1._create_request_validator(api_id, {"name": name, **data})
+        validators[name] = json.loads(body)["id"]
+    default = spec.get("x-amazon-apigateway-request-validator")
+    for path, item in (spec.get("paths") or {}).items():
+        resource = v1._resources[api_id].get(_resource_id(api_id, path)) or {}
+        for method, operation in item.items():
+            target = (resource.get("resourceMethods") or {}).get(method.upper())
+            if target is None:
+                continue
+            chosen = operation.get("x-amazon-apigateway-request-validator", default)
+            if chosen in validators:
+                target["requestValidatorId"] = validators[chosen]
+            for parameter in (item.get("parameters") or []) + (operation.get("parameters") or []):
+                if "$ref" in parameter:
+                    parameter = spec["components"]["parameters"][parameter["$ref"].rsplit("/", 1)[1]]
+                place = {"query": "querystring"}.get(parameter["in"], parameter["in"])
+                target["requestParameters"][f"method.request.{place}.{parameter['name']}"] = bool(
+                    parameter.get("required")
+                )
+            wait = (operation.get("x-amazon-apigateway-integration") or {}).get("timeoutInMillis")
+            if wait and target.get("methodIntegration"):
+                target["methodIntegration"]["timeoutInMillis"] = wait
+    for kind, data in (spec.get("x-amazon-apigateway-gateway-responses") or {}).items():
+        v1._put_gateway_response(api_id, kind, data)
+
+
+def _describe(api_id, spec, query):
+    api = v1._rest_apis[api_id]
+    info = spec.get("info") or {}
+    api["name"] = str(info.get("title") or api["name"])
+    api["description"] = str(info.get("description") or "")
+    api["version"] = str(info.get("version") or "")
+    api["binaryMediaTypes"] = spec.get("x-amazon-apigateway-binary-media-types") or []
+    kind = _one(query, "endpointConfigurationTypes")
+    if kind:
+        api["endpointConfiguration"] = {"types": [kind]}
+    v1._rest_apis[api_id] = api
+
+
+def _overwrite(api_id, spec, query):
+    if api_id not in v1._rest_apis:
+        return v1._v1_error("NotFoundException", "Invalid API identifier specified", 404)
+    resources = v1._resources[api_id]
+    root = _resource_id(api_id, "/")
+    kept = resources[root]
+    kept["resourceMethods"] = {}
+    v1._resources[api_id] = {root: kept}
+    for store in (v1._authorizers_v1, v1._models, v1._gateway_responses, v1._request_validators):
+        store[api_id] = {}
+    schemes = v1._import_security_schemes(api_id, spec)
+    for path, item in (spec.get("paths") or {}).items():
+        v1._import_path_item(api_id, path, item, schemes, spec.get("security"))
+    _extras(api_id, spec)
+    _describe(api_id, spec, query)
+    return v1._v1_response(v1._rest_api_view(v1._rest_apis[api_id]), 200)
+
+
+async def handle_request(method, path, headers, body, query_params):
+    parts = [p for p in path.strip("/").split("/") if p]
+    if parts[:1] == ["restapis"]:
+        if method == "POST" and len(parts) == 1 and _one(query_params, "mode") == "import":
+            spec = json.loads(body)
+            api_id = v1._import_rest_api(spec)
+            _extras(api_id, spec)
+            _describe(api_id, spec, query_params)
+            return v1._v1_response(v1._rest_api_view(v1._rest_apis[api_id]), 201)
+        if method == "PUT" and len(parts) == 2:
+            return _overwrite(parts[1], json.loads(body), query_params)
+    answer = _original(method, path, headers, body, query_params)
+    return await answer if asyncio.iscoroutine(answer) else answer
+
+
+# TagResource and UntagResource change what GetTags says, but not the `tags` that GetRestApis and GetStage show.
+_tag, _untag = v1._tag_v1_resource, v1._untag_v1_resource
+
+
+def _show_tags(arn):
+    parts = arn.split("::/", 1)[-1].split("/")
+    if parts[0] != "restapis" or len(parts) not in (2, 4):
+        return
+    if len(parts) == 2:
+        api = v1._rest_apis.get(parts[1])
+        if api:
+            api["tags"] = dict(v1._v1_tags.get(arn, {}))
+            v1._rest_apis[parts[1]] = api
+    else:
+        stages = v1._stages_v1.get(parts[1], {})
+        if parts[3] in stages:
+            stages[parts[3]]["tags"] = {**(stages[parts[3]].get("tags") or {}), **v1._v1_tags.get(arn, {})}
+
+
+def _tag_and_show(arn, data):
+    answer = _tag(arn, data)
+    _show_tags(arn)
+    return answer
+
+
+def _untag_and_show(arn, keys):
+    answer = _untag(arn, keys)
+    _show_tags(arn)
+    return answer
