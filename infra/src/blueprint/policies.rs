@@ -18,6 +18,12 @@ fn allow_if(sid: &str, actions: &[&str], resources: Value, condition: Value) -> 
     statement
 }
 
+/// The managed policy lets a function make its log group. Ours is there before the function; after a teardown the last lines of
+/// a call that was under way must not bring it back, without tags and retention.
+fn no_new_log_groups() -> Value {
+    json!({"Sid": "NoNewLogGroups", "Effect": "Deny", "Action": "logs:CreateLogGroup", "Resource": "*"})
+}
+
 fn table(context: &Context<'_>, region: &str, name: &str) -> String {
     format!("arn:aws:dynamodb:{region}:{}:table/{name}", context.account)
 }
@@ -30,6 +36,7 @@ pub fn payment_processor(context: &Context<'_>, slot: Slot) -> Vec<Value> {
         names.database_secret()
     );
     vec![
+        no_new_log_groups(),
         allow(
             "Control",
             &["dynamodb:GetItem"],
@@ -56,6 +63,7 @@ pub fn health_probe(context: &Context<'_>, slot: Slot) -> Vec<Value> {
     let (region, account, names) = (context.region(slot), context.account, &context.names);
     let control = table(context, region, &names.control_table());
     let mut statements = vec![
+        no_new_log_groups(),
         allow("ReadControl", &["dynamodb:GetItem"], json!(control)),
         allow_if(
             "WriteObservation",
