@@ -9,6 +9,7 @@ use std::{
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
+    time::{Duration, SystemTime},
 };
 
 use rcgen::{
@@ -29,6 +30,10 @@ pub const CERTIFICATE_FILE: &str = "ca.pem";
 const KEY_FILE: &str = "ca.key.pem";
 /// Hosts whose certificates are kept. The cloud serves a handful; a client that invents names must not fill the memory.
 const MAX_CACHED: usize = 1024;
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+/// How long a host's certificate is valid: what public authorities may give, which some clients insist on.
+const VALIDITY: Duration = Duration::from_secs(397 * 24 * 60 * 60);
 
 /// The authority could not be read, made or used.
 #[derive(Debug, thiserror::Error)]
@@ -178,6 +183,9 @@ impl Authority {
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         params.use_authority_key_identifier_extension = true;
+        let now = SystemTime::now();
+        params.not_before = (now - DAY).into();
+        params.not_after = (now + VALIDITY).into();
         let certificate = params.signed_by(&key, &self.issuer).map_err(failed)?;
         let private = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
         CertifiedKey::from_der(vec![certificate.der().clone()], private, &provider()).map_err(|source| {

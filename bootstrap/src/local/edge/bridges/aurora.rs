@@ -64,11 +64,30 @@ pub(in crate::local::edge) fn change(region: Region, form: &str, answer: &str) -
     }
 }
 
+impl Change {
+    /// The region whose server must do something; none when it is the writer's, wherever that is.
+    fn region(&self) -> Option<Region> {
+        match self {
+            Change::CreateCluster { region, .. } | Change::DeleteCluster { region } => Some(*region),
+            Change::Failover { to, .. } | Change::Switchover { to } => Some(*to),
+            Change::SetPassword { .. } => None,
+        }
+    }
+}
+
 /// Makes the change on the servers.
 pub(in crate::local::edge) async fn apply(
     mirror: &dyn AuroraMirror,
     change: Change,
 ) -> Result<(), MirrorError> {
+    if let Some(region) = change
+        .region()
+        .filter(|region| !Region::DATABASES.contains(region))
+    {
+        return Err(MirrorError::Refused(format!(
+            "the local cloud has no database server in {region}"
+        )));
+    }
     match change {
         Change::CreateCluster {
             region,

@@ -1,4 +1,4 @@
-//! What the emulator lacks and the product relies on. Each bridge says what AWS does, and a test in `tests/edge_gaps.rs`
+//! What the emulator lacks and the product relies on. Each bridge says what AWS does, and a test in `tests/edge_network/gaps.rs`
 //! fails when the emulator does it itself: then the bridge can go.
 
 pub(super) mod aurora;
