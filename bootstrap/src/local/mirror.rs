@@ -89,40 +89,9 @@ impl Mirror {
     /// server killed. Every call made twice equals once.
     pub async fn settle(&self) -> Result<(), MirrorError> {
         let _change = self.change.lock().await;
-        let network = self.network.now();
-        for action in plan(self.writer(), &self.roles().await?, &network) {
-            let (Action::Start(region) | Action::Promote(region) | Action::Rejoin(region)) = action;
-            if !network.is_cut(region) {
-                self.act(action).await?;
-            }
-        }
-        Ok(())
-    }
-
-    async fn act(&self, action: Action) -> Result<(), MirrorError> {
-        tracing::info!(?action, "changing the database servers");
-        let outcome = match action {
-            Action::Start(region) => self.pair.server(region).start().await,
-            Action::Promote(region) => self.pair.server(region).promote().await,
-            Action::Rejoin(region) => self.rejoin(region).await,
-        };
-        outcome.map_err(failed)
-    }
-
-    async fn rejoin(&self, region: Region) -> Result<(), PostgresError> {
-        if let Some(peer) = region.database_peer() {
-            // So that the rewind finds the new timeline, and little to copy.
-            self.pair.server(peer).execute("postgres", "CHECKPOINT").await?;
-        }
-        self.pair.server(region).rejoin().await
-    }
-
-    async fn roles(&self) -> Result<BTreeMap<Region, Role>, MirrorError> {
-        let mut roles = BTreeMap::new();
-        for server in self.pair.servers() {
-            roles.insert(server.region(), server.role().await.map_err(failed)?);
-        }
-        Ok(roles)
+        settle(&self.pair, &self.network, self.writer())
+            .await
+            .map_err(failed)
     }
 
     fn set_writer(&self, region: Region) {
@@ -131,12 +100,15 @@ impl Mirror {
 
     /// The planned change, while roles cannot change otherwise.
     ///
-    /// 1. the standby has nearly everything, or refuse; 2. stop the writer, which sends the rest; 3. make sure that it
-    /// arrived; 4. promote; 5. start the former writer as standby. Where a step fails the former writer is started again.
+    /// 1. the standby has nearly everything, or refuse;
+    /// 2. stop the writer, which sends the rest;
+    /// 3. make sure that it arrived;
+    /// 4. promote;
+    /// 5. start the former writer as standby. Where a step failed it is started as what it was.
     async fn switch(&self, to: Region) -> Result<(), MirrorError> {
         let from = self.writer();
         let (old, new) = (self.pair.server(from), self.pair.server(to));
-        let roles = self.roles().await?;
+        let roles = roles(&self.pair).await.map_err(failed)?;
         let both_run = roles.get(&from) == Some(&Role::Writer) && roles.get(&to) == Some(&Role::Standby);
         if !both_run || !self.network.now().passes(Some(to), Some(from)) {
             return refused("a planned change needs both clusters available");
@@ -149,19 +121,58 @@ impl Mirror {
             let (sent, received) = (old.position_stopped().await?, new.position().await?);
             if received < sent {
                 tracing::warn!(sent, received, "the standby lacks the end of the log");
-                return Ok(false);
+                return Ok(());
             }
-            new.promote().await?;
-            self.set_writer(to);
-            old.demote_stopped().await?;
-            Ok::<_, PostgresError>(true)
+            new.promote().await
         }
         .await;
+        // Whatever was answered, what the new server has become decides what the old one is.
+        let changed = new.role().await.is_ok_and(|role| role == Role::Writer);
+        if changed {
+            self.set_writer(to);
+            old.demote_stopped().await.map_err(failed)?;
+        }
         old.start().await.map_err(failed)?;
-        match outcome {
-            Ok(true) => Ok(()),
-            Ok(false) => refused("the secondary cluster did not receive everything"),
-            Err(error) => Err(failed(error)),
+        outcome.map_err(failed)?;
+        if changed {
+            Ok(())
+        } else {
+            refused("the secondary cluster did not receive everything")
+        }
+    }
+}
+
+/// Brings the servers to what they should be, but for those that cannot be reached.
+async fn settle(pair: &Pair, network: &Network, writer: Region) -> Result<(), PostgresError> {
+    let network = network.now();
+    for action in plan(writer, &roles(pair).await?, &network) {
+        let (Action::Start(region) | Action::Promote(region) | Action::Rejoin(region)) = action;
+        if !network.is_cut(region) {
+            act(pair, action).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn roles(pair: &Pair) -> Result<BTreeMap<Region, Role>, PostgresError> {
+    let mut roles = BTreeMap::new();
+    for server in pair.servers() {
+        roles.insert(server.region(), server.role().await?);
+    }
+    Ok(roles)
+}
+
+async fn act(pair: &Pair, action: Action) -> Result<(), PostgresError> {
+    tracing::info!(?action, "changing the database servers");
+    match action {
+        Action::Start(region) => pair.server(region).start().await,
+        Action::Promote(region) => pair.server(region).promote().await,
+        Action::Rejoin(region) => {
+            if let Some(peer) = region.database_peer() {
+                // So that the rewind finds the new timeline, and little to copy.
+                pair.server(peer).execute("postgres", "CHECKPOINT").await?;
+            }
+            pair.server(region).rejoin().await
         }
     }
 }
@@ -255,32 +266,20 @@ impl AuroraMirror for Mirror {
         if self.writer() == to {
             return Ok(());
         }
-        // What the new writer needs, before the answer; taking the old one back may last and is nobody's concern here.
-        let mut rest = Vec::new();
-        for action in plan(to, &self.roles().await?, &self.network.now()) {
-            match action {
-                Action::Start(region) | Action::Promote(region) if region == to => self.act(action).await?,
-                later => rest.push(later),
-            }
+        // What the new writer needs, before the answer; the old one may not even answer, and is taken back afterwards.
+        let role = self.pair.server(to).role().await.map_err(failed)?;
+        for action in plan(to, &BTreeMap::from([(to, role)]), &self.network.now()) {
+            act(&self.pair, action).await.map_err(failed)?;
         }
         self.set_writer(to);
-        if !rest.is_empty() {
-            let mirror = Mirror {
-                pair: self.pair.clone(),
-                network: self.network.clone(),
-                writer: SyncMutex::new(to),
-                tenants: SyncMutex::default(),
-                change: self.change.clone(),
-            };
-            tokio::spawn(async move {
-                let _change = change;
-                for action in rest {
-                    if let Err(error) = mirror.act(action).await {
-                        tracing::error!(%error, "the former writer is not back as standby");
-                    }
-                }
-            });
-        }
+        let (pair, network) = (self.pair.clone(), self.network.clone());
+        tokio::spawn(async move {
+            let _change = change;
+            if let Err(error) = settle(&pair, &network, to).await {
+                let error = continuity::error::chain(&error);
+                tracing::error!(error, "the former writer is not back as standby");
+            }
+        });
         Ok(())
     }
 

@@ -244,9 +244,13 @@ impl Running {
 
 /// Starts the parts.
 ///
-/// 1. the Python environment; 2. the edge takes its addresses, so that all others can be told them; 3. the control planes
-/// begin to start; 4. the edge begins to answer; 5. the databases, while the control planes finish; 6. the control
-/// interface; 7. `cloud.json`.
+/// 1. the Python environment;
+/// 2. the edge takes its addresses, so that all others can be told them;
+/// 3. the control planes begin to start;
+/// 4. the edge begins to answer;
+/// 5. the databases, while the control planes finish;
+/// 6. the control interface;
+/// 7. `cloud.json`.
 async fn start(
     layout: &Layout,
     options: &ServeOptions,
