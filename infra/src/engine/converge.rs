@@ -30,7 +30,7 @@ pub(super) async fn run(
             let (run, set) = (&run, &set);
             async move {
                 let mut drive = Drive::new(run, position);
-                let outcome = drive.to_the_end().await;
+                let outcome = drive.finish().await;
                 let ready = outcome.is_final();
                 tracing::debug!(key = %drive.node.key, %outcome, "resource");
                 set(position, outcome, drive.roles);
@@ -110,7 +110,7 @@ impl<'r, 'a> Drive<'r, 'a> {
         }
     }
 
-    async fn to_the_end(&mut self) -> Outcome {
+    async fn finish(&mut self) -> Outcome {
         if self.run.out_of_time() {
             return Outcome::Waiting {
                 on: "its turn: the time budget is used up".into(),
