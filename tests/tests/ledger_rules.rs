@@ -88,7 +88,7 @@ fn commands() -> impl Strategy<Value = Vec<Command>> {
 #[tokio::test(flavor = "multi_thread")]
 async fn random_commands_come_out_as_in_the_reference_and_replay_to_the_same_balances() {
     let mut runner = TestRunner::default();
-    for _ in 0..10 {
+    for _ in 0..8 {
         let commands = commands().new_tree(&mut runner).unwrap().current();
         let database = Database::with_ledger(1).await;
         let (real, reference) = (database.ledger(), MemoryLedger::in_epoch(1));

@@ -2,6 +2,7 @@
 //! read, the API keys found valid lately.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use continuity::acknowledge::{Executed, NotAcknowledged, acknowledge};
 use continuity::config::{ConfigError, FunctionConfig, env, required};
@@ -41,6 +42,8 @@ pub struct Context {
     pub clock: Clock,
     /// Ids of accounts and payments.
     pub ids: Ids,
+    /// How long a request may take.
+    pub request_timeout: Duration,
     pub(crate) keys: KeyCache,
     belief: Mutex<Option<ControlRecord>>,
 }
@@ -119,6 +122,7 @@ impl Context {
             ledger,
             clock: Box::new(continuity::clock::now_ms),
             ids: Box::new(Uuid::now_v7),
+            request_timeout: REQUEST_TIMEOUT,
             keys: KeyCache::default(),
             belief: Mutex::new(None),
         }
@@ -147,7 +151,7 @@ impl Context {
             order,
             created_at_ms: (self.clock)(),
         };
-        timeout(REQUEST_TIMEOUT, self.acknowledge(&command))
+        timeout(self.request_timeout, self.acknowledge(&command))
             .await
             .unwrap_or(Err(Unanswered::TimedOut))
     }
@@ -197,7 +201,7 @@ impl Context {
             self.confirm(read.ledger_epoch).await?;
             Ok(read.value)
         };
-        timeout(REQUEST_TIMEOUT, steps)
+        timeout(self.request_timeout, steps)
             .await
             .unwrap_or(Err(Unanswered::TimedOut))
     }

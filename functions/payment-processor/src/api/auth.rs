@@ -13,7 +13,7 @@ use tokio::time::{Instant, timeout};
 
 use super::problem::Problem;
 use crate::context::Context;
-use crate::limits::{API_KEY_BYTES, API_KEY_CACHE, CACHED_API_KEYS, REQUEST_TIMEOUT};
+use crate::limits::{API_KEY_BYTES, API_KEY_CACHE, CACHED_API_KEYS};
 
 /// Allows looking.
 pub const READ: &str = "payments:read";
@@ -61,7 +61,7 @@ pub async fn check(context: &Context, headers: &HeaderMap, scope: &'static str) 
     let found = match context.keys.get(&hash) {
         Some(key) => key,
         None => {
-            let found = timeout(REQUEST_TIMEOUT, context.control.api_key(&hash))
+            let found = timeout(context.request_timeout, context.control.api_key(&hash))
                 .await
                 .map_err(|_| Problem::TimedOut)?
                 .map_err(|error| Problem::ControlUnavailable { cause: chain(&error) })?;

@@ -301,3 +301,73 @@ impl From<Unanswered> for Problem {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    fn all() -> Vec<Problem> {
+        let (cause, detail) = (|| "secret cause".to_owned(), || "detail".to_owned());
+        vec![
+            Problem::NotFound,
+            Problem::MethodNotAllowed,
+            Problem::Unauthorized,
+            Problem::Forbidden {
+                scope: "payments:read",
+            },
+            Problem::UnsupportedMediaType,
+            Problem::BodyTooLarge,
+            Problem::IdempotencyKeyMissing,
+            Problem::IdempotencyKeyInvalid,
+            Problem::MalformedJson { detail: detail() },
+            Problem::InvalidRequest {
+                detail: detail(),
+                errors: Vec::new(),
+            },
+            Problem::ControlUnavailable { cause: cause() },
+            Problem::RegionNotActive,
+            Problem::LedgerUnavailable { cause: cause() },
+            Problem::IdempotencyKeyReuse,
+            Problem::AccountUnknown {
+                account: "a".to_owned(),
+            },
+            Problem::CurrencyMismatch {
+                account: "a".to_owned(),
+                currency: "EUR".to_owned(),
+            },
+            Problem::JournalUnavailable { cause: cause() },
+            Problem::TimedOut,
+            Problem::Internal { cause: cause() },
+        ]
+    }
+
+    #[test]
+    fn every_problem_has_a_type_of_its_own_and_keeps_its_cause_to_the_log() {
+        let slugs: BTreeSet<&str> = all().iter().map(|problem| problem.kind().0).collect();
+        assert_eq!(slugs.len(), all().len());
+        for problem in all() {
+            assert!(
+                !format!("{:?}", problem.detail()).contains("secret"),
+                "{problem:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn only_a_bug_is_a_500_and_what_may_be_sent_again_says_when() {
+        for problem in all() {
+            let status = problem.clone().kind().1;
+            assert_eq!(
+                status == StatusCode::INTERNAL_SERVER_ERROR,
+                matches!(problem, Problem::Internal { .. })
+            );
+            let response = problem.into_response();
+            assert_eq!(
+                response.headers().contains_key(RETRY_AFTER),
+                status == StatusCode::SERVICE_UNAVAILABLE
+            );
+        }
+    }
+}
