@@ -30,7 +30,7 @@ pub const API_KEY_BYTES: usize = 256;
 /// The longest account name or payment reference, in characters.
 pub const TEXT_CHARS: usize = 200;
 /// Items on a page unless asked otherwise, and at most.
-pub const PAGE_ITEMS: (u32, u32) = (50, 100);
+pub const PAGE_ITEMS: (u32, u32) = (50, 500);
 /// Keys kept in the cache of valid API keys.
 pub const CACHED_API_KEYS: usize = 1_000;
 /// Entries that a replay posts in one transaction.

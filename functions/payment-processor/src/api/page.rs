@@ -124,7 +124,7 @@ mod tests {
         );
         for query in [
             "limit=0",
-            "limit=101",
+            "limit=501",
             "limit=-1",
             "limit=",
             "limit=x",
