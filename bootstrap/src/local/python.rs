@@ -259,10 +259,12 @@ async fn build(program: &str, root: &Path, lock: &str, progress: Progress<'_>) -
         errors.read_to_string(&mut text).await.map(|_| text)
     });
     let mut lines = BufReader::new(pip.stdout.take().expect("stdout is piped")).lines();
-    let mut output = Vec::new();
+    let (mut output, mut said) = (Vec::new(), None);
     while let Some(line) = lines.next_line().await.map_err(io)? {
-        if let Some(text) = pip_progress(&line) {
-            progress(&text);
+        let text = pip_progress(&line);
+        if text.is_some() && text != said {
+            said = text;
+            said.iter().copied().for_each(progress);
         }
         output.push(line);
     }
@@ -309,12 +311,14 @@ fn python(program: impl AsRef<std::ffi::OsStr>) -> Command {
 }
 
 /// What a line of pip means to a person who waits.
-fn pip_progress(line: &str) -> Option<String> {
-    if line.starts_with("Installing collected packages") {
-        return Some("installing the Python packages".to_owned());
+fn pip_progress(line: &str) -> Option<&'static str> {
+    if line.starts_with("Collecting ") {
+        Some("fetching the Python packages")
+    } else if line.starts_with("Installing collected packages") {
+        Some("installing the Python packages")
+    } else {
+        None
     }
-    let package = line.strip_prefix("Collecting ")?.split(['=', ' ']).next()?;
-    Some(format!("fetching {package}"))
 }
 
 fn last_lines(text: &str) -> String {
@@ -445,7 +449,10 @@ esac"#,
             Collecting thing==1
             ERROR: no route to host
         ");
-        assert_eq!(seen.lock().unwrap().last().unwrap(), "fetching thing");
+        assert_eq!(
+            seen.lock().unwrap().last().unwrap(),
+            "fetching the Python packages"
+        );
         assert!(ensure_in(&cache, &program, "thing==1", &silent).await.is_err());
     }
 

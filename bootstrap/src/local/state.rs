@@ -63,6 +63,22 @@ impl Layout {
         self.logs().join(format!("{part}.log"))
     }
 
+    /// The edge's log of calls, kept with the other logs once the cloud has stopped.
+    pub fn edge_log(&self) -> PathBuf {
+        self.directory.join(super::edge::LOG_FILE)
+    }
+
+    /// Removes the logs of the cloud before this one, but the daemon's, which is open.
+    pub fn clear_logs(&self) -> io::Result<()> {
+        for entry in fs::read_dir(self.logs())? {
+            let path = entry?.path();
+            if path != self.log("daemon") {
+                remove(&path)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Temporary files of the emulator and of the functions it runs.
     pub fn temporary(&self) -> PathBuf {
         self.directory.join("tmp")
@@ -84,6 +100,10 @@ impl Layout {
         for entry in entries {
             let path = entry?.path();
             if keep.contains(&path) {
+                continue;
+            }
+            if path == self.edge_log() && self.logs().is_dir() {
+                fs::rename(&path, self.log("edge"))?;
                 continue;
             }
             remove(&path)?;
@@ -276,6 +296,7 @@ mod tests {
         let layout = Layout::new(directory.path()).unwrap();
         fs::create_dir_all(layout.logs()).unwrap();
         fs::create_dir_all(layout.databases().join("deep")).unwrap();
+        fs::write(layout.edge_log(), "calls").unwrap();
         cloud(directory.path()).write(&layout).unwrap();
         layout.clear().unwrap();
         let left: Vec<_> = fs::read_dir(directory.path())
@@ -283,5 +304,6 @@ mod tests {
             .map(|entry| entry.unwrap().path())
             .collect();
         assert_eq!(left, [layout.logs()]);
+        assert_eq!(fs::read_to_string(layout.log("edge")).unwrap(), "calls");
     }
 }

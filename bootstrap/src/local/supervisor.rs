@@ -26,7 +26,7 @@ use super::{
     AuroraMirror, Cloud, DatabaseAddress, Network, Region,
     ca::{Authority, CaError},
     control::{self, Commands, Database, Heal, Lag, Outage, Part, Status},
-    edge::{Edge, EdgeConfig, EdgeError, EdgeHandle, LOG_FILE, Upstreams},
+    edge::{Edge, EdgeConfig, EdgeError, EdgeHandle, Upstreams},
     emulator::{self, Emulator, EmulatorConfig, EmulatorError},
     guardian::{self, Guardian, GuardianError},
     mirror::Mirror,
@@ -137,6 +137,7 @@ pub async fn serve(
     let _lock = take(&layout).await?;
     // What a predecessor left that was killed together with its guardian.
     end_all(&layout).await?;
+    layout.clear_logs().map_err(file(&layout.logs()))?;
     let runtime = Arc::new(Runtime::create(layout.record()).map_err(file(&layout.record()))?);
     let guardian = Guardian::start(&layout).await?;
 
@@ -351,7 +352,7 @@ async fn start(
                 )
             })
             .collect(),
-        edge_log: directory.join(LOG_FILE),
+        edge_log: layout.edge_log(),
         directory,
     };
     let daemon = Arc::new(Daemon {
