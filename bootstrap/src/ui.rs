@@ -2,6 +2,7 @@
 //! respected (by the `console` crate). Nothing else in this crate prints.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
+use std::io::Write;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -147,15 +148,20 @@ impl Ui {
             Output::Text => {
                 let text = text.as_ref();
                 if !text.is_empty() {
-                    println!("{text}");
+                    say(text);
                 }
             }
             Output::Json => match serde_json::to_string_pretty(value) {
-                Ok(json) => println!("{json}"),
+                Ok(json) => say(&json),
                 Err(error) => eprintln!("error: the result cannot be written as JSON: {error}"),
             },
         }
     }
+}
+
+/// Prints data. A reader that closed the pipe has seen enough: that is no error.
+fn say(text: &str) {
+    let _ = writeln!(std::io::stdout().lock(), "{text}");
 }
 
 /// Prints an error the way every command does: `error:`, what is wrong with its causes, and a help line.
