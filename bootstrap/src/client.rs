@@ -229,8 +229,8 @@ impl Client {
         let mut cursor: Option<String> = None;
         loop {
             let path = match &cursor {
-                Some(cursor) => format!("/v1/payments?limit=500&cursor={cursor}"),
-                None => "/v1/payments?limit=500".to_owned(),
+                Some(cursor) => format!("/v1/payments?limit=100&cursor={cursor}"),
+                None => "/v1/payments?limit=100".to_owned(),
             };
             let page: Page<Payment> = self.send("GET", &path, None, patience).await?;
             all.extend(page.data);

@@ -38,7 +38,7 @@ pub struct Closing {
     pub lost: usize,
     /// Payments that the serving ledger has twice.
     pub duplicated: usize,
-    /// From the last acknowledgement before the fault to the first after it.
+    /// The longest time between two acknowledgements around and after the fault.
     pub rto_seconds: f64,
     /// Resources, processes and files that the teardown left.
     pub left_over: usize,
@@ -67,7 +67,7 @@ impl Closing {
             ("lost", self.lost.to_string()),
             ("duplicated", self.duplicated.to_string()),
             (
-                "recovery time (last answer to first answer)",
+                "recovery time, last answer to next",
                 format!("{:.1} s", self.rto_seconds),
             ),
             ("left over", self.left_over.to_string()),
@@ -174,8 +174,8 @@ async fn tell(cloud: local::Cloud, ui: &Arc<Ui>) -> Result<Closing, Failure> {
     .await?;
 
     let before_outage = load.count();
-    cloud.outage(home.parse()?, true).await?;
     let fault = Instant::now();
+    cloud.outage(home.parse()?, true).await?;
     ui.step(format!(
         "{home} is cut off and its database killed with SIGKILL; {before_outage} payments acknowledged"
     ));
@@ -235,7 +235,7 @@ async fn tell(cloud: local::Cloud, ui: &Arc<Ui>) -> Result<Closing, Failure> {
         database_alone_would_lose: result.database_alone_would_lose,
         lost: result.lost.len(),
         duplicated: result.duplicated.len(),
-        rto_seconds: recovery_seconds(&acknowledged, deployed.epoch)
+        rto_seconds: recovery_seconds(&acknowledged, fault)
             .ok_or_else(|| Failure::text("no payment was acknowledged after the takeover"))?,
         left_over: gone.left_over.len(),
         seconds: 0.0,
