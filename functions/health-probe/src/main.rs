@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use continuity::aws;
 use continuity::dynamo::DynamoControl;
-use health_probe::config::ProbeConfig;
+use health_probe::config::{LOOK_LIMIT, ProbeConfig};
 use health_probe::look::HttpLooker;
 use health_probe::rounds::Probe;
 use health_probe::start::StepFunctions;
@@ -21,7 +21,7 @@ async fn main() -> Result<(), Error> {
     let table = config.function.names.control_table();
     let probe = Probe {
         control: Arc::new(DynamoControl::new(aws_sdk_dynamodb::Client::new(&sdk), table)),
-        looker: Arc::new(HttpLooker::new(config.endpoints.clone(), config.look_limit())?),
+        looker: Arc::new(HttpLooker::new(config.endpoints.clone(), LOOK_LIMIT)?),
         starter: Arc::new(StepFunctions::new(aws_sdk_sfn::Client::new(&sdk))),
         timer: Arc::new(SystemTimer),
         config,

@@ -1,6 +1,7 @@
 //! The rounds of one invocation: look at both regions, write down what was seen, and in the standby region assess and act.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use continuity::assess::{Verdict, assess};
 use continuity::control::{ControlRecord, ControlStore};
@@ -9,7 +10,7 @@ use continuity::names::Slot;
 use continuity::observe::{Look, Observation, Round};
 use serde::Serialize;
 
-use crate::config::{DEADLINE_MARGIN_MS, INVOCATION_MS, ProbeConfig, REPORT_LIMIT};
+use crate::config::{CUT_MARGIN_MS, DEADLINE_MARGIN_MS, INVOCATION_MS, ProbeConfig, REPORT_LIMIT};
 use crate::look::Looker;
 use crate::start::{StartError, Started, Starter, start_once};
 use crate::timer::Timer;
@@ -73,25 +74,39 @@ impl Probe {
         };
         loop {
             let round_ms = self.timer.now_ms();
-            self.look_at_both(&mut memory.observation).await;
-            match tokio::time::timeout(REPORT_LIMIT, self.report(&mut memory)).await {
-                Ok(Ok(started)) => summary.started = started.or(summary.started),
-                Ok(Err(error)) => {
-                    summary.unreported += 1;
-                    tracing::warn!(error = chain(&error), "this round decides nothing");
-                }
-                Err(_) => {
-                    summary.unreported += 1;
-                    tracing::warn!("the control table did not answer in time: this round decides nothing");
-                }
+            let left_ms = deadline_ms
+                .saturating_sub(round_ms + CUT_MARGIN_MS)
+                .max(CUT_MARGIN_MS);
+            let round = self.round(&mut memory, &mut summary);
+            if tokio::time::timeout(Duration::from_millis(left_ms), round)
+                .await
+                .is_err()
+            {
+                tracing::warn!("the last round did not end in time");
+                return summary;
             }
-            summary.rounds += 1;
             let next_ms = (round_ms + self.config.interval_ms).max(self.timer.now_ms());
             if next_ms + self.config.interval_ms > end_ms {
                 return summary;
             }
             self.timer.sleep_until(next_ms).await;
         }
+    }
+
+    async fn round(&self, memory: &mut Memory, summary: &mut Summary) {
+        self.look_at_both(&mut memory.observation).await;
+        match tokio::time::timeout(REPORT_LIMIT, self.report(memory)).await {
+            Ok(Ok(started)) => summary.started = started.or(summary.started.take()),
+            Ok(Err(error)) => {
+                summary.unreported += 1;
+                tracing::warn!(error = chain(&error), "this round decides nothing");
+            }
+            Err(_) => {
+                summary.unreported += 1;
+                tracing::warn!("the control table did not answer in time: this round decides nothing");
+            }
+        }
+        summary.rounds += 1;
     }
 
     /// What earlier invocations of this observer saw; nothing if that cannot be read.
