@@ -107,7 +107,7 @@ async fn random_commands_come_out_as_in_the_reference_and_replay_to_the_same_bal
         let recovered = other.ledger();
         let first = recovered.post(2, &log).await.unwrap();
         assert_eq!((first.posted, first.already_present), (log.len() as u64, 0));
-        assert_eq!(first.conflicts, Vec::<String>::new());
+        assert_eq!(first.conflicts, []);
         assert_eq!(recovered.post(2, &log).await.unwrap(), first, "twice is once");
         assert_eq!(recovered.log().await.unwrap(), log, "entry for entry");
         let reference = MemoryLedger::in_epoch(2);
@@ -381,10 +381,7 @@ async fn a_replay_honours_what_was_acknowledged_and_reports_what_it_found() {
     ];
     let posted = ledger.post(2, &journal).await.unwrap();
     assert_eq!((posted.posted, posted.already_present), (2, 1));
-    assert_eq!(
-        posted.conflicts,
-        [format!("1/{}", kept.id.seq), "1/1001".to_owned()]
-    );
+    assert_eq!(posted.conflicts, [kept.id, EntryId { epoch: 1, seq: 1_001 }]);
     assert_eq!(ledger.overdrawn(&posted.touched).await.unwrap(), [id(1), id(7)]);
     assert_eq!(ledger.post(2, &journal).await.unwrap(), posted, "twice is once");
 

@@ -199,7 +199,7 @@ begin
             when 'present' then
                 present := present + 1;
             else
-                conflicts := conflicts || jsonb_build_array((entry ->> 'epoch') || '/' || (entry ->> 'seq'));
+                conflicts := conflicts || jsonb_build_object('epoch', entry -> 'epoch', 'seq', entry -> 'seq');
         end case;
     end loop;
     return jsonb_build_object('result', 'replayed', 'posted', posted, 'already_present', present,

@@ -1,6 +1,7 @@
 //! What workflows ask of the ledger, by direct invocation. Each task is idempotent.
 
 use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
 
 use continuity::entry::{EntryId, LedgerEntry};
 use continuity::error::{StoreError, chain};
@@ -173,7 +174,8 @@ async fn set_epoch(context: &Context, epoch: u64) -> Result<u64, TaskError> {
 ///
 /// 1. Scan every epoch since the last that served (the caller names it), strongly consistent.
 /// 2. Post in order of identity what the ledger lacks, as it was recorded.
-/// 3. Put all of it under `to_epoch`.
+/// 3. Put under `to_epoch` all that the ledger holds of it now. An entry whose key is another's stays behind: were this an
+///    old run of the step that goes on after the opening, the other could be acknowledged already.
 ///
 /// # Errors
 /// See [`TaskError`]; what was done is done again without effect.
@@ -189,30 +191,32 @@ pub async fn replay(context: &Context, from_epoch: u64, to_epoch: u64) -> Result
     }
     let entries: Vec<LedgerEntry> = found.into_values().collect();
 
-    let mut posted = Posted::default();
-    for batch in entries.chunks(REPLAY_BATCH) {
-        let batch = context.ledger.post(to_epoch, batch).await?;
-        posted.posted += batch.posted;
-        posted.already_present += batch.already_present;
-        posted.conflicts.extend(batch.conflicts);
-        posted.touched.extend(batch.touched);
-    }
+    let total = Mutex::new(Posted::default());
+    stream::iter(entries.chunks(REPLAY_BATCH))
+        .then(|batch| async {
+            let posted = context.ledger.post(to_epoch, batch).await?;
+            let conflicts = posted.conflicts.clone();
+            total.lock().unwrap_or_else(PoisonError::into_inner).add(posted);
+            let held = batch.iter().filter(move |entry| !conflicts.contains(&entry.id));
+            Ok::<_, TaskError>(stream::iter(held.map(Ok)))
+        })
+        .try_flatten()
+        .try_for_each_concurrent(REPLAY_PUTS, |entry| async {
+            let put = context.journal.put(to_epoch, entry).await;
+            put.map_err(TaskError::JournalUnavailable)
+        })
+        .await?;
 
-    stream::iter(&entries)
-        .map(|entry| context.journal.put(to_epoch, entry))
-        .buffer_unordered(REPLAY_PUTS)
-        .try_collect::<()>()
-        .await
-        .map_err(TaskError::JournalUnavailable)?;
-
-    posted.touched.sort();
-    posted.touched.dedup();
+    let mut total = total.into_inner().unwrap_or_else(PoisonError::into_inner);
+    total.touched.sort();
+    total.touched.dedup();
+    let identity = |id: &EntryId| format!("{}/{}", id.epoch, id.seq);
     Ok(Replayed {
         scanned: entries.len() as u64,
-        posted: posted.posted,
-        already_present: posted.already_present,
-        conflicts: posted.conflicts,
-        overdrawn: context.ledger.overdrawn(&posted.touched).await?,
+        posted: total.posted,
+        already_present: total.already_present,
+        conflicts: total.conflicts.iter().map(identity).collect(),
+        overdrawn: context.ledger.overdrawn(&total.touched).await?,
     })
 }
 

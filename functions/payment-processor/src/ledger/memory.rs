@@ -363,9 +363,7 @@ impl Ledger for MemoryLedger {
                     result.touched.extend(moved);
                 }
                 Applied::Present => result.already_present += 1,
-                Applied::Conflict => result
-                    .conflicts
-                    .push(format!("{}/{}", entry.id.epoch, entry.id.seq)),
+                Applied::Conflict => result.conflicts.push(entry.id),
             }
         }
         result.touched.sort();

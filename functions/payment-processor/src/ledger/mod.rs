@@ -217,9 +217,19 @@ pub struct Posted {
     /// Entries that the ledger had before.
     pub already_present: u64,
     /// Entries that were not posted because their key or identity is another entry's.
-    pub conflicts: Vec<String>,
+    pub conflicts: Vec<EntryId>,
     /// Accounts that recovered entries moved.
     pub touched: Vec<Uuid>,
+}
+
+impl Posted {
+    /// Adds what another batch came to.
+    pub fn add(&mut self, other: Posted) {
+        self.posted += other.posted;
+        self.already_present += other.already_present;
+        self.conflicts.extend(other.conflicts);
+        self.touched.extend(other.touched);
+    }
 }
 
 /// Totals of one currency, as decimal strings: they may exceed 64 bits.

@@ -237,7 +237,7 @@ enum Answer {
     Replayed {
         posted: u64,
         already_present: u64,
-        conflicts: Vec<String>,
+        conflicts: Vec<EntryId>,
         touched: Vec<Uuid>,
     },
 }
