@@ -151,4 +151,32 @@ mod tests {
         let document = rendered();
         check(&document, &document["components"]["schemas"]);
     }
+
+    #[test]
+    fn what_the_gateway_answers_itself_is_a_problem_document() {
+        let document = rendered();
+        for (name, answer) in document["x-amazon-apigateway-gateway-responses"]
+            .as_object()
+            .unwrap()
+        {
+            let content_type = &answer["responseParameters"]["gatewayresponse.header.Content-Type"];
+            assert_eq!(content_type, "'application/problem+json'", "{name}");
+            let template = answer["responseTemplates"]["application/json"].as_str().unwrap();
+            let filled = template.replace("$context.error.messageString", "\"why\"");
+            let problem: Value = serde_json::from_str(&filled).unwrap();
+            assert!(
+                problem["type"]
+                    .as_str()
+                    .unwrap()
+                    .starts_with("https://understudy.dev/errors/"),
+                "{name}"
+            );
+            assert!(problem["title"].is_string(), "{name}");
+            assert_eq!(
+                problem.get("status").map(ToString::to_string).as_deref(),
+                answer.get("statusCode").and_then(Value::as_str),
+                "{name}"
+            );
+        }
+    }
 }

@@ -465,4 +465,21 @@ mod tests {
             assert!(!text.contains("states:"), "{text}");
         });
     }
+
+    #[test]
+    fn the_policies_are_what_was_reviewed() {
+        let spec = Spec::default();
+        let context = Context {
+            spec: &spec,
+            names: spec.names(),
+            account: "000000000000",
+        };
+        let text = |statements: Vec<Value>| serde_json::to_string_pretty(&statements).unwrap_or_default();
+        insta::assert_snapshot!(
+            "payment-processor",
+            text(payment_processor(&context, Slot::Primary))
+        );
+        insta::assert_snapshot!("health-probe", text(health_probe(&context, Slot::Primary)));
+        insta::assert_snapshot!("failover-coordinator", text(failover_coordinator(&context)));
+    }
 }
