@@ -205,7 +205,11 @@ fn standby_fitness<'a>(
     now_ms: u64,
 ) -> Result<&'a str, String> {
     let mut reason = format!("nobody has seen `{standby}` recently");
-    for observation in observations {
+    // An observer inside the failed region may have seen the standby fit before it was cut off.
+    let outside = observations
+        .iter()
+        .filter(|observation| observation.observer != record.active_region);
+    for observation in outside {
         let Some(round) = observation.newest(standby) else {
             continue;
         };
@@ -340,6 +344,17 @@ mod tests {
                 "one observer is stale",
                 record(),
                 vec![seen_by(DR, &down, fit()), stale(seen_by(WITNESS, &down, fit()))],
+                policy.clone(),
+                false,
+            ),
+            (
+                "only the failed region's own observer has seen the standby fit",
+                record(),
+                vec![
+                    seen_by(HOME, &up, fit()),
+                    seen_by(DR, &down, failing()),
+                    seen_by(WITNESS, &down, failing()),
+                ],
                 policy.clone(),
                 false,
             ),
