@@ -64,7 +64,7 @@ pub async fn prepare(say: impl Fn(&str)) -> Result<Vec<Artifact>, ArtifactError>
     })?;
     let folder = match source_tree(&program) {
         Some(tree) => {
-            say("building the three functions");
+            say("building the three functions; the first time takes a minute");
             build(&tree).await?;
             tree.binaries
         }

@@ -113,7 +113,7 @@ impl Ui {
         let ready: usize = groups.iter().map(|(_, ready, _)| ready).sum();
         let total: usize = groups.iter().map(|(_, _, total)| total).sum();
         let text = format!(
-            "{ready} of {total} resources ready{}{note}",
+            "{ready} of {total} resources done{}{note}",
             if note.is_empty() { "" } else { ", " }
         );
         let Ok(mut last) = self.last_plain.lock() else {

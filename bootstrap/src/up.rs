@@ -31,7 +31,7 @@ pub struct Deployed {
     pub epoch: u64,
     /// The name that clients use.
     pub public_name: String,
-    /// How long it took.
+    /// How long it took, once the functions' packages were there.
     pub seconds: f64,
 }
 
@@ -40,8 +40,8 @@ pub struct Deployed {
 /// # Errors
 /// Whatever failed, with what to do next. Running it again is always safe.
 pub async fn up(stack: &mut Stack, ui: &Arc<Ui>) -> Result<Deployed, Failure> {
-    let started = ui.elapsed();
     let packages = artifacts::prepare(|text| ui.step(text)).await?;
+    let started = ui.elapsed();
     for package in &packages {
         stack
             .spec

@@ -52,6 +52,12 @@ pub async fn start_or_join(stack: &Stack, workflow: &str, input: &Value) -> Resu
             joined: true,
         });
     }
+    // What an earlier run reported is not this one's progress.
+    let nothing = serde_json::to_string(&Progress::default())?;
+    stack
+        .control(stack.home())
+        .put_document("deployment", &nothing)
+        .await?;
     let name = format!("{workflow}-{}-{}", stack.spec.suffix, uuid::Uuid::now_v7());
     let started = client
         .start_execution()
@@ -131,6 +137,9 @@ pub fn options(ui: &Arc<Ui>) -> engine::Options {
 
 /// Shows progress as bars.
 pub fn show(ui: &Ui, progress: &Progress) {
+    if progress.total == 0 {
+        return;
+    }
     let groups: Vec<(String, usize, usize)> = progress
         .groups
         .iter()

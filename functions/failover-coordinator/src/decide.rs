@@ -4,7 +4,7 @@ use continuity::assess::{Policy, Verdict, assess};
 use continuity::control::{ControlRecord, Phase};
 use continuity::names::Regions;
 use continuity::observe::{Look, Observation};
-use continuity::takeover::{LedgerStatus, fit_to_take_over};
+use continuity::takeover::{LedgerStatus, Refused, fit_to_take_over};
 
 use crate::effects::aurora::Topology;
 use crate::effects::engine::Pass;
@@ -103,6 +103,33 @@ pub fn promotion(topology: &Topology, region: &str) -> Promotion {
     } else {
         Promotion::Call(member.arn.clone())
     }
+}
+
+/// Rule (i), asked again right before the promotion: `record` is the one after the fence. Between fence and promotion another
+/// takeover may have promoted the other region and rewound this one, whose ledger then lacks what the journal no longer
+/// holds; promoting it would displace an acknowledged payment.
+///
+/// # Errors
+/// Why this region's ledger must not be promoted.
+pub fn fit_to_promote(
+    record: &ControlRecord,
+    topology: &Topology,
+    region: &str,
+    ledger: &LedgerStatus,
+) -> Result<(), Refused> {
+    let before = ControlRecord {
+        epoch: record.epoch.saturating_sub(1),
+        ..record.clone()
+    };
+    // A database that takes writes, but which the control plane does not name the writer, is a writer no more.
+    let in_recovery = ledger.in_recovery || promotion(topology, region) != Promotion::Done;
+    fit_to_take_over(
+        &before,
+        &LedgerStatus {
+            in_recovery,
+            ..ledger.clone()
+        },
+    )
 }
 
 /// Whether this region's database takes writes: the control plane and the database itself must say so.
@@ -384,6 +411,65 @@ mod tests {
                 })
                 .to_vec(),
             changing_to: changing_to.map(arn),
+        }
+    }
+
+    #[test]
+    fn a_target_that_was_fit_at_the_fence_is_asked_again_before_its_promotion() {
+        let fenced = |epoch, last_served_epoch| ControlRecord {
+            epoch,
+            last_served_epoch,
+            phase: continuity::control::Phase::Recovering,
+            active_region: DR.into(),
+            ..ControlRecord::first(HOME, "test", 0)
+        };
+        let writing = |epoch| LedgerStatus {
+            in_recovery: false,
+            ..standby_ledger(epoch)
+        };
+        let rows = [
+            (
+                "a replica of the epoch that ends",
+                fenced(2, 1),
+                topology(HOME, None),
+                standby_ledger(1),
+                true,
+            ),
+            (
+                "a replica of an older epoch",
+                fenced(3, 1),
+                topology(HOME, None),
+                standby_ledger(1),
+                false,
+            ),
+            (
+                "still the writer of the last epoch that served",
+                fenced(3, 1),
+                topology(DR, None),
+                writing(1),
+                true,
+            ),
+            (
+                "fenced as the writer of the last epoch that served, then another was promoted and this one rewound",
+                fenced(3, 1),
+                topology(HOME, None),
+                standby_ledger(1),
+                false,
+            ),
+            (
+                "it takes writes, but is the writer no more",
+                fenced(3, 1),
+                topology(HOME, None),
+                writing(1),
+                false,
+            ),
+        ];
+        for (row, record, topology, ledger, fit) in rows {
+            assert_eq!(
+                fit_to_promote(&record, &topology, DR, &ledger).is_ok(),
+                fit,
+                "{row}"
+            );
         }
     }
 

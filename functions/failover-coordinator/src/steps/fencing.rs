@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::deploy::policy;
 use super::swap::transit;
 use crate::context::Context;
-use crate::decide::{Assessment, Signs, assess_again, fenced_by};
+use crate::decide::{Assessment, Promotion, Signs, assess_again, fenced_by, promotion};
 use crate::effects::processor;
 use crate::error::StepError;
 use crate::event::Request;
@@ -28,12 +28,18 @@ pub async fn assess(context: &Context, request: &Request) -> Result<Value, StepE
         policy(context),
         processor::ledger_status(context.processor.as_ref()),
     );
+    let mut ledger = ledger?;
+    if !ledger.in_recovery {
+        // A database that takes writes, but which the control plane does not name the writer, is a writer no more.
+        let topology = context.aurora.topology().await?;
+        ledger.in_recovery = promotion(&topology, context.region()) != Promotion::Done;
+    }
     let signs = Signs {
         record: &record,
         observations: &observations?,
         policy: &policy?,
         regions,
-        ledger: &ledger?,
+        ledger: &ledger,
         now_ms: context.timer.now_ms(),
     };
     Ok(match assess_again(&signs, &input) {

@@ -1,5 +1,6 @@
 //! failover: set-epoch, replay, verify. The payment-processor does the work; here is what must hold around it.
 
+use continuity::control::Phase;
 use continuity::takeover::epochs_to_replay;
 use serde_json::{Value, json};
 
@@ -13,6 +14,9 @@ use crate::event::{Request, Step};
 pub async fn set_epoch(context: &Context, request: &Request) -> Result<Value, StepError> {
     let input = request.failover(context.region())?;
     let record = still_ours(context, &input).await?;
+    if record.phase != Phase::Recovering {
+        return Ok(json!({"ledger_epoch": record.epoch, "skipped": "the epoch is open"}));
+    }
     processor::set_epoch(context.processor.as_ref(), record.epoch).await?;
     Ok(json!({"ledger_epoch": record.epoch}))
 }

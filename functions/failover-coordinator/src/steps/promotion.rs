@@ -1,5 +1,6 @@
 //! failover: promote, await-writer. Both ask this region's control plane and this region's database only.
 
+use continuity::control::Phase;
 use serde_json::{Value, json};
 
 use super::swap::still_ours;
@@ -13,12 +14,23 @@ use crate::limits::{WATCH_INTERVAL, WATCH_LIMIT};
 /// Makes the cluster of this region the writer, unless it is, or is about to be.
 pub async fn promote(context: &Context, request: &Request) -> Result<Value, StepError> {
     let input = request.failover(context.region())?;
-    still_ours(context, &input).await?;
+    let record = still_ours(context, &input).await?;
+    if record.phase != Phase::Recovering {
+        return Ok(json!({"promotion": "the epoch is open"}));
+    }
     let topology = context.aurora.topology().await?;
     let did = match decide::promotion(&topology, context.region()) {
         Promotion::Done => "already the writer",
         Promotion::UnderWay => "under way",
         Promotion::Call(arn) => {
+            let ledger = processor::ledger_status(context.processor.as_ref()).await?;
+            decide::fit_to_promote(&record, &topology, context.region(), &ledger).map_err(|refused| {
+                StepError::DatabaseFailed {
+                    operation: "FailoverGlobalCluster",
+                    subject: context.config.names.aurora_global(),
+                    source: refused.into(),
+                }
+            })?;
             context.aurora.failover(&arn).await?;
             "called"
         }
