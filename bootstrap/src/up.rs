@@ -187,13 +187,13 @@ pub fn describe(deployed: &Deployed, stack: &Stack) -> String {
             "\n\nno domain is configured: the public name above resolves nowhere but in its own hosted zone. Set `domain` in stack.toml.",
         );
     }
-    text.push_str("\n\nnext: make an API key with `understudy keys create --name NAME`");
+    text.push_str("\n\nnext:\n  understudy keys create --name NAME");
     if let Some(local) = &stack.local {
+        let directory = local.directory.display();
         text.push_str(&format!(
-            " --local, then\n  eval \"$(understudy local env --dir {})\"",
-            local.directory.display()
+            " --local --dir {directory}\n  eval \"$(understudy local env --dir {directory})\"\n  curl https://{}/health",
+            deployed.public_name
         ));
-        text.push_str(&format!("\n  curl https://{}/health", deployed.public_name));
     }
     text
 }
