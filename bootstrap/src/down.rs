@@ -5,15 +5,15 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use continuity::names::Slot;
+use infra::change::{CONFIGURATION_ITEM, Configuration, Kind};
 use infra::engine::{self, Inventory};
 use infra::kind::Found;
 use serde::Serialize;
-use serde_json::json;
 
 use crate::failure::Failure;
 use crate::stack::Stack;
 use crate::ui::Ui;
-use crate::workflow;
+use crate::workflow::{self, Input};
 
 /// What is left after `down`.
 #[derive(Debug, Clone, Serialize)]
@@ -26,34 +26,48 @@ pub struct TornDown {
     pub seconds: f64,
 }
 
-/// How many times the seed's teardown is tried while the inventory still finds something: AWS shows some deletions late.
+/// How many times the teardown from here is tried while the inventory still finds something: AWS shows some deletions late,
+/// and what was under way may bring a thing back.
 const ROUNDS: u32 = 5;
 
 /// Deletes the stack.
+///
+/// 1. Refuses while deletion protection is on.
+/// 2. The teardown workflow, in the active region, deletes everything but the seed.
+/// 3. From here, what made it: the seed in all regions; then, should the inventory find anything, whatever is left.
+/// 4. The inventory.
 ///
 /// # Errors
 /// Whatever failed, with what to do next. Running it again is always safe.
 pub async fn down(stack: &Stack, ui: &Arc<Ui>) -> Result<TornDown, Failure> {
     let started = ui.elapsed();
-    let seed = infra::blueprint::seed(&stack.spec, &stack.account);
-    // Without its control table a stack cannot run a workflow: a seed that is half gone is finished from here.
-    if stack.control_record().await.is_ok() {
-        let execution = workflow::start_or_join(stack, "teardown", &json!({})).await?;
-        ui.step(if execution.joined {
-            "joined the teardown workflow that is running"
-        } else {
-            "teardown workflow started"
-        });
-        workflow::watch(stack, &execution, ui).await?;
-        ui.clear_progress();
+    let stored = stored(stack).await?;
+    refuse_protected(stack, stored.as_ref())?;
+    // Half a stack cannot be taken down from here, and would be left without what takes it down later.
+    if let Some((slot, why)) = stack.unreachable().await.into_iter().next() {
+        let region = stack.spec.regions.of(slot);
+        return Err(Failure::text(format!(
+            "`{region}` does not answer, so nothing more is deleted: {why}"
+        ))
+        .help(
+            "run `understudy down` again when it answers; a teardown that runs already goes on by itself",
+        ));
     }
+    let torn = run_workflow(stack, stored.as_ref(), ui).await?;
 
-    ui.step("deleting the seed");
+    let whole = infra::blueprint::blueprint(&stack.spec, &stack.account);
+    let seed = infra::blueprint::seed(&stack.spec, &stack.account);
+    ui.step(if torn {
+        "deleting the seed"
+    } else {
+        "deleting what is left"
+    });
     let regions = Slot::ALL.map(|slot| stack.spec.regions.of(slot));
     let mut left = Inventory::default();
-    for _ in 0..ROUNDS {
+    for round in 0..ROUNDS {
         let options = workflow::options(ui);
-        let report = engine::teardown(&seed, &BTreeSet::new(), &stack.cloud, &options).await?;
+        let rest = if torn && round == 0 { &seed } else { &whole };
+        let report = engine::teardown(rest, &BTreeSet::new(), &stack.cloud, &options).await?;
         ui.clear_progress();
         left = engine::inventory(
             &stack.spec.suffix,
@@ -81,6 +95,69 @@ pub async fn down(stack: &Stack, ui: &Arc<Ui>) -> Result<TornDown, Failure> {
         held_back: left.held_back,
         seconds: (ui.elapsed() - started).as_secs_f64(),
     })
+}
+
+/// The configuration that is deployed.
+async fn stored(stack: &Stack) -> Result<Option<Configuration>, Failure> {
+    let json = stack.document(CONFIGURATION_ITEM).await?;
+    Ok(json.and_then(|json| serde_json::from_str(&json).ok()))
+}
+
+/// Refuses while deletion protection is on, in the file or in what is deployed.
+fn refuse_protected(stack: &Stack, stored: Option<&Configuration>) -> Result<(), Failure> {
+    let deployed = stored.is_some_and(|stored| stored.spec.deletion_protection);
+    if !stack.spec.deletion_protection && !deployed {
+        return Ok(());
+    }
+    let names = stack.names();
+    let mut protected = vec![
+        names.control_table(),
+        names.journal_table(),
+        names.aurora_global(),
+    ];
+    protected.extend(Slot::SERVING.map(|slot| names.aurora_cluster(slot)));
+    let help = if stack.spec.deletion_protection {
+        "set `deletion_protection = false` in stack.toml, run `understudy up`, then `understudy down`"
+    } else {
+        "stack.toml says `deletion_protection = false`, but that is not deployed: run `understudy up`, then `understudy down`"
+    };
+    Err(Failure::text(format!(
+        "deletion protection is on: `{}` hold the payments and are not deleted",
+        protected.join("`, `")
+    ))
+    .help(help))
+}
+
+/// Runs the teardown workflow, or joins the one that runs, and says whether there was one. A stack without its control table
+/// or its state machines cannot run it: what is left of that one is finished from here.
+async fn run_workflow(stack: &Stack, stored: Option<&Configuration>, ui: &Arc<Ui>) -> Result<bool, Failure> {
+    let Some(stored) = stored else { return Ok(false) };
+    let active = stack.active_slot(stack.control_record().await?.as_ref());
+    // A teardown that runs is joined where it runs; the active region may have changed since it began.
+    let running = stack
+        .change()
+        .await?
+        .filter(|change| change.kind == Kind::Teardown)
+        .and_then(|change| stack.spec.regions.slot_of(change.region()));
+    for slot in running.into_iter().chain([active]).chain(Slot::SERVING) {
+        if !workflow::is_there(stack, Kind::Teardown, slot).await? {
+            continue;
+        }
+        let input = Input {
+            generation: Some(stored.generation),
+            ..Input::default()
+        };
+        let execution = workflow::start_or_join(stack, ui, Kind::Teardown, slot, &input).await?;
+        ui.step(if execution.joined {
+            "joined the teardown workflow that is running"
+        } else {
+            "teardown workflow started"
+        });
+        workflow::watch(stack, &execution, ui).await?;
+        ui.clear_progress();
+        return Ok(true);
+    }
+    Ok(false)
 }
 
 /// The result for a person.

@@ -1,17 +1,26 @@
 //! Which stack a command works on: its configuration, the account, and the clients to reach it.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use aws_config::SdkConfig;
 use aws_credential_types::Credentials;
+use aws_sdk_sfn::types::ExecutionStatus;
 use continuity::control::{ControlRecord, ControlStore};
 use continuity::dynamo::DynamoControl;
+use continuity::error::StoreError;
 use continuity::names::{Names, Slot};
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use infra::change::{self, Change};
 use infra::cloud::Cloud;
-use infra::spec::Spec;
+use infra::spec::{Source, Spec};
 
 use crate::failure::Failure;
 use crate::local;
+
+/// A region that does not answer within this does not answer.
+const REACH_LIMIT: Duration = Duration::from_secs(5);
 
 /// The options that every command about a stack has.
 #[derive(Debug, Clone, clap::Args)]
@@ -28,6 +37,33 @@ pub struct StackOptions {
     /// The local cloud's directory.
     #[arg(long, value_name = "DIR", default_value = ".understudy", requires = "local")]
     pub dir: PathBuf,
+}
+
+impl StackOptions {
+    /// The configuration: the file, and what the command line puts in its place.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it, each with its line.
+    pub fn spec(&self) -> Result<Spec, Failure> {
+        let suffix = self.suffix.as_deref();
+        let name = self.config.display().to_string();
+        let text = match std::fs::read_to_string(&self.config) {
+            Ok(text) => text,
+            Err(error)
+                if error.kind() == std::io::ErrorKind::NotFound && self.config == Path::new("stack.toml") =>
+            {
+                return Ok(Spec::load(&Source::defaults().suffix(suffix))?);
+            }
+            Err(error) => {
+                return Err(Failure::text(format!("`{name}` cannot be read: {error}"))
+                    .help("give a configuration file with `--config FILE`, make one with `understudy init`, or use none at all"));
+            }
+        };
+        Spec::load(&Source::file(&name, &text).suffix(suffix)).map_err(|error| {
+            Failure::text(error.to_string())
+                .help("`understudy init --config FILE` writes a file with every setting explained")
+        })
+    }
 }
 
 /// A stack that can be worked on.
@@ -49,10 +85,7 @@ impl Stack {
     /// # Errors
     /// A configuration that cannot be used, no credentials, no local cloud.
     pub async fn open(options: &StackOptions) -> Result<Stack, Failure> {
-        let mut spec = read_spec(&options.config)?;
-        if let Some(suffix) = &options.suffix {
-            spec.suffix.clone_from(suffix);
-        }
+        let spec = options.spec()?;
         if options.local {
             let cloud = local::attach(&options.dir).await.map_err(|error| {
                 Failure::new(&error)
@@ -60,7 +93,6 @@ impl Stack {
             })?;
             return Stack::on_local(spec, cloud).await;
         }
-        spec.validate()?;
         let config = continuity::aws::load(Some(spec.regions.of(Slot::Primary))).await;
         Stack::with_config(spec, config, None).await
     }
@@ -86,8 +118,12 @@ impl Stack {
         local: Option<local::Cloud>,
     ) -> Result<Stack, Failure> {
         let cloud = Cloud::new(config);
-        let home = spec.regions.of(Slot::Primary);
-        let identity = cloud.sts(home).get_caller_identity().send().await.map_err(|error| {
+        // Any region knows whose credentials these are; the home region may be the one that does not answer.
+        let ask = |slot| {
+            let client = cloud.sts(spec.regions.of(slot));
+            async move { client.get_caller_identity().send().await }
+        };
+        let identity = first_answer(Slot::ALL.map(ask)).await.map_err(|error| {
             Failure::new(&error)
                 .help("check your AWS credentials with `aws sts get-caller-identity`, or use `--local` for the local cloud")
         })?;
@@ -120,34 +156,104 @@ impl Stack {
     /// # Errors
     /// No region answers.
     pub async fn control_record(&self) -> Result<Option<ControlRecord>, Failure> {
-        let mut last = None;
-        for slot in Slot::ALL {
-            match self.control(self.spec.regions.of(slot)).read().await {
-                Ok(record) => return Ok(record),
-                Err(error) => last = Some(error),
+        let read = |slot| {
+            let control = self.control(self.spec.regions.of(slot));
+            async move {
+                match control.read().await {
+                    Err(StoreError::NoTable(_)) => Ok(None),
+                    answer => answer,
+                }
             }
-        }
-        Err(last.map_or_else(|| Failure::text("no region to ask"), |error| Failure::new(&error)))
+        };
+        Ok(first_answer(Slot::ALL.map(read)).await?)
+    }
+
+    /// A document of the control table, from the first region that answers.
+    ///
+    /// # Errors
+    /// No region answers.
+    pub async fn document(&self, id: &str) -> Result<Option<String>, Failure> {
+        let read = |slot| {
+            let control = self.control(self.spec.regions.of(slot));
+            async move {
+                match control.document(id).await {
+                    Err(StoreError::NoTable(_)) => Ok(None),
+                    answer => answer,
+                }
+            }
+        };
+        Ok(first_answer(Slot::ALL.map(read)).await?)
+    }
+
+    /// The slot that serves, or would: the one that changes of the stack run in.
+    pub fn active_slot(&self, record: Option<&ControlRecord>) -> Slot {
+        record
+            .and_then(|record| self.spec.regions.slot_of(&record.active_region))
+            .unwrap_or(Slot::Primary)
+    }
+
+    /// The regions that do not answer now, each with why.
+    pub async fn unreachable(&self) -> Vec<(Slot, String)> {
+        let ask = |slot| async move {
+            let call = self
+                .cloud
+                .sts(self.spec.regions.of(slot))
+                .get_caller_identity()
+                .send();
+            match tokio::time::timeout(REACH_LIMIT, call).await {
+                Ok(Ok(_)) => None,
+                Ok(Err(error)) => Some((slot, continuity::error::chain(&error))),
+                Err(_) => Some((slot, format!("no answer within {} s", REACH_LIMIT.as_secs()))),
+            }
+        };
+        let answers = futures::future::join_all(Slot::ALL.map(ask)).await;
+        answers.into_iter().flatten().collect()
+    }
+
+    /// The change of the stack that runs now: its item, if the execution that holds it still runs, or if its region does not
+    /// say.
+    ///
+    /// # Errors
+    /// No region answers.
+    pub async fn change(&self) -> Result<Option<Change>, Failure> {
+        let stored = self.document(change::ITEM).await?;
+        let Some(holder) = stored.and_then(|json| serde_json::from_str::<Change>(&json).ok()) else {
+            return Ok(None);
+        };
+        let client = self.cloud.sfn(holder.region());
+        let call = client
+            .describe_execution()
+            .execution_arn(&holder.execution)
+            .send();
+        let runs = match tokio::time::timeout(REACH_LIMIT, call).await {
+            Ok(Ok(seen)) => matches!(
+                seen.status(),
+                ExecutionStatus::Running | ExecutionStatus::PendingRedrive
+            ),
+            Ok(Err(error)) => !error
+                .as_service_error()
+                .is_some_and(|e| e.is_execution_does_not_exist()),
+            Err(_) => true,
+        };
+        let silent_ms = continuity::clock::now_ms().saturating_sub(holder.seen_ms);
+        let alive = runs && u128::from(silent_ms) <= change::LEASE.as_millis();
+        Ok(alive.then_some(holder))
     }
 }
 
-fn read_spec(path: &Path) -> Result<Spec, Failure> {
-    match std::fs::read_to_string(path) {
-        Ok(text) => Spec::from_toml(&text).map_err(|error| {
-            Failure::text(format!(
-                "`{}`: {}",
-                path.display(),
-                continuity::error::chain(&error)
-            ))
-        }),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound && path == Path::new("stack.toml") => {
-            Ok(Spec::default())
+/// The first answer of several that are equally good; the last error when there is none.
+async fn first_answer<T, E>(
+    calls: impl IntoIterator<Item = impl Future<Output = Result<T, E>>>,
+) -> Result<T, E> {
+    let mut running: FuturesUnordered<_> = calls.into_iter().collect();
+    let mut last = None;
+    while let Some(answer) = running.next().await {
+        match answer {
+            Ok(value) => return Ok(value),
+            Err(error) => last = Some(error),
         }
-        Err(error) => Err(
-            Failure::text(format!("`{}` cannot be read: {error}", path.display()))
-                .help("give a configuration file with `--config FILE`, or none at all"),
-        ),
     }
+    Err(last.expect("there is at least one to ask"))
 }
 
 /// Faster defaults for a laptop: settings that any stack could have, applied where the configuration left the default.
@@ -158,7 +264,7 @@ fn local_pace(mut spec: Spec) -> Spec {
     }
     if spec.failover == default.failover {
         spec.failover.cooldown_ms = 5_000;
-        spec.failover.stale_after_ms = 5_000;
+        spec.failover.stale_after_ms = (3 * spec.probe.interval_ms).max(5_000);
     }
     spec
 }
@@ -166,6 +272,26 @@ fn local_pace(mut spec: Spec) -> Spec {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn the_first_answer_counts_and_an_error_only_when_there_is_no_answer() {
+        let call = |answer: Result<u8, &'static str>, ms: u64| async move {
+            tokio::time::sleep(Duration::from_millis(ms)).await;
+            answer
+        };
+        assert_eq!(
+            first_answer([call(Err("cut off"), 0), call(Ok(2), 5)]).await,
+            Ok(2)
+        );
+        assert_eq!(
+            first_answer([call(Err("cut off"), 5), call(Ok(2), 0)]).await,
+            Ok(2)
+        );
+        assert_eq!(
+            first_answer([call(Err("a"), 0), call(Err("b"), 5)]).await,
+            Err("b")
+        );
+    }
 
     #[test]
     fn the_laptop_pace_leaves_what_an_operator_set() {
@@ -177,9 +303,27 @@ mod tests {
     }
 
     #[test]
+    fn the_laptop_pace_validates_whatever_an_operator_set_of_it() {
+        for interval_ms in [200, 1_000, 20_000, 60_000] {
+            let mut spec = Spec::default();
+            spec.probe.interval_ms = interval_ms;
+            assert!(local_pace(spec).validate().is_ok(), "{interval_ms}");
+        }
+    }
+
+    fn options(config: &Path) -> StackOptions {
+        StackOptions {
+            config: config.to_owned(),
+            suffix: None,
+            local: false,
+            dir: ".understudy".into(),
+        }
+    }
+
+    #[test]
     fn a_missing_file_is_an_error_only_when_it_was_named() {
         let folder = tempfile::tempdir().unwrap();
-        let error = read_spec(&folder.path().join("mine.toml")).unwrap_err();
+        let error = options(&folder.path().join("mine.toml")).spec().unwrap_err();
         assert!(error.message().contains("mine.toml"));
         assert!(error.next().is_some());
     }
@@ -189,10 +333,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("stack.toml");
         std::fs::write(&path, "sufix = 'dev'\n").unwrap();
-        let error = read_spec(&path).unwrap_err();
-        assert!(
-            error.message().contains("stack.toml") && error.message().contains("sufix"),
-            "{error}"
-        );
+        let error = options(&path).spec().unwrap_err();
+        assert!(error.message().contains("stack.toml:1:1: sufix"), "{error}");
+        assert!(error.next().is_some());
     }
 }

@@ -1,22 +1,24 @@
 //! `understudy up`: seed the account, store the configuration, start the deploy workflow and watch it. Every part can be
 //! repeated: killed at any moment, running it again goes on where it was.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use aws_sdk_s3::config::RequestChecksumCalculation;
 use aws_sdk_s3::primitives::ByteStream;
-use continuity::control::ControlStore;
+use continuity::control::{ControlStore, Swap};
+use continuity::error::StoreError;
 use continuity::names::{Names, Slot};
+use infra::change::{CONFIGURATION_ITEM, Configuration, Kind};
 use infra::engine;
 use infra::graph::Blueprint;
 use serde::Serialize;
-use serde_json::json;
 
-use crate::artifacts::{self, Artifact};
+use crate::artifacts::{self, Artifact, Choice, Packages};
 use crate::failure::Failure;
 use crate::stack::Stack;
 use crate::ui::{Ui, table};
-use crate::workflow;
+use crate::workflow::{self, Input};
 
 /// What `up` did.
 #[derive(Debug, Clone, Serialize)]
@@ -29,30 +31,74 @@ pub struct Deployed {
     pub active_region: String,
     /// Its epoch.
     pub epoch: u64,
+    /// The generation of the configuration.
+    pub generation: u64,
     /// The name that clients use.
     pub public_name: String,
     /// How long it took, once the functions' packages were there.
     pub seconds: f64,
 }
 
+/// What `up` may do beyond bringing the stack to its configuration.
+#[derive(Debug, Clone, Default)]
+pub struct Wishes {
+    /// Keys of resources that hold data and may yet be replaced.
+    pub replace: BTreeSet<String>,
+    /// Whether what is ours and in no blueprint is deleted.
+    pub prune: bool,
+    /// The packages that the functions are made from.
+    pub packages: Choice,
+}
+
+/// Gets the packages of the functions.
+///
+/// # Errors
+/// There are none that can be deployed, with what to do about it.
+pub async fn packages(choice: &Choice, ui: &Ui) -> Result<Packages, Failure> {
+    artifacts::prepare(choice, |text| ui.step(text))
+        .await
+        .map_err(|error| {
+            let remedy = error.remedy();
+            let failure = Failure::new(&error);
+            match remedy {
+                Some(remedy) => failure.help(remedy),
+                None => failure,
+            }
+        })
+}
+
 /// Brings the stack to its blueprint.
+///
+/// 1. Buckets, then the functions' packages into them.
+/// 2. The configuration, under the next generation if it changed. From here on no older executor writes.
+/// 3. The seed, in both serving regions.
+/// 4. The deploy workflow of the active region does the rest.
 ///
 /// # Errors
 /// Whatever failed, with what to do next. Running it again is always safe.
-pub async fn up(stack: &mut Stack, ui: &Arc<Ui>) -> Result<Deployed, Failure> {
-    let packages = artifacts::prepare(|text| ui.step(text)).await?;
+pub async fn up(stack: &mut Stack, wishes: &Wishes, ui: &Arc<Ui>) -> Result<Deployed, Failure> {
+    // The local cloud's name server is asked by whoever is told to, and its authority vouches for every name.
+    if stack.local.is_none() {
+        for warning in infra::warnings(&stack.spec) {
+            ui.warn(warning);
+        }
+    }
+    ready(stack).await?;
+    let packages = packages(&wishes.packages, ui).await?;
     let started = ui.elapsed();
-    for package in &packages {
-        stack
-            .spec
-            .artifacts
-            .insert(package.function.to_owned(), package.sha256.clone());
+    packages.fill_in(&mut stack.spec);
+    let seed = infra::blueprint::seed(&stack.spec, &stack.account);
+    let blueprint = infra::blueprint::blueprint(&stack.spec, &stack.account);
+    let keys = blueprint.keys();
+    if let Some(unknown) = wishes.replace.iter().find(|key| !keys.contains(*key)) {
+        return Err(Failure::text(format!("`{unknown}` is no resource of this stack"))
+            .help("`understudy plan` shows the resources and what would be replaced"));
     }
 
-    ui.step(format!("seeding account {} in {}", stack.account, stack.home()));
+    let active = stack.active_slot(stack.control_record().await?.as_ref());
+    let region = stack.spec.regions.of(active).to_owned();
+    ui.step(format!("seeding account {} in {region}", stack.account));
     let mut changed = Vec::new();
-    let seed = infra::blueprint::seed(&stack.spec, &stack.account);
-    // Functions are made from packages in the buckets: buckets first, then the packages, then the rest.
     let buckets = seed
         .nodes()
         .iter()
@@ -60,14 +106,24 @@ pub async fn up(stack: &mut Stack, ui: &Arc<Ui>) -> Result<Deployed, Failure> {
         .map(|node| node.key.clone());
     let buckets = seed.only(&buckets.collect());
     changed.extend(converge(stack, &buckets, ui).await?);
-    upload(stack, &packages).await?;
+    upload(stack, &packages.artifacts).await?;
+    // On the first run there is no table yet, and nobody who could act on what it says.
+    let early = store_configuration(stack, &region).await?;
     changed.extend(converge(stack, &seed, ui).await?);
     ui.clear_progress();
+    let generation = match early {
+        Some(generation) => generation,
+        None => store_configuration(stack, &region)
+            .await?
+            .ok_or_else(|| Failure::text("the control table is gone").help("run `understudy up` again"))?,
+    };
 
-    let spec = serde_json::to_string(&stack.spec)?;
-    stack.control(stack.home()).put_document("spec", &spec).await?;
-
-    let execution = workflow::start_or_join(stack, "deploy", &json!({})).await?;
+    let input = Input {
+        generation: Some(generation),
+        replace: wishes.replace.clone(),
+        prune: wishes.prune,
+    };
+    let execution = workflow::start_or_join(stack, ui, Kind::Deploy, active, &input).await?;
     ui.step(if execution.joined {
         "joined the deploy workflow that is running"
     } else {
@@ -89,15 +145,59 @@ pub async fn up(stack: &mut Stack, ui: &Arc<Ui>) -> Result<Deployed, Failure> {
         Failure::text("the deploy workflow ended without a control record").help("run `up` again")
     })?;
     Ok(Deployed {
-        resources: infra::blueprint::blueprint(&stack.spec, &stack.account)
-            .nodes()
-            .len(),
+        resources: blueprint.nodes().len(),
         changed,
         active_region: record.active_region,
         epoch: record.epoch,
+        generation,
         public_name: stack.spec.public_name(),
         seconds: (ui.elapsed() - started).as_secs_f64(),
     })
+}
+
+/// Whether a deployment can begin: every region answers, and the stack is not being taken down.
+async fn ready(stack: &Stack) -> Result<(), Failure> {
+    if let Some((slot, why)) = stack.unreachable().await.into_iter().next() {
+        let region = stack.spec.regions.of(slot);
+        return Err(Failure::text(format!("`{region}` does not answer: {why}")).help(
+            "a deployment reaches all three regions; run `understudy up` when it answers, `understudy status` shows what serves",
+        ));
+    }
+    match stack.change().await? {
+        Some(running) if running.kind == Kind::Teardown => Err(Failure::text(format!(
+            "`{}` is taking the stack down",
+            running.name()
+        ))
+        .help("watch it with `understudy down`, and run `understudy up` after its end")),
+        _ => Ok(()),
+    }
+}
+
+/// Stores the configuration, under the next generation if it is another than the stored one; `None` when there is no table.
+async fn store_configuration(stack: &Stack, region: &str) -> Result<Option<u64>, Failure> {
+    let control = stack.control(region);
+    let stored = match control.document(CONFIGURATION_ITEM).await {
+        Err(StoreError::NoTable(_)) => return Ok(None),
+        answer => answer?,
+    };
+    // What cannot be read is of another version of this program: a new generation replaces it.
+    let known: Option<Configuration> = stored.as_deref().and_then(|json| serde_json::from_str(json).ok());
+    let record = control.read().await?.map(|record| record.generation);
+    let (next, new) = Configuration::next(known.as_ref(), record, &stack.spec);
+    if new {
+        let json = serde_json::to_string(&next)?;
+        let swap = control
+            .swap_document(CONFIGURATION_ITEM, stored.as_deref(), &json)
+            .await?;
+        // A call that was retried after its answer was lost finds its own work.
+        if swap == Swap::Lost && control.document(CONFIGURATION_ITEM).await?.as_deref() != Some(&json) {
+            return Err(
+                Failure::text("another configuration was stored at the same moment")
+                    .help("somebody else runs `understudy up`; run it again when theirs has ended"),
+            );
+        }
+    }
+    Ok(Some(next.generation))
 }
 
 async fn converge(stack: &Stack, blueprint: &Blueprint, ui: &Arc<Ui>) -> Result<Vec<String>, Failure> {
@@ -182,11 +282,6 @@ pub fn describe(deployed: &Deployed, stack: &Stack) -> String {
         ("public name", format!("https://{}", deployed.public_name)),
         ("time", format!("{:.1} s", deployed.seconds)),
     ]);
-    if stack.spec.domain.is_none() && stack.local.is_none() {
-        text.push_str(
-            "\n\nno domain is configured: the public name above resolves nowhere but in its own hosted zone. Set `domain` in stack.toml.",
-        );
-    }
     text.push_str("\n\nnext:\n  understudy keys create --name NAME");
     if let Some(local) = &stack.local {
         let directory = local.directory.display();

@@ -5,10 +5,13 @@ pub mod api;
 pub mod control;
 pub mod database;
 pub mod dns;
+pub mod domain;
 pub mod encryption;
 pub mod functions;
 pub mod keys;
 pub mod network;
+pub mod observability;
+pub mod operator;
 mod policies;
 pub mod roles;
 pub mod storage;
@@ -60,14 +63,31 @@ pub fn blueprint(spec: &Spec, account: &str) -> Blueprint {
         names: spec.names(),
         account,
     };
-    let mut stack = Blueprint::new(&spec.suffix, account);
+    let mut stack = Blueprint::new(&spec.suffix, account).tagged(spec.tags.clone());
     let packages = Slot::ALL.map(|slot| storage::artifacts(&mut stack, &context, slot));
     let tables = control::control(&mut stack, &context);
-    for (slot, bucket) in Slot::SERVING.into_iter().zip(&packages) {
-        let coordinator = functions::failover_coordinator(&mut stack, &context, slot, bucket);
+    let coordinators = [0, 1].map(|index| {
+        let slot = Slot::SERVING[index];
+        let coordinator = functions::failover_coordinator(&mut stack, &context, slot, &packages[index]);
         workflows::state_machines(&mut stack, &context, slot, &coordinator);
-    }
+        coordinator
+    });
     let keys = encryption::keys(&mut stack, &context);
+    let topics = [0, 1].map(|index| {
+        let slot = Slot::SERVING[index];
+        let topic = observability::alerts(&mut stack, &context, slot, &keys[index]);
+        observability::alarms(&mut stack, &context, slot, &topic);
+        observability::async_calls(
+            &mut stack,
+            &context,
+            slot,
+            functions::FAILOVER_COORDINATOR,
+            &coordinators[index],
+            Some(&topic),
+        );
+        topic
+    });
+    observability::dashboard(&mut stack, &context);
     storage::data(&mut stack, &context, &keys);
     let networks = Slot::SERVING.map(|slot| network::network(&mut stack, &context, slot));
     let database = database::database(&mut stack, &context, &keys, &networks);
@@ -79,10 +99,21 @@ pub fn blueprint(spec: &Spec, account: &str) -> Blueprint {
         };
         let slot = Slot::SERVING[index];
         let processor = functions::payment_processor(&mut stack, &context, slot, &packages[index], beside);
+        observability::async_calls(
+            &mut stack,
+            &context,
+            slot,
+            functions::PAYMENT_PROCESSOR,
+            &processor,
+            Some(&topics[index]),
+        );
         api::api(&mut stack, &context, slot, &processor)
     });
-    for (slot, bucket) in Slot::ALL.into_iter().zip(&packages) {
+    for (index, (slot, bucket)) in Slot::ALL.into_iter().zip(&packages).enumerate() {
         let probe = functions::health_probe(&mut stack, &context, slot, bucket, &stages);
+        // The witness has no topic, and Lambda tells none of another region.
+        let topic = topics.get(index);
+        observability::async_calls(&mut stack, &context, slot, functions::HEALTH_PROBE, &probe, topic);
         // A probe writes what it saw into the control table.
         stack.order(&probe, &tables.control);
         workflows::probe_schedule(&mut stack, &context, slot, &probe);
@@ -104,16 +135,17 @@ pub fn seed(spec: &Spec, account: &str) -> Blueprint {
     stack.only(&seed)
 }
 
-/// What [`seed`] begins with; what these depend on comes along.
+/// What [`seed`] begins with; what these depend on comes along. Both serving regions have what it takes to deploy and to tear
+/// down: after a failover the other one does it.
 fn in_seed(key: &str) -> bool {
-    const KEYS: [&str; 4] = [
-        "control-table",
-        "function.failover-coordinator.primary",
-        "state-machine.deploy.primary",
-        "state-machine.teardown.primary",
+    const IN_BOTH_REGIONS: [&str; 3] = [
+        "function.failover-coordinator.",
+        "state-machine.deploy.",
+        "state-machine.teardown.",
     ];
+    let in_both = IN_BOTH_REGIONS.iter().any(|start| key.starts_with(start));
     // The buckets, and what protects them.
-    KEYS.contains(&key) || key.starts_with("artifacts")
+    key == "control-table" || in_both || key.starts_with("artifacts")
 }
 
 #[cfg(test)]

@@ -6,13 +6,21 @@ use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use aws_config::{Region, SdkConfig};
+use tokio::sync::OnceCell;
+
+use crate::error::KindError;
+use crate::tagged::Tagged;
 
 /// Clients of every service this crate calls, by region.
 #[derive(Clone)]
 pub struct Cloud {
     config: Arc<SdkConfig>,
     regions: Arc<Mutex<HashMap<String, Arc<Regional>>>>,
+    tagged: Arc<Mutex<Listings>>,
 }
+
+/// What was listed by tag, by region and suffix.
+type Listings = HashMap<(String, String), Arc<OnceCell<Arc<Tagged>>>>;
 
 impl fmt::Debug for Cloud {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -26,7 +34,36 @@ impl Cloud {
         Cloud {
             config: Arc::new(config),
             regions: Arc::default(),
+            tagged: Arc::default(),
         }
+    }
+
+    /// The same clients, with nothing listed yet: what one run may remember, the next must ask again.
+    #[must_use]
+    pub fn anew(&self) -> Self {
+        Cloud {
+            tagged: Arc::default(),
+            ..self.clone()
+        }
+    }
+
+    /// What carries the tag of the stack `suffix` in `region`: listed when first asked for, and then remembered.
+    ///
+    /// # Errors
+    /// The call that failed. Failures are not remembered.
+    pub async fn tagged(&self, region: &str, suffix: &str) -> Result<Arc<Tagged>, KindError> {
+        let cell = {
+            let mut listings = self.tagged.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(
+                listings
+                    .entry((region.to_owned(), suffix.to_owned()))
+                    .or_default(),
+            )
+        };
+        let listing = cell
+            .get_or_try_init(|| async { Tagged::read(self, region, suffix).await.map(Arc::new) })
+            .await?;
+        Ok(Arc::clone(listing))
     }
 
     /// The configuration that the clients share.
@@ -76,19 +113,25 @@ macro_rules! clients {
 }
 
 clients! {
+    acm: aws_sdk_acm, "Certificate Manager";
     apigateway: aws_sdk_apigateway, "API Gateway";
+    cloudwatch: aws_sdk_cloudwatch, "CloudWatch";
     logs: aws_sdk_cloudwatchlogs, "CloudWatch Logs";
     dynamodb: aws_sdk_dynamodb, "DynamoDB";
     ec2: aws_sdk_ec2, "EC2";
+    events: aws_sdk_eventbridge, "EventBridge";
     iam: aws_sdk_iam, "IAM";
     kms: aws_sdk_kms, "KMS";
     lambda: aws_sdk_lambda, "Lambda";
     rds: aws_sdk_rds, "RDS";
+    tagging: aws_sdk_resourcegroupstagging, "the Resource Groups Tagging API";
     route53: aws_sdk_route53, "Route 53";
     s3: aws_sdk_s3, "S3";
     scheduler: aws_sdk_scheduler, "EventBridge Scheduler";
     secrets: aws_sdk_secretsmanager, "Secrets Manager";
+    quotas: aws_sdk_servicequotas, "Service Quotas";
     sfn: aws_sdk_sfn, "Step Functions";
+    sns: aws_sdk_sns, "SNS";
     sts: aws_sdk_sts, "STS";
 }
 

@@ -27,7 +27,7 @@ pub use self::teardown::teardown;
 use crate::clock::{Clock, SystemClock};
 use crate::cloud::Cloud;
 use crate::error::KindError;
-use crate::graph::{Blueprint, Edges, InvalidBlueprint, Resolved};
+use crate::graph::{Blueprint, Edges, InvalidBlueprint, Node, Resolved};
 use crate::outcome::{Outcome, PlanEntry, Progress, Report};
 use crate::plan::FieldChange;
 
@@ -40,12 +40,23 @@ const MAX_ACTIONS: usize = 12;
 /// Observations after an update that still show the old value before the update is made again.
 const STALE_READS: usize = 6;
 
+/// What is about to be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Write<'a> {
+    /// The node's key.
+    pub key: &'a str,
+    /// The kind's name.
+    pub kind: &'a str,
+    /// The region whose endpoint is called.
+    pub region: &'a str,
+}
+
 /// Whether this run may still change anything. Asked before every write.
 #[async_trait]
 pub trait Permit: Send + Sync {
     /// # Errors
-    /// Why not: the epoch is changing, or a newer generation has taken over.
-    async fn check(&self) -> Result<(), String>;
+    /// Why not: the epoch is changing, a newer generation has taken over, or the control plane of this kind is failing.
+    async fn check(&self, write: Write<'_>) -> Result<(), String>;
 }
 
 /// Called with every change of the progress.
@@ -103,7 +114,7 @@ pub async fn converge(
     cloud: &Cloud,
     options: &Options,
 ) -> Result<Report, InvalidBlueprint> {
-    converge::run(blueprint, cloud, options).await
+    converge::run(blueprint, &cloud.anew(), options).await
 }
 
 /// Says what [`converge`] would do. Writes nothing.
@@ -115,7 +126,7 @@ pub async fn plan(
     cloud: &Cloud,
     options: &Options,
 ) -> Result<Vec<PlanEntry>, InvalidBlueprint> {
-    converge::dry_run(blueprint, cloud, options).await
+    converge::dry_run(blueprint, &cloud.anew(), options).await
 }
 
 /// What all runs share.
@@ -163,9 +174,16 @@ impl<'a> Run<'a> {
     }
 
     /// Whether a write may still happen; otherwise why not.
-    async fn permitted(&self) -> Result<(), String> {
+    async fn permitted(&self, node: &Node) -> Result<(), String> {
         match &self.options.permit {
-            Some(permit) => permit.check().await,
+            Some(permit) => {
+                let write = Write {
+                    key: &node.key,
+                    kind: node.kind,
+                    region: &node.place.region,
+                };
+                permit.check(write).await
+            }
             None => Ok(()),
         }
     }

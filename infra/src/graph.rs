@@ -234,6 +234,7 @@ impl Node {
 pub struct Blueprint {
     suffix: String,
     account: String,
+    extra_tags: Vec<(String, String)>,
     nodes: Vec<Node>,
 }
 
@@ -262,8 +263,16 @@ impl Blueprint {
         Blueprint {
             suffix: suffix.into(),
             account: account.into(),
+            extra_tags: Vec::new(),
             nodes: Vec::new(),
         }
+    }
+
+    /// Adds the operator's tags to everything in it that takes tags.
+    #[must_use]
+    pub fn tagged(mut self, tags: impl IntoIterator<Item = (String, String)>) -> Self {
+        self.extra_tags.extend(tags);
+        self
     }
 
     /// Adds a node whose `Spec` follows from the outputs of `refs`.
@@ -344,6 +353,7 @@ impl Blueprint {
         Blueprint {
             suffix: self.suffix.clone(),
             account: self.account.clone(),
+            extra_tags: self.extra_tags.clone(),
             nodes,
         }
     }
@@ -355,6 +365,7 @@ impl Blueprint {
             key: &node.key,
             suffix: &self.suffix,
             account: &self.account,
+            extra_tags: &self.extra_tags,
         }
     }
 

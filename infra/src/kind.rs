@@ -27,6 +27,8 @@ pub struct Site<'a> {
     pub suffix: &'a str,
     /// The account.
     pub account: &'a str,
+    /// Tags that the operator adds to Understudy's own.
+    pub extra_tags: &'a [(String, String)],
 }
 
 /// The tag that says which stack a resource belongs to.
@@ -34,15 +36,28 @@ pub const STACK_TAG: &str = "understudy:stack";
 /// The tag that says which node of the blueprint a resource is.
 pub const RESOURCE_TAG: &str = "understudy:resource";
 
-/// The tags of everything that takes tags, set when it is created.
-pub fn tags(site: &Site<'_>) -> [(&'static str, String); 5] {
-    [
-        ("Environment", "DR".to_owned()),
-        ("CostCenter", "Operations".to_owned()),
-        ("Criticality", "High".to_owned()),
-        (STACK_TAG, site.suffix.to_owned()),
-        (RESOURCE_TAG, site.key.to_owned()),
-    ]
+/// The tags of everything that takes tags, set when it is created. An operator's tag replaces ours of the same name, but
+/// not the two that say whose a resource is.
+pub fn tags(site: &Site<'_>) -> Vec<(String, String)> {
+    let ours = [
+        ("Environment", "DR"),
+        ("CostCenter", "Operations"),
+        ("Criticality", "High"),
+    ];
+    let mut all: Vec<(String, String)> = ours
+        .into_iter()
+        .filter(|(key, _)| !site.extra_tags.iter().any(|(extra, _)| extra == key))
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .collect();
+    all.extend(
+        site.extra_tags
+            .iter()
+            .filter(|(key, _)| key != STACK_TAG && key != RESOURCE_TAG)
+            .cloned(),
+    );
+    all.push((STACK_TAG.to_owned(), site.suffix.to_owned()));
+    all.push((RESOURCE_TAG.to_owned(), site.key.to_owned()));
+    all
 }
 
 impl Site<'_> {
@@ -57,6 +72,25 @@ impl Site<'_> {
         E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
     {
         KindError::from_sdk(operation, subject, self.region, error)
+    }
+
+    /// A refusal that is no error answer: part of an answer that succeeded otherwise, or the kind's own.
+    pub fn refuse(
+        &self,
+        operation: &'static str,
+        subject: &str,
+        code: Option<&str>,
+        message: impl Into<String>,
+    ) -> KindError {
+        KindError::refused(operation, subject, self.region, code, message)
+    }
+
+    /// The refusal to delete what is protected from it. Deletion protection is the operator's word, and only the operator
+    /// takes it back.
+    pub fn protected(&self, operation: &'static str, subject: &str) -> KindError {
+        let message = "it is protected from deletion: set `deletion_protection = false` in stack.toml and run `understudy up` \
+                       first";
+        self.refuse(operation, subject, Some("InvalidDeletionProtected"), message)
     }
 
     /// Something that the listing found here.
@@ -108,6 +142,9 @@ pub trait Kind: Send + Sync + 'static {
     const IMMUTABLE: &'static [&'static str] = &[];
     /// Fields whose live value is a role that moves (which cluster is the writer): reported, never repaired.
     const ROLES: &'static [&'static str] = &[];
+    /// How ARNs of this kind begin, as `service:resource`, region and account left out: `ec2:vpc/`. [`Kind::list`] finds all of
+    /// these that exist and carry the stack's tag. So one that the tagging API still shows and the listing does not is gone.
+    const ARNS: &'static [&'static str] = &[];
 
     /// What we want. Secrets never appear in it.
     type Spec: Serialize + Clone + PartialEq + Debug + Send + Sync;
@@ -136,6 +173,15 @@ pub trait Kind: Send + Sync + 'static {
         live: &Live<Self::Spec, Self::Outputs>,
     ) -> impl Future<Output = Result<(), KindError>> + Send;
 
+    /// Starts deletion of what [`Kind::list`] found under this id and no blueprint knows: how strangers are pruned.
+    ///
+    /// # Errors
+    /// The call that failed.
+    fn discard(site: &Site<'_>, id: &str) -> impl Future<Output = Result<(), KindError>> + Send {
+        let refusal = KindError::unsupported(Self::NAME, id, site.region);
+        async { Err(refusal) }
+    }
+
     /// Everything of this kind in the site's region that belongs to the stack, by tag or by deterministic name.
     /// Used by the inventory; `site.key` is empty here.
     fn list(site: &Site<'_>) -> impl Future<Output = Result<Vec<Found>, KindError>> + Send;
@@ -145,7 +191,9 @@ pub trait Kind: Send + Sync + 'static {
 pub struct Lister {
     name: &'static str,
     scope: Scope,
+    arns: &'static [&'static str],
     list: for<'a> fn(&'a Site<'a>) -> BoxFuture<'a, Result<Vec<Found>, KindError>>,
+    discard: for<'a> fn(&'a Site<'a>, &'a str) -> BoxFuture<'a, Result<(), KindError>>,
 }
 
 impl Debug for Lister {
@@ -160,13 +208,20 @@ impl Lister {
         Lister {
             name: K::NAME,
             scope: K::SCOPE,
+            arns: K::ARNS,
             list: |site| Box::pin(K::list(site)),
+            discard: |site, id| Box::pin(K::discard(site, id)),
         }
     }
 
     /// The kind's name.
     pub fn name(&self) -> &'static str {
         self.name
+    }
+
+    /// How ARNs of this kind begin: see [`Kind::ARNS`].
+    pub fn arns(&self) -> &'static [&'static str] {
+        self.arns
     }
 
     /// Where it must be asked.
@@ -180,6 +235,14 @@ impl Lister {
     /// The call that failed.
     pub async fn list(&self, site: &Site<'_>) -> Result<Vec<Found>, KindError> {
         (self.list)(site).await
+    }
+
+    /// Starts deletion of something that [`Lister::list`] found.
+    ///
+    /// # Errors
+    /// The call that failed.
+    pub async fn discard(&self, site: &Site<'_>, id: &str) -> Result<(), KindError> {
+        (self.discard)(site, id).await
     }
 }
 

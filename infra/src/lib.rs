@@ -4,9 +4,12 @@
 //! [`plan`] the pure comparison and [`engine`] the executor. Nothing here moves the active region.
 
 pub mod blueprint;
+pub mod change;
 pub mod clock;
 pub mod cloud;
+pub mod control_plane;
 pub mod documents;
+pub mod drift;
 pub mod engine;
 pub mod error;
 pub mod graph;
@@ -15,3 +18,7 @@ pub mod outcome;
 pub mod plan;
 pub mod resources;
 pub mod spec;
+pub mod tagged;
+pub mod warnings;
+
+pub use warnings::warnings;

@@ -30,6 +30,11 @@ pub enum Outcome {
     Deleted,
     /// There was nothing to delete.
     Absent,
+    /// Its deletion was refused for hours to come. Nothing else waits for it.
+    HeldBack {
+        /// Why, and until when.
+        until: String,
+    },
     /// It stays: it is not part of this teardown.
     Kept,
     /// The time budget ended first. Another run goes on from here.
@@ -76,6 +81,7 @@ impl fmt::Display for Outcome {
             Outcome::Replaced { fields } => write!(f, "replaced ({})", plan::join(fields)),
             Outcome::Deleted => f.write_str("deleted"),
             Outcome::Absent => f.write_str("absent"),
+            Outcome::HeldBack { until } => write!(f, "held back: {until}"),
             Outcome::Kept => f.write_str("kept"),
             Outcome::Waiting { on } => write!(f, "waiting: {on}"),
             Outcome::Blocked { by } => write!(f, "blocked by {by}"),

@@ -1,12 +1,30 @@
 //! What an operator says about a stack: the configuration file, every field with its default. The blueprint follows from
 //! it; it travels to the functions as the `spec` item of the control table.
+//!
+//! Here are the plain types. What a file may contain is in [`settings`], what values must hold in [`rules`], and how a file
+//! becomes a [`Spec`] or a list of problems with their lines in [`file`].
+
+mod cidr;
+mod expression;
+mod file;
+mod problem;
+mod regions;
+mod rules;
+mod settings;
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
 
 use continuity::assess::Policy;
 use continuity::names::{Names, Regions, Slot};
 use serde::{Deserialize, Serialize};
+
+pub use self::cidr::Cidr;
+pub use self::file::Source;
+pub use self::problem::{Place, Problem, SpecError};
+pub use self::settings::{SETTINGS, Setting, Shape};
+
+/// The commented configuration file that `understudy init` writes: every setting with its default.
+pub const TEMPLATE: &str = include_str!("../../stack.toml");
 
 /// A stack's configuration.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -28,12 +46,26 @@ pub struct Spec {
     pub failover: Policy,
     /// What an acknowledged payment survives.
     pub durability: Durability,
-    /// Days that logs are kept.
-    pub log_retention_days: u32,
+    /// How long things are kept.
+    pub retention: Retention,
     /// The functions.
     pub functions: Functions,
+    /// The payments API.
+    pub api: Api,
+    /// Who is told when something is wrong.
+    pub alerts: Alerts,
+    /// The scheduled repair of drift.
+    pub reconcile: Reconcile,
+    /// The scheduled exercises.
+    pub drill: Drill,
+    /// AWS refuses to delete what holds data (databases, tables) until this is switched off, and so does `understudy down`.
+    pub deletion_protection: bool,
+    /// Tags beside Understudy's own, on everything that takes tags.
+    pub tags: BTreeMap<String, String>,
     /// The SHA-256 (hex) of each function's package, filled in by `understudy up`.
     pub artifacts: BTreeMap<String, String>,
+    /// What the packages were built for, filled in by `understudy up`.
+    pub architecture: Architecture,
 }
 
 /// Networks of the two serving regions.
@@ -49,7 +81,7 @@ pub struct Network {
 }
 
 /// Aurora PostgreSQL.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Aurora {
     /// The engine version, the same in both regions.
@@ -58,10 +90,67 @@ pub struct Aurora {
     pub instance_class: String,
     /// Instances in each region. The first is the writer while its region is active.
     pub instances: u8,
-    /// Days that automated backups are kept.
-    pub backup_retention_days: u8,
-    /// AWS refuses to delete the clusters until this is switched off.
-    pub deletion_protection: bool,
+    /// With `db.serverless`: the capacity between which an instance moves.
+    pub serverless: Option<Serverless>,
+}
+
+/// Capacity of Aurora Serverless v2, in ACU (2 GiB of memory each), in steps of 0.5.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Serverless {
+    /// The least: 0.5 to 256. AWS recommends at least 8 in the writer's region of a global database.
+    pub min_acu: f64,
+    /// The most: 1 to 256.
+    pub max_acu: f64,
+}
+
+/// How long things are kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Retention {
+    /// Days that logs are kept.
+    pub log_days: u32,
+    /// Days that automated backups of the databases are kept: 1 to 35.
+    pub backup_days: u8,
+    /// Days that old versions of objects are kept in the data buckets.
+    pub old_version_days: u32,
+}
+
+/// The payments API of each region.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Api {
+    /// Requests per second that a region lets in. The account's own default limit is 10,000 for all its APIs in a region.
+    pub rate_limit: u32,
+    /// Requests at once.
+    pub burst_limit: u32,
+}
+
+/// Who is told when something is wrong.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Alerts {
+    /// An e-mail address or an `https://` URL, subscribed to the alert topic of both regions. Without one the topics exist
+    /// and nobody listens.
+    pub address: Option<String>,
+}
+
+/// The scheduled repair of drift.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Reconcile {
+    /// Minutes between two passes: 1 to 1440.
+    pub interval_minutes: u16,
+    /// Whether drift is repaired, or only reported.
+    pub repair: bool,
+}
+
+/// The scheduled exercises.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Drill {
+    /// When, as an EventBridge Scheduler expression in UTC: `cron(0 6 ? * TUE *)`. Without one nothing is exercised unasked.
+    pub schedule: Option<String>,
 }
 
 /// The probes that look at both regions from outside.
@@ -81,6 +170,34 @@ pub enum Durability {
     Strong,
     /// The loss of a region except for the last seconds: for regions outside the sets that MRSC supports.
     Eventual,
+}
+
+/// The processors that the functions run on: those that their packages were built for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Architecture {
+    /// Graviton.
+    #[serde(rename = "arm64")]
+    Arm64,
+    /// Intel and AMD.
+    #[default]
+    #[serde(rename = "x86_64")]
+    X86_64,
+}
+
+impl Architecture {
+    /// The word that Lambda uses.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Architecture::Arm64 => "arm64",
+            Architecture::X86_64 => "x86_64",
+        }
+    }
+}
+
+impl std::fmt::Display for Architecture {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
 }
 
 /// Sizes of the functions.
@@ -106,9 +223,16 @@ impl Default for Spec {
             probe: Probe::default(),
             failover: Policy::default(),
             durability: Durability::default(),
-            log_retention_days: 30,
+            retention: Retention::default(),
             functions: Functions::default(),
+            api: Api::default(),
+            alerts: Alerts::default(),
+            reconcile: Reconcile::default(),
+            drill: Drill::default(),
+            deletion_protection: false,
+            tags: BTreeMap::new(),
             artifacts: BTreeMap::new(),
+            architecture: Architecture::default(),
         }
     }
 }
@@ -130,8 +254,43 @@ impl Default for Aurora {
             engine_version: "16.8".into(),
             instance_class: "db.r6g.large".into(),
             instances: 1,
-            backup_retention_days: 7,
-            deletion_protection: false,
+            serverless: None,
+        }
+    }
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Retention {
+            log_days: 30,
+            backup_days: 7,
+            old_version_days: 90,
+        }
+    }
+}
+
+impl Default for Api {
+    fn default() -> Self {
+        Api {
+            rate_limit: 2_000,
+            burst_limit: 1_000,
+        }
+    }
+}
+
+impl Default for Reconcile {
+    fn default() -> Self {
+        Reconcile {
+            interval_minutes: 5,
+            repair: true,
+        }
+    }
+}
+
+impl Default for Drill {
+    fn default() -> Self {
+        Drill {
+            schedule: Some("cron(0 6 ? * TUE *)".into()),
         }
     }
 }
@@ -152,41 +311,21 @@ impl Default for Functions {
     }
 }
 
-/// What is wrong with a configuration: the field, and what to do.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum SpecError {
-    /// The file is not TOML of the right shape.
-    #[error("the configuration cannot be read: {0}")]
-    Syntax(String),
-    /// A field's value cannot be used.
-    #[error("`{field}` is `{value}`: {problem}")]
-    Field {
-        /// The field, as in the file.
-        field: &'static str,
-        /// Its value.
-        value: String,
-        /// What must hold.
-        problem: String,
-    },
-}
-
-fn wrong(field: &'static str, value: impl ToString, problem: impl Into<String>) -> SpecError {
-    SpecError::Field {
-        field,
-        value: value.to_string(),
-        problem: problem.into(),
-    }
-}
-
 impl Spec {
-    /// Reads and checks a configuration file.
+    /// Reads and checks the text of a configuration file called `stack.toml`.
     ///
     /// # Errors
-    /// Unknown fields, wrong types, values that cannot be used.
+    /// Everything that is wrong with it, each with its line.
     pub fn from_toml(text: &str) -> Result<Spec, SpecError> {
-        let spec: Spec = toml::from_str(text).map_err(|error| SpecError::Syntax(error.to_string()))?;
-        spec.validate()?;
-        Ok(spec)
+        Spec::load(&Source::file("stack.toml", text))
+    }
+
+    /// Reads and checks a configuration: the file, and what the command line puts in its place.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it, each with its line, or the option it came from.
+    pub fn load(source: &Source<'_>) -> Result<Spec, SpecError> {
+        file::load(source)
     }
 
     /// Names of this stack.
@@ -216,206 +355,11 @@ impl Spec {
     /// Checks what can be checked without AWS.
     ///
     /// # Errors
-    /// The first field that cannot be used.
+    /// Every field that cannot be used.
     pub fn validate(&self) -> Result<(), SpecError> {
-        self.validate_names()?;
-        self.validate_network()?;
-        let aurora = &self.aurora;
-        if aurora.instances == 0 || aurora.instances > 15 {
-            return Err(wrong("aurora.instances", aurora.instances, "use 1 to 15"));
-        }
-        if aurora.backup_retention_days == 0 || aurora.backup_retention_days > 35 {
-            return Err(wrong(
-                "aurora.backup_retention_days",
-                aurora.backup_retention_days,
-                "use 1 to 35",
-            ));
-        }
-        if !(200..=60_000).contains(&self.probe.interval_ms) {
-            return Err(wrong(
-                "probe.interval_ms",
-                self.probe.interval_ms,
-                "use 200 to 60000",
-            ));
-        }
-        const RETENTIONS: [u32; 22] = [
-            1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922,
-            3288, 3653,
-        ];
-        if !RETENTIONS.contains(&self.log_retention_days) {
-            let problem = format!("CloudWatch Logs accepts only {RETENTIONS:?}");
-            return Err(wrong("log_retention_days", self.log_retention_days, problem));
-        }
-        for (function, hash) in &self.artifacts {
-            if hash.len() != 64
-                || !hash
-                    .bytes()
-                    .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
-            {
-                return Err(wrong(
-                    "artifacts",
-                    format!("{function} = {hash}"),
-                    "a SHA-256 is 64 lower-case hex digits",
-                ));
-            }
-        }
-        Ok(())
-    }
-
-    fn validate_names(&self) -> Result<(), SpecError> {
-        let bytes = self.suffix.as_bytes();
-        let good = (2..=16).contains(&bytes.len())
-            && bytes[0].is_ascii_lowercase()
-            && bytes.iter().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || *b == b'-')
-            && !self.suffix.ends_with('-')
-            // RDS and S3 refuse two hyphens in a row.
-            && !self.suffix.contains("--");
-        if !good {
-            let problem = "use 2 to 16 of a-z, 0-9 and single hyphens, beginning with a letter";
-            return Err(wrong("suffix", &self.suffix, problem));
-        }
-        let regions = [&self.regions.primary, &self.regions.dr, &self.regions.witness];
-        for (position, region) in regions.iter().enumerate() {
-            let shape =
-                region.split('-').count() >= 3 && region.bytes().last().is_some_and(|b| b.is_ascii_digit());
-            if !shape {
-                return Err(wrong("regions", region, "this is not the name of an AWS region"));
-            }
-            if regions[..position].contains(region) {
-                return Err(wrong(
-                    "regions",
-                    region,
-                    "the three slots need three different regions",
-                ));
-            }
-        }
-        if let Some(domain) = &self.domain
-            && (!domain.contains('.') || domain.starts_with('.') || domain.ends_with('.'))
-        {
-            return Err(wrong(
-                "domain",
-                domain,
-                "give a domain like `payments.example.com`, without a final dot",
-            ));
-        }
-        Ok(())
-    }
-
-    fn validate_network(&self) -> Result<(), SpecError> {
-        let network = &self.network;
-        if !(2..=6).contains(&network.zones) {
-            return Err(wrong(
-                "network.zones",
-                network.zones,
-                "use 2 to 6; a DB subnet group needs two",
-            ));
-        }
-        let parse = |field, text: &str| {
-            Cidr::parse(text)
-                .filter(|cidr| (16..=20).contains(&cidr.bits))
-                .ok_or_else(|| wrong(field, text, "give an IPv4 network like `10.0.0.0/16`, /16 to /20"))
-        };
-        let primary = parse("network.primary_cidr", &network.primary_cidr)?;
-        let dr = parse("network.dr_cidr", &network.dr_cidr)?;
-        if primary.overlaps(dr) {
-            let problem = format!("it overlaps `network.primary_cidr` ({})", network.primary_cidr);
-            return Err(wrong("network.dr_cidr", &network.dr_cidr, problem));
-        }
-        Ok(())
-    }
-}
-
-/// An IPv4 network.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Cidr {
-    first: u32,
-    bits: u8,
-}
-
-impl Cidr {
-    /// `10.0.0.0/16`; `None` when it is no network, or has bits beyond its mask.
-    pub fn parse(text: &str) -> Option<Cidr> {
-        let (address, bits) = text.split_once('/')?;
-        let first = u32::from(address.parse::<Ipv4Addr>().ok()?);
-        let bits: u8 = bits.parse().ok().filter(|bits| (1..=32).contains(bits))?;
-        (first & !Self::mask(bits) == 0).then_some(Cidr { first, bits })
-    }
-
-    fn mask(bits: u8) -> u32 {
-        u32::MAX.checked_shl(32 - u32::from(bits)).unwrap_or(0)
-    }
-
-    /// Whether they share an address.
-    pub fn overlaps(self, other: Cidr) -> bool {
-        let bits = self.bits.min(other.bits);
-        self.first & Self::mask(bits) == other.first & Self::mask(bits)
-    }
-
-    /// The `index`th /24 in it.
-    pub fn slash_24(self, index: u8) -> String {
-        format!("{}/24", Ipv4Addr::from(self.first + (u32::from(index) << 8)))
+        SpecError::unless_empty(rules::check(self))
     }
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-
-    fn refused(text: &str) -> String {
-        Spec::from_toml(text).unwrap_err().to_string()
-    }
-
-    #[test]
-    fn an_empty_file_is_the_default_stack() {
-        assert_eq!(Spec::from_toml("").unwrap(), Spec::default());
-    }
-
-    #[test]
-    fn the_default_survives_toml_and_json() {
-        let spec = Spec::default();
-        assert_eq!(Spec::from_toml(&toml::to_string(&spec).unwrap()).unwrap(), spec);
-        assert_eq!(
-            serde_json::from_str::<Spec>(&serde_json::to_string(&spec).unwrap()).unwrap(),
-            spec
-        );
-    }
-
-    #[test]
-    fn what_cannot_work_is_refused_with_the_field_and_the_remedy() {
-        assert!(refused("sufix = 'dev'").contains("unknown field `sufix`"));
-        for (text, part) in [
-            ("suffix = 'Dev'", "`suffix` is `Dev`: use 2 to 16"),
-            ("suffix = 'a'", "use 2 to 16"),
-            ("suffix = 'a--b'", "single hyphens"),
-            ("suffix = 'a-'", "single hyphens"),
-            (
-                "[regions]\nprimary='us-east-1'\ndr='us-east-1'\nwitness='us-west-2'",
-                "three different regions",
-            ),
-            ("[network]\nzones = 1", "use 2 to 6"),
-            ("[network]\nprimary_cidr = '10.0.0.0'", "give an IPv4 network"),
-            ("[network]\nprimary_cidr = '10.0.0.1/16'", "give an IPv4 network"),
-            (
-                "[network]\ndr_cidr = '10.0.0.0/17'",
-                "overlaps `network.primary_cidr`",
-            ),
-            ("log_retention_days = 2", "CloudWatch Logs accepts only"),
-            ("[probe]\ninterval_ms = 1", "use 200 to 60000"),
-            ("domain = 'example'", "give a domain"),
-            ("[artifacts]\nhealth-probe = 'x'", "64 lower-case hex digits"),
-        ] {
-            let message = refused(text);
-            assert!(message.contains(part), "{text}: {message}");
-        }
-    }
-
-    #[test]
-    fn subnets_lie_in_their_network() {
-        let cidr = Cidr::parse("10.1.0.0/16").unwrap();
-        assert_eq!(
-            [cidr.slash_24(0), cidr.slash_24(5)],
-            ["10.1.0.0/24", "10.1.5.0/24"]
-        );
-    }
-}
+mod tests;

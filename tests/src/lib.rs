@@ -1,6 +1,6 @@
 //! What the end-to-end tests share: the `understudy` program, built, and folders that clean up after themselves.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
 
@@ -63,6 +63,78 @@ pub fn run_json(arguments: &[&str]) -> serde_json::Value {
     })
 }
 
+/// A line of the log of questions whether a role may do something, in a cloud that enforces policies.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
+pub struct Authorization {
+    /// When it was asked.
+    pub at_ms: u64,
+    /// The role's name.
+    pub role: String,
+    /// What it wanted to do: `iam:GetRole`.
+    pub action: String,
+    /// To what.
+    pub resource: String,
+    /// `allow` or `deny`.
+    pub decision: String,
+    /// The statement that decided; empty when none matched.
+    pub sid: String,
+}
+
+impl Authorization {
+    /// Every question so far.
+    pub fn read(folder: &CloudFolder) -> Vec<Authorization> {
+        lines(&folder.file("logs/authorization.log"))
+    }
+
+    /// Whether the answer was yes.
+    pub fn allowed(&self) -> bool {
+        self.decision == "allow"
+    }
+}
+
+/// A line of the edge's log of calls.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
+pub struct EdgeCall {
+    /// When it was made.
+    pub at_ms: u64,
+    /// Where the caller is: a region's name or `outside`.
+    pub source: String,
+    /// The region that was called.
+    pub region: String,
+    /// The service.
+    pub service: String,
+    /// The operation.
+    pub operation: String,
+    /// The function that called; none outside of functions.
+    #[serde(default)]
+    pub caller: Option<String>,
+    /// The HTTP status; 0 when the connection was broken.
+    pub status: u16,
+}
+
+impl EdgeCall {
+    /// Every call so far, of a running cloud or of one that was stopped.
+    pub fn read(folder: &CloudFolder) -> Vec<EdgeCall> {
+        let running = folder.file("edge.log");
+        lines(&if running.exists() {
+            running
+        } else {
+            folder.file("logs/edge.log")
+        })
+    }
+}
+
+/// A log of one JSON value per line. The last line may be half written.
+fn lines<T: serde::de::DeserializeOwned>(path: &Path) -> Vec<T> {
+    let text = std::fs::read_to_string(path)
+        .unwrap_or_else(|error| panic!("`{}` cannot be read: {error}", path.display()));
+    let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+    whole
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}")))
+        .collect()
+}
+
 /// A local cloud's folder; dropping it stops the cloud, whatever the test did.
 #[derive(Debug)]
 pub struct CloudFolder {
@@ -85,6 +157,11 @@ impl CloudFolder {
             .path()
             .to_str()
             .expect("a temporary folder's path is text")
+    }
+
+    /// A file of the cloud.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
     }
 }
 

@@ -56,6 +56,9 @@ enum LocalCommand {
         /// How long a second of Route 53's health checks and record lifetimes takes.
         #[arg(long, value_name = "FACTOR", default_value_t = TIME_SCALE)]
         time_scale: f64,
+        /// Let functions and workflows do only what the policies of their roles allow.
+        #[arg(long)]
+        enforce_policies: bool,
     },
     /// Show what runs, where, in which role, and which faults are in force.
     Status,
@@ -99,6 +102,8 @@ enum LocalCommand {
         until_detached: bool,
         #[arg(long, default_value_t = TIME_SCALE)]
         time_scale: f64,
+        #[arg(long)]
+        enforce_policies: bool,
     },
     /// The process that ends everything if the daemon is killed.
     #[command(hide = true)]
@@ -110,7 +115,10 @@ pub async fn run(args: LocalArgs, output: Output) -> Result<(), Failure> {
     let LocalArgs { dir, command } = args;
     let ui = Ui::new(output);
     match command {
-        LocalCommand::Start { time_scale } => start(&ui, &dir, time_scale).await,
+        LocalCommand::Start {
+            time_scale,
+            enforce_policies,
+        } => start(&ui, &dir, time_scale, enforce_policies).await,
         LocalCommand::Status => {
             let status = cloud(&dir)
                 .await?
@@ -187,6 +195,7 @@ pub async fn run(args: LocalArgs, output: Output) -> Result<(), Failure> {
             until_stdin_closes,
             until_detached,
             time_scale,
+            enforce_policies,
         } => {
             let lifetime = match (until_stdin_closes, until_detached) {
                 (true, _) => Lifetime::UntilStdinCloses,
@@ -197,6 +206,7 @@ pub async fn run(args: LocalArgs, output: Output) -> Result<(), Failure> {
                 directory: dir,
                 lifetime,
                 time_scale,
+                enforce_policies,
             })
             .await
         }
@@ -218,14 +228,14 @@ fn failure(error: LocalError) -> Failure {
         LocalError::NotRunning(_) => {
             failure.help("start one with `understudy local start`, or name its directory with --dir")
         }
-        LocalError::Taken(_) => {
+        LocalError::Taken(_) | LocalError::Lenient(_) => {
             failure.help("stop it with `understudy local stop`, or name another directory with --dir")
         }
         _ => failure,
     }
 }
 
-async fn start(ui: &Ui, dir: &Path, time_scale: f64) -> Result<(), Failure> {
+async fn start(ui: &Ui, dir: &Path, time_scale: f64, enforce_policies: bool) -> Result<(), Failure> {
     #[derive(Serialize)]
     struct Started {
         started: bool,
@@ -234,7 +244,7 @@ async fn start(ui: &Ui, dir: &Path, time_scale: f64) -> Result<(), Failure> {
         cloud: PathBuf,
     }
     let running = local::attach(dir).await.is_ok();
-    let mut options = StartOptions::new(dir);
+    let mut options = StartOptions::new(dir).enforce_policies(enforce_policies);
     options.time_scale = time_scale;
     let (sender, mut receiver) = tokio::sync::mpsc::unbounded_channel::<String>();
     options = options.progress(move |text| {

@@ -1,6 +1,7 @@
 //! What `understudy` understands on its command line.
 
 pub mod local;
+pub mod prepare;
 pub mod stack;
 
 use std::sync::Arc;
@@ -24,8 +25,12 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Demo(stack::Demo),
+    Init(prepare::Init),
+    Build(prepare::Build),
+    Doctor(prepare::Doctor),
     Up(stack::Up),
     Down(stack::Down),
+    Status(stack::Status),
     Keys(stack::Keys),
     /// Run AWS on this machine: two regions and a witness, with real databases
     Local(local::LocalArgs),
@@ -36,8 +41,12 @@ pub async fn run(cli: Cli) -> Result<(), Failure> {
     let ui = Arc::new(Ui::new(cli.output));
     match cli.command {
         Command::Demo(args) => args.run(&ui).await,
+        Command::Init(args) => args.run(&ui),
+        Command::Build(args) => args.run(&ui).await,
+        Command::Doctor(args) => args.run(&ui).await,
         Command::Up(args) => args.run(&ui).await,
         Command::Down(args) => args.run(&ui).await,
+        Command::Status(args) => args.run(&ui).await,
         Command::Keys(args) => args.run(&ui).await,
         Command::Local(args) => local::run(args, cli.output).await,
     }

@@ -7,10 +7,11 @@ use std::sync::Arc;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
+use crate::artifacts::Choice;
 use crate::failure::Failure;
 use crate::stack::{Stack, StackOptions};
 use crate::ui::Ui;
-use crate::{demo, down, keys, local, up};
+use crate::{demo, down, keys, local, status, up};
 
 /// Deploys the stack, or brings it to its configuration.
 ///
@@ -24,6 +25,28 @@ use crate::{demo, down, keys, local, up};
 pub struct Up {
     #[command(flatten)]
     stack: StackOptions,
+    /// Start the local cloud so that functions and workflows may do only what the policies of their roles allow.
+    #[arg(long, requires = "local")]
+    enforce_policies: bool,
+    /// Let this resource be deleted and made anew, with the data it holds; repeat it for more.
+    #[arg(long, value_name = "NAME")]
+    replace: Vec<String>,
+    /// Delete what belongs to the stack and is in its configuration no more.
+    #[arg(long)]
+    prune: bool,
+    /// Take the functions' packages from this folder. By default those that `understudy build` made, or, on the local cloud
+    /// and where there are none, binaries of this machine.
+    #[arg(long, value_name = "DIR")]
+    packages: Option<PathBuf>,
+}
+
+/// The packages that a command line asks for. The local cloud runs functions on this machine, so its binaries fit.
+fn chosen(folder: Option<PathBuf>, stack: &StackOptions) -> Choice {
+    match folder {
+        Some(folder) => Choice::Folder(folder),
+        None if stack.local => Choice::Host,
+        None => Choice::Lambda,
+    }
 }
 
 impl Up {
@@ -31,11 +54,16 @@ impl Up {
     pub async fn run(self, ui: &Arc<Ui>) -> Result<(), Failure> {
         if self.stack.local {
             let voice = Arc::clone(ui);
-            local::start(local::StartOptions::new(&self.stack.dir).progress(move |text| voice.step(text)))
-                .await?;
+            let options = local::StartOptions::new(&self.stack.dir).enforce_policies(self.enforce_policies);
+            local::start(options.progress(move |text| voice.step(text))).await?;
         }
         let mut stack = Stack::open(&self.stack).await?;
-        let deployed = up::up(&mut stack, ui).await?;
+        let wishes = up::Wishes {
+            replace: self.replace.into_iter().collect(),
+            prune: self.prune,
+            packages: chosen(self.packages, &self.stack),
+        };
+        let deployed = up::up(&mut stack, &wishes, ui).await?;
         ui.result(&deployed, up::describe(&deployed, &stack));
         Ok(())
     }
@@ -95,6 +123,40 @@ fn confirm(suffix: &str) -> Result<(), Failure> {
         "`{}` is not `{suffix}`; nothing was deleted",
         typed.trim()
     )))
+}
+
+/// Shows what serves, every resource's state, the last reconcile, what runs now, and what the observers see.
+///
+/// Compares live resources with the configuration that is deployed, not with the file. A resource is ok, drift (fields
+/// differ), missing, settling (AWS is still changing it), failed, or unknown (its region does not answer). Roles that have moved
+/// with a failover are in order. Exits with 0 when every resource is ok and every region answers, with 1 otherwise.
+#[derive(Debug, Args)]
+pub struct Status {
+    #[command(flatten)]
+    stack: StackOptions,
+}
+
+impl Status {
+    /// Runs the command.
+    pub async fn run(self, ui: &Arc<Ui>) -> Result<(), Failure> {
+        let stack = Stack::open(&self.stack).await?;
+        let seen = status::status(&stack).await?;
+        ui.result(&seen, status::describe(&seen));
+        if seen.is_ok() {
+            return Ok(());
+        }
+        let not_ok: usize = seen
+            .counts
+            .iter()
+            .filter(|(state, _)| **state != status::State::Ok)
+            .map(|(_, count)| count)
+            .sum();
+        Err(Failure::text(format!(
+            "{not_ok} of {} resources are not in order, {} regions do not answer",
+            seen.resources.len(),
+            seen.unreachable.len()
+        )))
+    }
 }
 
 /// API keys.
@@ -159,6 +221,9 @@ pub struct Demo {
     /// Keep the local cloud's folder, logs included, in this empty or new directory.
     #[arg(long, value_name = "DIR")]
     keep: Option<PathBuf>,
+    /// Let functions and workflows do only what the policies of their roles allow.
+    #[arg(long)]
+    enforce_policies: bool,
 }
 
 impl Demo {
@@ -176,7 +241,7 @@ impl Demo {
             }
         };
         let closing = tokio::select! {
-            closing = demo::run(directory, ui) => closing?,
+            closing = demo::run(directory, self.enforce_policies, ui) => closing?,
             // Dropping the run closes the daemon's standard input, which ends the local cloud.
             _ = tokio::signal::ctrl_c() => return Err(Failure::text("interrupted; the local cloud is being stopped")),
         };

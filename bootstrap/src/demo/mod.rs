@@ -99,9 +99,11 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 ///
 /// # Errors
 /// Anything that stops the story before its end. The local cloud is stopped in any case.
-pub async fn run(directory: &Path, ui: &Arc<Ui>) -> Result<Closing, Failure> {
+pub async fn run(directory: &Path, enforce_policies: bool, ui: &Arc<Ui>) -> Result<Closing, Failure> {
     let voice = Arc::clone(ui);
-    let options = local::StartOptions::new(directory).progress(move |text| voice.step(text));
+    let options = local::StartOptions::new(directory)
+        .enforce_policies(enforce_policies)
+        .progress(move |text| voice.step(text));
     let cloud = local::start_attached(options).await?;
     ui.done("local cloud is up: AWS control planes, two PostgreSQL servers, edge, DNS");
     let outcome = tell((*cloud).clone(), ui).await;
@@ -137,7 +139,7 @@ async fn tell(cloud: local::Cloud, ui: &Arc<Ui>) -> Result<Closing, Failure> {
     let mut stack = Stack::on_local(spec, cloud.clone()).await?;
     let (home, standby) = (stack.spec.regions.primary.clone(), stack.spec.regions.dr.clone());
 
-    let deployed = up::up(&mut stack, ui).await?;
+    let deployed = up::up(&mut stack, &up::Wishes::default(), ui).await?;
     ui.done(format!(
         "{} resources in two regions, a witness and globally",
         deployed.resources

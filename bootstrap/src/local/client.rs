@@ -40,6 +40,8 @@ pub struct StartOptions {
     pub program: PathBuf,
     /// How long a second of Route 53 takes.
     pub time_scale: f64,
+    /// Functions and workflows may do only what the policies of their roles allow.
+    pub enforce_policies: bool,
     /// Hears what is being done.
     pub progress: Progress,
 }
@@ -51,6 +53,7 @@ impl StartOptions {
             directory: directory.into(),
             program: std::env::current_exe().unwrap_or_else(|_| "understudy".into()),
             time_scale: TIME_SCALE,
+            enforce_policies: false,
             progress: Box::new(|_| {}),
         }
     }
@@ -59,6 +62,13 @@ impl StartOptions {
     #[must_use]
     pub fn program(mut self, program: impl Into<PathBuf>) -> Self {
         self.program = program.into();
+        self
+    }
+
+    /// Functions and workflows may do only what the policies of their roles allow.
+    #[must_use]
+    pub fn enforce_policies(mut self, enforce: bool) -> Self {
+        self.enforce_policies = enforce;
         self
     }
 
@@ -76,6 +86,7 @@ impl fmt::Debug for StartOptions {
             .field("directory", &self.directory)
             .field("program", &self.program)
             .field("time_scale", &self.time_scale)
+            .field("enforce_policies", &self.enforce_policies)
             .finish_non_exhaustive()
     }
 }
@@ -89,6 +100,9 @@ pub enum LocalError {
     /// There is one already, and the caller wants one of its own.
     #[error("a local cloud runs in `{0}` already")]
     Taken(PathBuf),
+    /// There is one already, and it does not enforce policies as the caller wants.
+    #[error("a local cloud runs in `{0}` already, and it does not enforce policies")]
+    Lenient(PathBuf),
     /// A file could not be handled.
     #[error("cannot use `{path}`")]
     File {
@@ -154,6 +168,9 @@ impl Deref for AttachedCloud {
 pub async fn start(options: StartOptions) -> Result<Cloud, LocalError> {
     let layout = Layout::new(&options.directory).map_err(file(&options.directory))?;
     if let Some(cloud) = find(&layout).await? {
+        if options.enforce_policies && cloud.authorization_log.is_none() {
+            return Err(LocalError::Lenient(layout.directory));
+        }
         return Ok(cloud);
     }
     let (cloud, _daemon, mut stdin) = launch(&options, &layout, "--until-detached").await?;
@@ -267,6 +284,7 @@ async fn launch(
             "--dir",
         ])
         .arg(&layout.directory)
+        .args(options.enforce_policies.then_some("--enforce-policies"))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(errors)

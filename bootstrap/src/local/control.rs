@@ -22,7 +22,10 @@ use hyper_util::{
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::{net::TcpListener, time::timeout};
 
-use super::{Cloud, Region};
+use super::{
+    Cloud, Region,
+    edge::{Strike, StrikeReport},
+};
 
 /// No command is longer.
 const MAX_BODY_BYTES: usize = 64 * 1024;
@@ -111,6 +114,10 @@ pub trait Commands: Send + Sync + 'static {
     async fn heal(&self, heal: Heal) -> Result<(), String>;
     /// Holds or releases replication.
     async fn lag(&self, lag: Lag) -> Result<(), String>;
+    /// Strikes a caller down at the call that is described; none: nobody any more.
+    fn strike(&self, strike: Option<Strike>);
+    /// What became of the strike that is armed.
+    fn struck(&self) -> Option<StrikeReport>;
     /// Ends the cloud; returns before it has ended.
     fn stop(&self);
 }
@@ -148,6 +155,14 @@ async fn answer(request: Request<Incoming>, token: &str, commands: &dyn Commands
     let body = body.to_bytes();
     let outcome = match (&head.method, head.uri.path()) {
         (&Method::GET, "/status") => return json(StatusCode::OK, &commands.status().await),
+        (&Method::GET, "/strike") => return json(StatusCode::OK, &commands.struck()),
+        (&Method::POST, "/strike") => match parse(&body) {
+            Ok(strike) => {
+                commands.strike(strike);
+                Ok(())
+            }
+            Err(refusal) => return refusal,
+        },
         (&Method::POST, "/stop") => {
             commands.stop();
             Ok(())
@@ -254,6 +269,16 @@ impl Cloud {
         self.post("/lag", &Lag { region, on }).await
     }
 
+    /// Strikes a caller down at the call that is described, and counts from here; none: nobody any more.
+    pub async fn strike(&self, strike: Option<&Strike>) -> Result<(), ControlError> {
+        self.post("/strike", &strike).await
+    }
+
+    /// What became of the strike that is armed.
+    pub async fn struck(&self) -> Result<Option<StrikeReport>, ControlError> {
+        self.command(Method::GET, "/strike", &()).await
+    }
+
     /// Asks the daemon to end. To wait until all is gone use [`super::stop`].
     pub(super) async fn request_stop(&self) -> Result<(), ControlError> {
         self.post("/stop", &()).await
@@ -348,6 +373,13 @@ mod tests {
         async fn lag(&self, lag: Lag) -> Result<(), String> {
             self.hear(format!("{lag:?}"))
         }
+        fn strike(&self, strike: Option<Strike>) {
+            self.hear(format!("strike {:?}", strike.map(|strike| strike.nth)))
+                .unwrap();
+        }
+        fn struck(&self) -> Option<StrikeReport> {
+            None
+        }
         fn stop(&self) {
             self.hear("stop".to_owned()).unwrap();
         }
@@ -369,6 +401,7 @@ mod tests {
             control_token: "token".to_owned(),
             databases: BTreeMap::new(),
             edge_log: PathBuf::new(),
+            authorization_log: None,
         };
         let fake = Arc::new(Fake::default());
         tokio::spawn(serve(listener, "token".to_owned(), fake.clone()));
@@ -381,10 +414,16 @@ mod tests {
         assert_eq!(cloud.status().await.unwrap(), fake.status().await);
         cloud.outage(Region::UsEast1, true).await.unwrap();
         cloud.lag(Region::UsEast2, true).await.unwrap();
+        let strike = Strike {
+            nth: 3,
+            ..Strike::default()
+        };
+        cloud.strike(Some(&strike)).await.unwrap();
+        assert_eq!(cloud.struck().await.unwrap(), None);
+        cloud.strike(None).await.unwrap();
         cloud.request_stop().await.unwrap();
         let heard = fake.heard.lock().unwrap().join("; ");
-        let wanted =
-            "Outage { region: UsEast1, kill_database: true }; Lag { region: UsEast2, on: true }; stop";
+        let wanted = "Outage { region: UsEast1, kill_database: true }; Lag { region: UsEast2, on: true }; strike Some(3); strike None; stop";
         assert_eq!(heard, wanted);
         assert_eq!(
             cloud.heal(Region::UsEast1).await.unwrap_err().to_string(),

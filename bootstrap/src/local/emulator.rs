@@ -30,6 +30,10 @@ use super::{
 const LAUNCHER: &str = include_str!("launcher.py");
 /// What it imports from its own folder: the bridges inside ministack.
 const GAPS: &str = include_str!("gaps.py");
+/// The same for the enforcement of policies.
+const POLICIES: &str = include_str!("policies.py");
+/// The same for logs, metrics, alarms, certificates and custom domains.
+const SIGNALS: &str = include_str!("signals.py");
 /// The name of the process in the run record.
 pub const NAME: &str = "ministack";
 /// How long it may take to serve; Python compiles what it imports the first time.
@@ -54,6 +58,8 @@ pub struct EmulatorConfig {
     pub certificates: PathBuf,
     /// Factor on Step Functions' waits and retry intervals.
     pub wait_scale: f64,
+    /// Where the answers are written to whether a role may do something. Without it roles may do everything.
+    pub authorization_log: Option<PathBuf>,
     /// Where the process is recorded.
     pub runtime: Arc<Runtime>,
 }
@@ -111,8 +117,14 @@ impl Emulator {
             move |source| EmulatorError::File { path, source }
         };
         fs::write(&config.launcher, LAUNCHER).map_err(file(&config.launcher))?;
-        let gaps = config.launcher.with_file_name("gaps.py");
-        fs::write(&gaps, GAPS).map_err(file(&gaps))?;
+        for (name, text) in [
+            ("gaps.py", GAPS),
+            ("policies.py", POLICIES),
+            ("signals.py", SIGNALS),
+        ] {
+            let path = config.launcher.with_file_name(name);
+            fs::write(&path, text).map_err(file(&path))?;
+        }
         fs::create_dir_all(&config.temporary).map_err(file(&config.temporary))?;
         let log = fs::OpenOptions::new()
             .create(true)
@@ -124,6 +136,7 @@ impl Emulator {
             "endpoints": config.endpoints,
             "ca": config.certificates,
             "wait_scale": config.wait_scale,
+            "authorizations": config.authorization_log,
         });
         let program = config.environment.python();
         let mut child = Command::new(&program)

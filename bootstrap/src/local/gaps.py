@@ -7,7 +7,16 @@ import json
 
 from ministack.core.responses import json_response
 from ministack.services import apigateway_v1 as v1
-from ministack.services import ec2, secretsmanager
+from ministack.services import (
+    cloudwatch_logs,
+    ec2,
+    lambda_svc,
+    rds,
+    route53,
+    secretsmanager,
+    stepfunctions,
+    tagging,
+)
 
 
 def vpc_endpoints():
@@ -50,6 +59,104 @@ def vpc_endpoints():
     ec2._ACTION_MAP.update(
         CreateVpcEndpoint=created, ModifyVpcEndpoint=modified, DescribeVpcEndpoints=described
     )
+
+
+def log_exports():
+    """A cluster writes the logs it is told to into CloudWatch Logs, and DescribeDBClusters says which. ministack forgets them."""
+    create, modify, fields = rds._create_db_cluster, rds._modify_db_cluster, rds._cluster_xml
+
+    def change(parameters, enabled, disabled):
+        cluster = rds._clusters.get(rds._p(parameters, "DBClusterIdentifier"))
+        if cluster:
+            exports = cluster.get("EnabledCloudwatchLogsExports", []) + rds._parse_member_list(parameters, enabled)
+            gone = rds._parse_member_list(parameters, disabled)
+            cluster["EnabledCloudwatchLogsExports"] = [log for log in dict.fromkeys(exports) if log not in gone]
+
+    def created(parameters):
+        answer = create(parameters)
+        if answer[0] == 200:
+            change(parameters, "EnableCloudwatchLogsExports", "-")
+        return answer
+
+    def modified(parameters):
+        answer = modify(parameters)
+        configuration = "CloudwatchLogsExportConfiguration."
+        change(parameters, configuration + "EnableLogTypes", configuration + "DisableLogTypes")
+        return answer
+
+    def with_exports(cluster):
+        logs = "".join(f"<member>{log}</member>" for log in cluster.get("EnabledCloudwatchLogsExports", []))
+        return f"{fields(cluster)}<EnabledCloudwatchLogsExports>{logs}</EnabledCloudwatchLogsExports>"
+
+    rds._cluster_xml = with_exports
+    rds._ACTION_MAP.update(CreateDBCluster=created, ModifyDBCluster=modified)
+
+
+def tag_listing():
+    """The tagging API lists whatever carries a tag, Route 53's resources in us-east-1 only. ministack leaves these services out."""
+
+    def of_ec2():
+        for resource_id, tags in ec2._tags.items():
+            sort = next((s for prefix, s in EC2_SORTS.items() if resource_id.startswith(prefix)), None)
+            if sort:
+                yield f"arn:aws:ec2:{tagging.get_region()}:{tagging._account()}:{sort}/{resource_id}", tags
+
+    def of_rds():
+        for arn, tags in rds._tags.items():
+            if arn.split(":")[3] in ("", tagging.get_region()):
+                yield arn, tags
+
+    def of_logs():
+        for name, group in cloudwatch_logs._log_groups.items():
+            arn = f"arn:aws:logs:{tagging.get_region()}:{tagging._account()}:log-group:{name}"
+            yield arn, tagging._normalise_flat(group.get("tags"))
+
+    def of_step_functions():
+        for arn, tags in stepfunctions._tags.items():
+            yield arn, [{"Key": tag["key"], "Value": tag["value"]} for tag in tags]
+
+    def of_route53():
+        if tagging.get_region() == "us-east-1":
+            for (sort, resource_id), tags in route53._tags.items():
+                yield f"arn:aws:route53:::{sort}/{resource_id}", tagging._normalise_flat(tags)
+
+    def of_apis():
+        for arn, tags in v1._v1_tags.items():
+            if arn.split(":")[3] == tagging.get_region():
+                yield arn, tagging._normalise_flat(tags)
+
+    tagging._COLLECTORS.update(
+        ec2=of_ec2,
+        rds=of_rds,
+        logs=of_logs,
+        states=of_step_functions,
+        route53=of_route53,
+        apigateway=of_apis,
+        secretsmanager=tagging._collect_secretsmanager,
+    )
+
+
+EC2_SORTS = {
+    "vpc-": "vpc",
+    "vpce-": "vpc-endpoint",
+    "subnet-": "subnet",
+    "rtb-": "route-table",
+    "sg-": "security-group",
+}
+
+
+def deleted_functions():
+    """An event that waits for another attempt goes with its function. ministack starts the deleted function once more, with its
+    old environment, and hands that process to the next function of the name."""
+    execute = lambda_svc._execute_function
+
+    def executed(function, event, *args, **kwargs):
+        name = (function.get("config") or function).get("FunctionName")
+        if name not in lambda_svc._functions:
+            return {"error": True, "body": {"errorMessage": f"Function not found: {name}"}, "log": ""}
+        return execute(function, event, *args, **kwargs)
+
+    lambda_svc._execute_function = executed
 
 
 def secret_replicas():

@@ -5,6 +5,7 @@ Takes one argument, a JSON object:
     endpoints     {region: URL}: what a function of that region calls, for AWS and as its HTTPS proxy
     ca            PEM bundle that functions trust
     wait_scale    factor on Step Functions' waits and retry intervals
+    authorizations  where the answers are written to whether a role may do something; null: roles may do everything
 Writes two lines to standard output: {"port": N} at once, {"ready": true} when ministack serves on it.
 It ends, with every function process, when standard input ends: that is how it learns that the daemon has died.
 """
@@ -48,9 +49,11 @@ os.environ.update(
     # The default shrinks with the machine's memory; reserved concurrency still limits each function.
     LAMBDA_ACCOUNT_CONCURRENCY="1000",
     LOG_LEVEL="WARNING",
+    AUTH="true" if CONFIG["authorizations"] else "false",
 )
 
 import gaps  # noqa: E402
+import signals  # noqa: E402
 from hypercorn.asyncio import serve  # noqa: E402
 from hypercorn.config import Config  # noqa: E402
 from ministack import app  # noqa: E402
@@ -112,6 +115,8 @@ def function_environments():
             NO_PROXY="127.0.0.1,localhost",
             no_proxy="127.0.0.1,localhost",
             SSL_CERT_FILE=CONFIG["ca"],
+            # The edge learns from the SDKs' user agent which function calls. AWS knows it from the credentials.
+            AWS_SDK_UA_APP_ID=name,
         )
         return ours
 
@@ -192,6 +197,14 @@ faster_invocations()
 function_environments()
 faster_control_planes()
 gaps.vpc_endpoints()
+gaps.log_exports()
+gaps.tag_listing()
+gaps.deleted_functions()
 gaps.secret_replicas()
 gaps.api_documents()
+signals.all_of_them()
+if CONFIG["authorizations"]:
+    import policies
+
+    policies.enforce(CONFIG["authorizations"])
 asyncio.run(main())

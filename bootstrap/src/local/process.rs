@@ -84,6 +84,43 @@ pub fn descendants(root: &ProcessId) -> Vec<ProcessId> {
         .collect()
 }
 
+/// The process that holds this end of a TCP connection on this machine, if it is another than this one.
+#[cfg(target_os = "linux")]
+pub fn holder_of(end: std::net::SocketAddr) -> Option<ProcessId> {
+    let std::net::SocketAddr::V4(end) = end else {
+        return None;
+    };
+    let inode = socket_inode(&fs::read_to_string("/proc/net/tcp").ok()?, end)?;
+    let socket = PathBuf::from(format!("socket:[{inode}]"));
+    let holds = |pid: u32| {
+        let files = fs::read_dir(format!("/proc/{pid}/fd"));
+        files.is_ok_and(|files| {
+            files
+                .flatten()
+                .any(|file| fs::read_link(file.path()).is_ok_and(|target| target == socket))
+        })
+    };
+    let pids = table().into_iter().map(|row| row.pid);
+    let mut others = pids.filter(|&pid| pid != std::process::id());
+    others.find(|&pid| holds(pid)).and_then(ProcessId::of)
+}
+
+/// Elsewhere the system does not tell.
+#[cfg(not(target_os = "linux"))]
+pub fn holder_of(_end: std::net::SocketAddr) -> Option<ProcessId> {
+    None
+}
+
+/// Finds the socket in /proc/net/tcp, which writes addresses as hexadecimal numbers in the machine's own byte order.
+#[cfg(target_os = "linux")]
+fn socket_inode(tcp: &str, end: std::net::SocketAddrV4) -> Option<String> {
+    let local = format!("{:08X}:{:04X}", u32::from_ne_bytes(end.ip().octets()), end.port());
+    tcp.lines().find_map(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        (fields.get(1) == Some(&local.as_str())).then(|| fields.get(9).map(|&inode| inode.to_owned()))?
+    })
+}
+
 fn send(pid: u32, signal: Signal) -> bool {
     i32::try_from(pid).is_ok_and(|pid| kill(Pid::from_raw(pid), signal).is_ok())
 }
@@ -333,6 +370,25 @@ mod tests {
             (row.parent, row.group, row.started.as_str(), row.ended),
             (3, 5, "4711", false)
         );
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn the_holder_of_a_connection_is_found_and_is_never_this_process() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let mut client = Command::new("python3")
+            .args(["-c", "import socket, sys; c = socket.create_connection(('127.0.0.1', int(sys.argv[1]))); c.recv(1)"])
+            .arg(port.to_string())
+            .spawn()
+            .unwrap();
+        let (stream, peer) = listener.accept().unwrap();
+        let holder = holder_of(peer).unwrap();
+        assert!(holder.is_alive());
+        assert_eq!(holder_of(stream.local_addr().unwrap()), None);
+        drop(stream);
+        client.wait().unwrap();
+        assert!(!holder.is_alive());
     }
 
     #[test]

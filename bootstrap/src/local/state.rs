@@ -63,6 +63,11 @@ impl Layout {
         self.logs().join(format!("{part}.log"))
     }
 
+    /// One line per question whether a role may do something, where policies are enforced.
+    pub fn authorization_log(&self) -> PathBuf {
+        self.log("authorization")
+    }
+
     /// The edge's log of calls, kept with the other logs once the cloud has stopped.
     pub fn edge_log(&self) -> PathBuf {
         self.directory.join(super::edge::LOG_FILE)
@@ -167,6 +172,9 @@ pub struct Cloud {
     pub databases: BTreeMap<Region, DatabaseAddress>,
     /// One line per call that passed the edge.
     pub edge_log: PathBuf,
+    /// Where policies are enforced: one line per question whether a role may do something.
+    #[serde(default)]
+    pub authorization_log: Option<PathBuf>,
 }
 
 impl Cloud {
@@ -265,6 +273,7 @@ mod tests {
             )]
             .into(),
             edge_log: directory.join("logs/edge.log"),
+            authorization_log: None,
         }
     }
 

@@ -26,7 +26,7 @@ use super::{
     AuroraMirror, Cloud, DatabaseAddress, Network, Region,
     ca::{Authority, CaError},
     control::{self, Commands, Database, Heal, Lag, Outage, Part, Status},
-    edge::{Edge, EdgeConfig, EdgeError, EdgeHandle, Upstreams},
+    edge::{Edge, EdgeConfig, EdgeError, EdgeHandle, Strike, StrikeReport, Upstreams},
     emulator::{self, Emulator, EmulatorConfig, EmulatorError},
     guardian::{self, Guardian, GuardianError},
     mirror::Mirror,
@@ -70,6 +70,8 @@ pub struct ServeOptions {
     pub lifetime: Lifetime,
     /// How long a second of Route 53 takes.
     pub time_scale: f64,
+    /// Functions and workflows may do only what the policies of their roles allow.
+    pub enforce_policies: bool,
 }
 
 /// What the daemon tells its starter, one JSON value per line on standard output.
@@ -260,6 +262,7 @@ async fn start(
     progress: python::Progress<'_>,
 ) -> Result<Running, SupervisorError> {
     let environment = python::ensure(progress).await?;
+    let authorization_log = options.enforce_policies.then(|| layout.authorization_log());
     let directory = layout.directory.clone();
     let network = Arc::new(Network::default());
     let authority = Arc::new(Authority::open(&directory)?);
@@ -286,6 +289,7 @@ async fn start(
         endpoints: region_endpoints.clone(),
         certificates: certificates.clone(),
         wait_scale: WAIT_SCALE,
+        authorization_log: authorization_log.clone(),
         runtime: runtime.clone(),
     })
     .await?;
@@ -353,6 +357,7 @@ async fn start(
             })
             .collect(),
         edge_log: layout.edge_log(),
+        authorization_log,
         directory,
     };
     let daemon = Arc::new(Daemon {
@@ -511,6 +516,17 @@ impl Commands for Daemon {
         Self::has_database(lag.region)?;
         self.network.lag(lag.region, lag.on);
         Ok(())
+    }
+
+    fn strike(&self, strike: Option<Strike>) {
+        match strike {
+            Some(strike) => self.edge.strike(strike),
+            None => drop(self.edge.spare()),
+        }
+    }
+
+    fn struck(&self) -> Option<StrikeReport> {
+        self.edge.struck()
     }
 
     fn stop(&self) {

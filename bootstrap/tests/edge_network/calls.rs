@@ -195,6 +195,7 @@ async fn calls_are_counted_and_logged_by_source_region_service_and_operation() {
         region: region.into(),
         service: service.into(),
         operation: operation.into(),
+        caller: None,
     });
     let tally = cloud.edge.tally().snapshot();
     assert_eq!(tally, expected.iter().cloned().map(|call| (call, 1)).collect());

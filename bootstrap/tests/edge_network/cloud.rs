@@ -67,6 +67,7 @@ impl Cloud {
             endpoints,
             certificates: authority.certificate_path().to_owned(),
             wait_scale: 0.05,
+            authorization_log: None,
             runtime: Arc::new(Runtime::create(directory.path().join("run.json")).unwrap()),
         })
         .await

@@ -2,6 +2,7 @@
 //! when the emulator does it by itself: then the bridge can go.
 
 use aws_sdk_dynamodb::types::{MultiRegionConsistency, WitnessStatus};
+use aws_sdk_rds::types::CloudwatchLogsExportConfiguration;
 use bootstrap::local::Region::{UsEast1, UsEast2, UsWest2};
 
 use crate::{calls::create_strong_table, cloud::Cloud, names::public_name};
@@ -235,5 +236,38 @@ async fn health_checks_are_answered_with_booleans_that_an_sdk_reads() {
         .send()
         .await;
     assert!(read.is_err(), "{BRIDGE_CAN_GO}");
+    cloud.edge.stop().await;
+}
+
+#[tokio::test]
+async fn clusters_say_which_logs_they_export() {
+    let cloud = Cloud::start().await;
+    let rds = aws_sdk_rds::Client::new(&cloud.aws(None, UsEast1).await);
+    rds.create_db_cluster()
+        .db_cluster_identifier("logs")
+        .engine("aurora-postgresql")
+        .master_username("understudy")
+        .master_user_password("a-password")
+        .enable_cloudwatch_logs_exports("postgresql")
+        .send()
+        .await
+        .unwrap();
+    let exports = async || {
+        let answer = rds.describe_db_clusters().db_cluster_identifier("logs").send();
+        answer.await.unwrap().db_clusters()[0]
+            .enabled_cloudwatch_logs_exports()
+            .to_vec()
+    };
+    assert_eq!(exports().await, ["postgresql"]);
+    let none = CloudwatchLogsExportConfiguration::builder()
+        .disable_log_types("postgresql")
+        .build();
+    rds.modify_db_cluster()
+        .db_cluster_identifier("logs")
+        .cloudwatch_logs_export_configuration(none)
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(exports().await, Vec::<String>::new());
     cloud.edge.stop().await;
 }

@@ -8,3 +8,5 @@ mod database;
 mod gaps;
 mod https;
 mod names;
+mod signals;
+mod strikes;

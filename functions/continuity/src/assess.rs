@@ -175,6 +175,42 @@ pub fn assess(
     }
 }
 
+/// Why `region` counts as failing: what observers outside it saw, when at least one recently got no usable answer from it
+/// [`Policy::rounds_to_fail`] times in a row and none recently got one. A standby that says so answers; it does not fail.
+///
+/// This decides what must wait, not whether to take over: one witness is enough, because waiting does no harm.
+pub fn failing_region(
+    region: &str,
+    observations: &[Observation],
+    policy: &Policy,
+    now_ms: u64,
+) -> Option<Vec<String>> {
+    let mut seen = Vec::new();
+    for observation in observations.iter().filter(|seen| seen.observer != region) {
+        let Some(rounds) = observation.rounds.get(region) else {
+            continue;
+        };
+        let recent = |at_ms: u64| now_ms.saturating_sub(at_ms) <= policy.stale_after_ms;
+        if !rounds.last().is_some_and(|newest| recent(newest.at_ms)) {
+            continue;
+        }
+        let unanswered = rounds
+            .iter()
+            .rev()
+            .take_while(|round| matches!(round.look, Look::Failing { .. }))
+            .count();
+        match u32::try_from(unanswered) {
+            Ok(0) => return None,
+            Ok(run) if run < policy.rounds_to_fail => {}
+            _ => seen.push(format!(
+                "{} got no answer from `{region}` {unanswered} times in a row",
+                observation.observer
+            )),
+        }
+    }
+    (!seen.is_empty()).then_some(seen)
+}
+
 /// How many of the newest rounds in a row show `active` not serving `epoch`; `None` when the observer has nothing recent.
 fn failing_rounds(
     observation: &Observation,
@@ -490,5 +526,47 @@ mod tests {
             matches!(verdict, Verdict::Propose { epoch: 1, .. }),
             "{verdict:?}"
         );
+    }
+
+    #[test]
+    fn a_region_fails_when_nobody_outside_it_gets_an_answer() {
+        let policy = Policy::default();
+        let observation = |observer: &str, looks: &[Look], at_ms: u64| {
+            let mut observation = Observation::new(observer);
+            for look in looks {
+                let look = look.clone();
+                observation.push(
+                    HOME,
+                    Round {
+                        at_ms,
+                        took_ms: 1,
+                        look,
+                    },
+                );
+            }
+            observation
+        };
+        let down = [failing(), failing(), failing()];
+        let answers = [failing(), failing(), standby(Some(1))];
+        let rows = [
+            (vec![observation(DR, &down, NOW)], true, "one observer suffices"),
+            (
+                vec![observation(HOME, &down, NOW)],
+                false,
+                "its own observer says nothing",
+            ),
+            (vec![observation(DR, &down[..2], NOW)], false, "not often enough"),
+            (vec![observation(DR, &down, 0)], false, "not recently"),
+            (
+                vec![observation(DR, &down, NOW), observation(WITNESS, &answers, NOW)],
+                false,
+                "another observer got an answer, if only that it is a standby",
+            ),
+            (vec![], false, "nobody looks"),
+        ];
+        for (observations, fails, row) in rows {
+            let found = failing_region(HOME, &observations, &policy, NOW);
+            assert_eq!(found.is_some(), fails, "{row}: {found:?}");
+        }
     }
 }

@@ -15,6 +15,15 @@ pub const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long an operation may take, retries included.
 pub const OPERATION_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// Attempts of one operation, the first included.
+pub const MAX_ATTEMPTS: u32 = 3;
+/// The bound of the first pause between attempts; it doubles.
+pub const FIRST_BACKOFF: Duration = Duration::from_millis(500);
+/// The last bound.
+pub const LAST_BACKOFF: Duration = Duration::from_secs(5);
+
+const _: () =
+    assert!(2 * ATTEMPT_TIMEOUT.as_millis() + LAST_BACKOFF.as_millis() < OPERATION_TIMEOUT.as_millis());
 const _: () = assert!(CONNECT_TIMEOUT.as_millis() < ATTEMPT_TIMEOUT.as_millis());
 const _: () = assert!(ATTEMPT_TIMEOUT.as_millis() < OPERATION_TIMEOUT.as_millis());
 
@@ -30,7 +39,7 @@ pub fn loader(region: Option<&str>) -> aws_config::ConfigLoader {
         .build_https();
     let mut loader = aws_config::defaults(BehaviorVersion::latest())
         .http_client(http)
-        .retry_config(RetryConfig::standard())
+        .retry_config(retries())
         .timeout_config(
             TimeoutConfig::builder()
                 .connect_timeout(CONNECT_TIMEOUT)
@@ -42,6 +51,15 @@ pub fn loader(region: Option<&str>) -> aws_config::ConfigLoader {
         loader = loader.region(Region::new(region.to_owned()));
     }
     loader
+}
+
+/// The SDK's own retries, with full jitter: three attempts bridge a lost connection or a throttled second within an operation.
+/// What takes longer is the caller's: an attempt and its pauses must leave room for another in [`OPERATION_TIMEOUT`].
+fn retries() -> RetryConfig {
+    RetryConfig::standard()
+        .with_max_attempts(MAX_ATTEMPTS)
+        .with_initial_backoff(FIRST_BACKOFF)
+        .with_max_backoff(LAST_BACKOFF)
 }
 
 /// Makes ring the process's TLS provider. Call once, first thing in `main`; later calls change nothing.

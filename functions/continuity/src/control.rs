@@ -124,10 +124,12 @@ pub trait ControlStore: Send + Sync {
     async fn put_observation(&self, observation: &Observation) -> Result<(), StoreError>;
     /// What the observers of these regions saw last; absent ones are left out.
     async fn observations(&self, regions: &[&str]) -> Result<Vec<Observation>, StoreError>;
-    /// A JSON document of the table: `spec`, `deployment`, `exercise#{id}`.
+    /// A JSON document of the table: `spec`, `deployment`, `change`, `drift`, `exercise#{id}`.
     async fn document(&self, id: &str) -> Result<Option<String>, StoreError>;
     /// Stores such a document.
     async fn put_document(&self, id: &str, json: &str) -> Result<(), StoreError>;
+    /// Stores such a document if the table still holds `expected`, byte for byte; `None` stands for no document.
+    async fn swap_document(&self, id: &str, expected: Option<&str>, json: &str) -> Result<Swap, StoreError>;
     /// The API key with this SHA-256 (hex).
     async fn api_key(&self, sha256_hex: &str) -> Result<Option<ApiKey>, StoreError>;
     /// Stores an API key under its SHA-256 (hex).

@@ -139,7 +139,10 @@ impl DynamoControl {
             .consistent_read(true)
             .send()
             .await
-            .map_err(|error| call("GetItem", &self.table)(error.into()))?;
+            .map_err(|error| match error.code() {
+                Some("ResourceNotFoundException") => StoreError::NoTable(self.table.clone()),
+                _ => call("GetItem", &self.table)(error.into()),
+            })?;
         Ok(output.item)
     }
 
@@ -232,6 +235,18 @@ impl ControlStore for DynamoControl {
             ("json".into(), string(json)),
         ]))
         .await
+    }
+
+    async fn swap_document(&self, id: &str, expected: Option<&str>, json: &str) -> Result<Swap, StoreError> {
+        let item = HashMap::from([("id".to_owned(), string(id)), ("json".to_owned(), string(json))]);
+        // As with `replace`, a retried call whose first attempt was stored answers `Lost`: the caller reads again.
+        match expected {
+            None => self.put_if(item, "attribute_not_exists(id)", Item::new()).await,
+            Some(expected) => {
+                let values = HashMap::from([(":expected".to_owned(), string(expected))]);
+                self.put_if(item, "json = :expected", values).await
+            }
+        }
     }
 
     async fn api_key(&self, sha256_hex: &str) -> Result<Option<ApiKey>, StoreError> {

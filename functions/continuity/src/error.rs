@@ -16,6 +16,9 @@ pub enum StoreError {
         #[source]
         source: Box<dyn Error + Send + Sync>,
     },
+    /// There is no such table: nothing is deployed, or it is gone already.
+    #[error("there is no table `{0}`")]
+    NoTable(String),
     /// An item is there but cannot be read.
     #[error("item `{id}` of table `{table}` is malformed: {reason}")]
     Malformed {

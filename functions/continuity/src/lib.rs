@@ -15,6 +15,7 @@ pub mod entry;
 pub mod error;
 pub mod journal;
 pub mod memory;
+pub mod metrics;
 pub mod names;
 pub mod observe;
 pub mod takeover;

@@ -104,6 +104,16 @@ impl ControlStore for MemoryControl {
         Ok(())
     }
 
+    async fn swap_document(&self, id: &str, expected: Option<&str>, json: &str) -> Result<Swap, StoreError> {
+        self.check("PutItem")?;
+        let mut documents = lock(&self.documents);
+        if documents.get(id).map(String::as_str) != expected {
+            return Ok(Swap::Lost);
+        }
+        documents.insert(id.to_owned(), json.to_owned());
+        Ok(Swap::Done)
+    }
+
     async fn api_key(&self, sha256_hex: &str) -> Result<Option<ApiKey>, StoreError> {
         self.check("GetItem")?;
         Ok(lock(&self.keys).get(sha256_hex).cloned())

@@ -195,6 +195,21 @@ impl Names {
         self.regional("payments", slot)
     }
 
+    /// The log group of a slot's API: a line for each request.
+    pub fn access_log_group(&self, slot: Slot) -> String {
+        format!("/aws/apigateway/{}", self.rest_api(slot))
+    }
+
+    /// The topic that hears of trouble in a slot's region.
+    pub fn alert_topic(&self, slot: Slot) -> String {
+        self.regional("alerts", slot)
+    }
+
+    /// The dashboard over both regions.
+    pub fn dashboard(&self) -> String {
+        self.global("understudy")
+    }
+
     /// The hosted zone when no domain is configured. `.test` never resolves publicly (RFC 6761).
     pub fn default_zone(&self) -> String {
         format!("dr-payments-{}.test.local", self.suffix)

@@ -6,14 +6,17 @@ use std::time::Duration;
 use continuity::config::FunctionConfig;
 use continuity::control::{ControlRecord, ControlStore};
 use continuity::dynamo::DynamoControl;
+use infra::cloud::Cloud;
 
 use crate::effects::aurora::RdsAurora;
 use crate::effects::engine::CloudEngine;
+use crate::effects::events::EventBridge;
+use crate::effects::executions::StepFunctions;
 use crate::effects::probes::LambdaProbes;
 use crate::effects::processor::LambdaProcessor;
 use crate::effects::public_name::HttpPublicName;
 use crate::effects::timer::SystemTimer;
-use crate::effects::{Aurora, Engine, Probes, Processor, PublicName, Timer};
+use crate::effects::{Aurora, Engine, Events, Executions, Probes, Processor, PublicName, Timer};
 use crate::error::StepError;
 
 /// Configuration, and the effects behind their traits.
@@ -32,18 +35,23 @@ pub struct Context {
     pub probes: Arc<dyn Probes>,
     /// The reconcile engine. Not used by a failover.
     pub engine: Arc<dyn Engine>,
+    /// How executions stand. Not used by a failover.
+    pub executions: Arc<dyn Executions>,
+    /// The event bus of this region.
+    pub events: Arc<dyn Events>,
     /// The clock.
     pub timer: Arc<dyn Timer>,
 }
 
 impl Context {
-    /// With clients of the function's own region; only the engine and the probes, which a failover does not use, reach
-    /// further.
+    /// With clients of the function's own region; only the engine, the probes and the executions, which a failover does not
+    /// use, reach further.
     ///
     /// # Errors
     /// The HTTP client cannot be built: no usable root certificates.
     pub async fn on_aws(config: FunctionConfig) -> Result<Self, reqwest::Error> {
         let sdk = continuity::aws::load(Some(config.region())).await;
+        let cloud = Cloud::new(sdk.clone());
         let names = &config.names;
         Ok(Context {
             control: Arc::new(DynamoControl::new(
@@ -57,7 +65,9 @@ impl Context {
             processor: Arc::new(LambdaProcessor::new(&sdk, names.payment_processor(config.slot))),
             public_name: Arc::new(HttpPublicName::new()?),
             probes: Arc::new(LambdaProbes::new(&sdk, &config.regions, names)),
-            engine: Arc::new(CloudEngine::new(sdk.clone())),
+            engine: Arc::new(CloudEngine::new(cloud.clone(), config.region())),
+            events: Arc::new(EventBridge::new(cloud.events(config.region()))),
+            executions: Arc::new(StepFunctions::new(cloud)),
             timer: Arc::new(SystemTimer),
             config,
         })

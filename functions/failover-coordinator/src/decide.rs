@@ -5,11 +5,13 @@ use continuity::control::{ControlRecord, Phase};
 use continuity::names::Regions;
 use continuity::observe::{Look, Observation};
 use continuity::takeover::{LedgerStatus, Refused, fit_to_take_over};
+use infra::control_plane::{self, needs_us_east_1};
+use infra::engine::Write;
 
 use crate::effects::aurora::Topology;
 use crate::effects::engine::Pass;
 use crate::event::FailoverInput;
-use crate::limits::STUCK_PASSES;
+use crate::limits::{REPAIR_PASSES, STUCK_PASSES};
 
 /// Whether a failover goes on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -165,13 +167,69 @@ pub fn may_reconcile(
     if record.repair_frozen {
         return Err("repair is frozen".to_owned());
     }
-    if record.active_region != region {
-        return Err(format!(
+    is_active(Some(record), region)
+}
+
+/// Whether `region` is the active one, or will be: the one that changes of the stack run in.
+///
+/// # Errors
+/// Why not, in words.
+pub fn is_active(record: Option<&ControlRecord>, region: &str) -> Result<(), String> {
+    match record {
+        Some(record) if record.active_region != region => Err(format!(
             "`{}` is active, and only it may repair",
             record.active_region
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// Whether a scheduled reconcile has anything to do here and now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Standing {
+    /// It has.
+    Go,
+    /// Another region is active, and its own schedule does the work.
+    NotActive(String),
+    /// The epoch is changing, repair is frozen, or a configuration is stored whose deployment has not begun.
+    Held(String),
+}
+
+/// Whether a scheduled reconcile has anything to do in `region`, where the configuration `stored` is of that generation. What
+/// `up` stored and did not begin to deploy is no drift: it waits for the next `up`.
+pub fn may_repair(record: &ControlRecord, region: &str, stored: u64) -> Standing {
+    if record.active_region != region {
+        return Standing::NotActive(format!("`{}` is active", record.active_region));
+    }
+    if stored > record.generation {
+        return Standing::Held(format!(
+            "generation {stored} is stored, and the last that was deployed is {}",
+            record.generation
         ));
     }
-    Ok(())
+    match may_reconcile(Some(record), region, Some(stored)) {
+        Ok(()) => Standing::Go,
+        Err(why) => Standing::Held(why),
+    }
+}
+
+/// Whether a write may be tried while us-east-1 is failing, as `failing` tells; without it, it may.
+///
+/// # Errors
+/// What the write needs there, in words.
+pub fn may_write(failing: Option<&str>, write: Write<'_>) -> Result<(), String> {
+    match (failing, needs_us_east_1(write.kind, write.region)) {
+        (Some(seen), Some(what)) => Err(format!(
+            "{} is failing, and it needs {what} ({seen})",
+            control_plane::REGION
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// Whether a reconcile ends after its `passes`th pass. What waits for a region to come back is left to the next execution.
+pub fn repair_ends(done: bool, passes: u64, stuck: bool, region_failing: bool) -> bool {
+    done || stuck || region_failing || passes >= REPAIR_PASSES
 }
 
 /// Whether the stack may be taken apart for a deployment of `generation`.
@@ -213,9 +271,8 @@ pub fn for_teardown(record: &ControlRecord, execution: &str) -> Option<ControlRe
 }
 
 /// The record with repair and takeovers allowed again, when a teardown of this stack was begun and given up.
-///
-/// A teardown that still runs stops them again with its next pass, and so wins.
 pub fn after_teardown(record: &ControlRecord, execution: &str) -> Option<ControlRecord> {
+    // The caller holds the change: no teardown runs.
     let begun = record.repair_frozen && record.maintenance && record.changed_by.starts_with("teardown-");
     begun.then(|| ControlRecord {
         maintenance: false,
@@ -578,6 +635,66 @@ mod tests {
     }
 
     #[test]
+    fn where_a_scheduled_reconcile_goes_on_as_a_table() {
+        let kind = |standing| match standing {
+            Standing::Go => "go",
+            Standing::NotActive(_) => "not active",
+            Standing::Held(_) => "held",
+        };
+        let changed = |change: fn(&mut ControlRecord)| {
+            let mut record = record();
+            change(&mut record);
+            record
+        };
+        let rows = [
+            (record(), 1, "go"),
+            (changed(|r| r.active_region = DR.into()), 1, "not active"),
+            (changed(|r| r.phase = Phase::Recovering), 1, "held"),
+            (changed(|r| r.phase = Phase::Draining), 1, "held"),
+            (changed(|r| r.repair_frozen = true), 1, "held"),
+            (changed(|r| r.maintenance = true), 1, "go"),
+            (record(), 2, "held"),
+            (changed(|r| r.generation = 3), 2, "held"),
+        ];
+        for (record, stored, expected) in rows {
+            assert_eq!(
+                kind(may_repair(&record, HOME, stored)),
+                expected,
+                "{record:?} {stored}"
+            );
+        }
+    }
+
+    #[test]
+    fn writes_while_us_east_1_fails_as_a_table() {
+        let rows = [
+            ("lambda-function", DR, true),
+            ("dynamodb-table", DR, true),
+            ("lambda-function", HOME, false),
+            ("iam-role", DR, false),
+            ("record-set", DR, false),
+            ("s3-policy", DR, false),
+            ("s3-replication", WITNESS, false),
+            ("rest-api", DR, false),
+            ("api-stage", DR, true),
+            ("vpc-endpoint", DR, false),
+        ];
+        for (kind, region, allowed) in rows {
+            let write = Write {
+                key: "k",
+                kind,
+                region,
+            };
+            assert_eq!(
+                may_write(Some("seen"), write).is_ok(),
+                allowed,
+                "{kind} in {region}"
+            );
+            assert!(may_write(None, write).is_ok(), "nothing fails");
+        }
+    }
+
+    #[test]
     fn a_teardown_stops_takeovers_and_repairs_once() {
         let stopped = for_teardown(&record(), "teardown-1").unwrap();
         assert!(stopped.maintenance && stopped.repair_frozen);
@@ -633,6 +750,7 @@ mod tests {
                     .collect(),
                 ..Progress::default()
             },
+            ..Pass::default()
         };
         let (moving, waiting, failing) = (
             pass(&["vpc.primary"], &[]),

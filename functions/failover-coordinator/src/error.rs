@@ -5,7 +5,7 @@ use continuity::takeover::Refused;
 use lambda_runtime::Diagnostic;
 
 /// Every type an error of a step can have.
-pub const TYPES: [&str; 18] = [
+pub const TYPES: [&str; 20] = [
     "UnknownStep",
     "MalformedInput",
     "NotDeployed",
@@ -21,7 +21,9 @@ pub const TYPES: [&str; 18] = [
     "SpecMissing",
     "SpecMalformed",
     "RepairRefused",
+    "ChangeRunning",
     "EngineFailed",
+    "EventNotSent",
     "ProbeFailed",
     "NotServing",
 ];
@@ -95,6 +97,12 @@ pub enum StepError {
     /// Reconcile must not run now, or not here, or not from this generation.
     #[error("reconcile refused: {0}")]
     RepairRefused(String),
+    /// Another change of the stack runs and goes first.
+    #[error("`{0}` is running and goes first")]
+    ChangeRunning(String),
+    /// The event bus did not take an event.
+    #[error("the event was not sent")]
+    EventNotSent(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The engine could not run at all. A resource that fails is no error but part of its progress.
     #[error("the engine failed: {0}")]
     EngineFailed(String),
@@ -131,6 +139,8 @@ impl StepError {
             StepError::SpecMissing => "SpecMissing",
             StepError::SpecMalformed(_) => "SpecMalformed",
             StepError::RepairRefused(_) => "RepairRefused",
+            StepError::ChangeRunning(_) => "ChangeRunning",
+            StepError::EventNotSent(_) => "EventNotSent",
             StepError::EngineFailed(_) => "EngineFailed",
             StepError::ProbeFailed { .. } => "ProbeFailed",
             StepError::NotServing(_) => "NotServing",

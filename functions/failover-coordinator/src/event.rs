@@ -1,5 +1,7 @@
 //! What the workflows send: which step, for which execution, with the execution's state so far.
 
+use std::collections::BTreeSet;
+
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -18,6 +20,10 @@ pub enum Step {
     VerifyServing,
     /// teardown: one pass of deletions.
     Teardown,
+    /// reconcile: one pass that finds drift and repairs it.
+    Repair,
+    /// reconcile: tell of the drift.
+    ReportDrift,
     /// failover: decide again, here.
     Assess,
     /// failover: raise the epoch.
@@ -42,12 +48,14 @@ pub enum Step {
 
 impl Step {
     /// All steps.
-    pub const ALL: [Step; 15] = [
+    pub const ALL: [Step; 17] = [
         Step::Reconcile,
         Step::Initialise,
         Step::StartProbes,
         Step::VerifyServing,
         Step::Teardown,
+        Step::Repair,
+        Step::ReportDrift,
         Step::Assess,
         Step::Fence,
         Step::Promote,
@@ -81,6 +89,8 @@ impl Step {
             Step::StartProbes => "start-probes",
             Step::VerifyServing => "verify-serving",
             Step::Teardown => "teardown",
+            Step::Repair => "repair",
+            Step::ReportDrift => "report-drift",
             Step::Assess => "assess",
             Step::Fence => "fence",
             Step::Promote => "promote",
@@ -114,12 +124,28 @@ pub struct Request {
     pub step: Step,
     /// The execution's name.
     pub execution: String,
+    /// The execution's ARN; empty in the workflows that hold no change.
+    pub execution_arn: String,
     /// The execution's state: its input, and the results of the steps so far under their [`Step::result_key`].
     pub input: Value,
     /// The time that an engine pass may take, if the caller limits it.
     pub budget_ms: Option<u64>,
     /// When the invocation must have ended, milliseconds since the Unix epoch.
     pub deadline_ms: u64,
+}
+
+/// The input of a deploy or teardown execution.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+pub struct DeployInput {
+    /// The generation of the configuration that it applies; without one, the stored one's.
+    #[serde(default)]
+    pub generation: Option<u64>,
+    /// Keys or names of resources that hold data and may yet be replaced.
+    #[serde(default)]
+    pub replace: BTreeSet<String>,
+    /// Whether what is tagged as ours, and in no blueprint, is deleted.
+    #[serde(default)]
+    pub prune: bool,
 }
 
 /// The input of a failover execution.
@@ -151,6 +177,8 @@ impl Request {
             #[serde(default)]
             execution: String,
             #[serde(default)]
+            execution_arn: String,
+            #[serde(default)]
             input: Value,
             #[serde(default)]
             budget_ms: Option<u64>,
@@ -160,6 +188,7 @@ impl Request {
         Ok(Request {
             step: Step::parse(&event.step)?,
             execution: event.execution,
+            execution_arn: event.execution_arn,
             input: event.input,
             budget_ms: event.budget_ms,
             deadline_ms,
@@ -183,6 +212,17 @@ impl Request {
             )));
         }
         Ok(input)
+    }
+
+    /// What a deployment or teardown was started with.
+    ///
+    /// # Errors
+    /// `MalformedInput`.
+    pub fn deployment(&self) -> Result<DeployInput, StepError> {
+        if self.input.is_null() {
+            return Ok(DeployInput::default());
+        }
+        DeployInput::deserialize(&self.input).map_err(|error| StepError::MalformedInput(error.to_string()))
     }
 
     /// The result of an earlier step.

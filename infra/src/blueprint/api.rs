@@ -4,23 +4,22 @@
 use std::collections::BTreeMap;
 
 use continuity::names::{STAGE, Slot};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::Context;
+use super::roles::{self, Purpose};
 use crate::documents::render;
 use crate::graph::{Blueprint, Handle};
+use crate::resources::api_access_log::{self, ApiAccessLog};
 use crate::resources::api_stage::{self, ApiStage};
+use crate::resources::iam_role;
 use crate::resources::lambda_function::{self, LambdaFunction};
 use crate::resources::lambda_permission::{self, LambdaPermission};
+use crate::resources::log_group::{self, LogGroup};
 use crate::resources::rest_api::{self, RestApi};
 
 /// The document, with placeholders for what differs between slots.
 const DOCUMENT: &str = include_str!("../../api/openapi.json");
-
-/// Requests per second that a region lets in. The account's own limit is 10,000 for all its APIs in a region.
-const RATE_LIMIT: u32 = 2_000;
-/// Requests at once.
-const BURST_LIMIT: u32 = 1_000;
 
 /// The API in front of a slot's payment-processor.
 pub fn api(
@@ -50,23 +49,95 @@ pub fn api(
             source_arn: api.execution_arn,
         },
     );
+    let limits = context.spec.api.clone();
     let stage = blueprint.add(
         format!("api-stage.{slot}"),
         &place,
         api,
-        |api: rest_api::Outputs| api_stage::Spec {
+        move |api: rest_api::Outputs| api_stage::Spec {
             rest_api_id: api.id,
             stage: STAGE.to_owned(),
             document_sha256: api.document_sha256,
-            rate_limit: RATE_LIMIT,
-            burst_limit: BURST_LIMIT,
+            rate_limit: limits.rate_limit,
+            burst_limit: limits.burst_limit,
             metrics: true,
             tagged: true,
         },
     );
     // The stage serves from its first moment.
     blueprint.order(&stage, &permission);
+    access_log(blueprint, context, slot, &stage);
     stage
+}
+
+/// A line of JSON for each request. Neither headers, nor bodies, nor the path with its ids: nothing that is a secret, or a
+/// customer's.
+fn access_log(blueprint: &mut Blueprint, context: &Context<'_>, slot: Slot, stage: &Handle<ApiStage>) {
+    let place = context.place(slot);
+    let purpose = Purpose {
+        what: "api-logs",
+        slot,
+        description: "Lets API Gateway write access logs in this region, for whatever APIs the account has.",
+        service: "apigateway.amazonaws.com",
+    };
+    let groups = format!(
+        "arn:aws:logs:{}:{}:log-group:*",
+        context.region(slot),
+        context.account
+    );
+    // What the managed policy AmazonAPIGatewayPushToCloudWatchLogs allows, in one region: API Gateway refuses a role with less.
+    let statements = vec![json!({"Sid": "Write", "Effect": "Allow", "Action": [
+        "logs:CreateLogGroup", "logs:CreateLogStream", "logs:DescribeLogGroups", "logs:DescribeLogStreams",
+        "logs:PutLogEvents", "logs:GetLogEvents", "logs:FilterLogEvents"], "Resource": groups})];
+    let role = roles::service(blueprint, context, purpose, [].into(), (), move |()| {
+        statements.clone()
+    });
+    let spec = log_group::Spec {
+        name: context.names.access_log_group(slot),
+        retention_days: i32::try_from(context.spec.retention.log_days).unwrap_or(i32::MAX),
+        tagged: true,
+    };
+    let group: Handle<LogGroup> = blueprint.add(format!("log-group.api.{slot}"), &place, (), move |()| {
+        spec.clone()
+    });
+    let format = access_log_format();
+    let log: Handle<ApiAccessLog> = blueprint.add(
+        format!("api-access-log.{slot}"),
+        &place,
+        (stage.clone(), group, role.role.clone()),
+        move |(stage, group, role): (api_stage::Outputs, log_group::Outputs, iam_role::Outputs)| {
+            api_access_log::Spec {
+                rest_api_id: stage.host.split('.').next().unwrap_or_default().to_owned(),
+                stage: stage.stage,
+                destination_arn: group.arn,
+                format: format.clone(),
+                account_can_log: true,
+                role_arn: role.arn,
+            }
+        },
+    );
+    role.before(blueprint, &log);
+}
+
+/// API Gateway wants one line, with the request's id in it.
+fn access_log_format() -> String {
+    const FIELDS: [(&str, &str); 13] = [
+        ("requestId", "requestId"),
+        ("extendedRequestId", "extendedRequestId"),
+        ("requestTimeEpoch", "requestTimeEpoch"),
+        ("domainName", "domainName"),
+        ("sourceIp", "identity.sourceIp"),
+        ("userAgent", "identity.userAgent"),
+        ("httpMethod", "httpMethod"),
+        ("resourcePath", "resourcePath"),
+        ("status", "status"),
+        ("errorType", "error.responseType"),
+        ("responseLatencyMs", "responseLatency"),
+        ("integrationLatencyMs", "integrationLatency"),
+        ("responseLength", "responseLength"),
+    ];
+    let fields = FIELDS.map(|(name, variable)| format!("\"{name}\":\"$context.{variable}\""));
+    format!("{{{}}}", fields.join(","))
 }
 
 fn document(name: &str, suffix: &str, region: &str, function: &lambda_function::Outputs) -> Value {
@@ -99,6 +170,18 @@ mod tests {
     #[test]
     fn the_document_is_of_a_version_that_api_gateway_imports() {
         assert!(rendered()["openapi"].as_str().unwrap().starts_with("3.0."));
+    }
+
+    #[test]
+    fn the_access_log_is_one_line_of_json_with_the_request_id_and_no_header() {
+        let format = access_log_format();
+        let line: Value = serde_json::from_str(&format).unwrap();
+        assert_eq!(line["requestId"], "$context.requestId");
+        assert!(!format.contains('\n'));
+        // What API keys and customers' ids travel in.
+        for forbidden in ["uthoriz", "header", "apiKey", "$context.path", "$input"] {
+            assert!(!format.contains(forbidden), "{forbidden}");
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@ use super::Context;
 use crate::graph::{Blueprint, Handle};
 use crate::resources::dynamodb_table::{self, DynamodbTable};
 use crate::resources::table_recovery::{self, TableRecovery};
-use crate::resources::table_tags::{self, TableTags};
+use crate::resources::table_replica::{self, TableReplica};
 use crate::spec::Durability;
 
 /// Days that a table can be taken back.
@@ -40,7 +40,8 @@ pub fn control(blueprint: &mut Blueprint, context: &Context<'_>) -> Control {
             replicas: BTreeSet::from([region(Slot::Dr), region(Slot::Witness)]),
             witness: None,
             strong,
-            deletion_protection: context.spec.aurora.deletion_protection,
+            deletion_protection: context.spec.deletion_protection,
+            tagged: true,
         },
     );
     let journal = table(
@@ -55,7 +56,8 @@ pub fn control(blueprint: &mut Blueprint, context: &Context<'_>) -> Control {
             replicas: BTreeSet::from([region(Slot::Dr)]),
             witness: strong.then(|| region(Slot::Witness)),
             strong,
-            deletion_protection: context.spec.aurora.deletion_protection,
+            deletion_protection: context.spec.deletion_protection,
+            tagged: true,
         },
     );
     Control { control, journal }
@@ -68,6 +70,7 @@ fn table(
     replicas: &[Slot],
     spec: dynamodb_table::Spec,
 ) -> Handle<DynamodbTable> {
+    let deletion_protection = spec.deletion_protection;
     let table = blueprint.add(format!("{what}-table"), &context.global(), (), move |()| {
         spec.clone()
     });
@@ -83,11 +86,15 @@ fn table(
             },
         );
         if *slot != Slot::Primary {
-            let _: Handle<TableTags> = blueprint.add(
-                format!("{what}-table-tags.{slot}"),
+            let _: Handle<TableReplica> = blueprint.add(
+                format!("{what}-table-replica.{slot}"),
                 &place,
                 table.clone(),
-                |table: dynamodb_table::Outputs| table_tags::Spec { table: table.table },
+                move |table: dynamodb_table::Outputs| table_replica::Spec {
+                    table: table.table,
+                    deletion_protection,
+                    tagged: true,
+                },
             );
         }
     }

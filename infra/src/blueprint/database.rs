@@ -1,6 +1,6 @@
 //! The ledger's database: credentials, and Aurora in both serving regions as one global database.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use continuity::names::{DATABASE, DATABASE_USER, Slot};
 
@@ -13,8 +13,12 @@ use crate::resources::db_cluster_parameter_group::{self, DbClusterParameterGroup
 use crate::resources::db_instance::{self, DbInstance};
 use crate::resources::db_subnet_group::{self, DbSubnetGroup};
 use crate::resources::global_cluster::{self, GlobalCluster};
+use crate::resources::log_group::{self, LogGroup};
 use crate::resources::secret::{self, Replica, Secret};
 use crate::resources::{security_group, subnet};
+
+/// What PostgreSQL logs, as RDS calls it.
+const LOG: &str = "postgresql";
 
 /// What other areas refer to.
 #[derive(Debug, Clone)]
@@ -42,7 +46,8 @@ pub fn database(
         identifier: context.names.aurora_global(),
         engine_version: aurora.engine_version.clone(),
         storage_encrypted: true,
-        deletion_protection: aurora.deletion_protection,
+        deletion_protection: context.spec.deletion_protection,
+        tagged: true,
     };
     let global: Handle<GlobalCluster> =
         blueprint.add("global-cluster", &context.global(), (), move |()| spec.clone());
@@ -90,6 +95,7 @@ fn credentials(blueprint: &mut Blueprint, context: &Context<'_>, keys: &[Key; 2]
                 kms_key_arn: replica,
             },
             readable: true,
+            tagged: true,
         },
     )
 }
@@ -134,6 +140,7 @@ fn cluster(
         family: format!("{}{}", global_cluster::ENGINE, major(&aurora.engine_version)),
         // `rds.global_db_rpo` stays at its default: with two regions it would stop a promoted writer's commits.
         parameters: BTreeMap::from([("rds.force_ssl".to_owned(), "1".to_owned())]),
+        tagged: true,
     };
     let parameter_group: Handle<DbClusterParameterGroup> = blueprint.add(
         format!("db-cluster-parameter-group.{slot}"),
@@ -141,7 +148,19 @@ fn cluster(
         (),
         move |()| parameters.clone(),
     );
-    blueprint.add(
+    // It comes first, or RDS would make one that keeps everything for ever.
+    let logs = log_group::Spec {
+        name: format!("{}{name}/{LOG}", log_group::AURORA_PREFIX),
+        retention_days: i32::try_from(context.spec.retention.log_days).unwrap_or(i32::MAX),
+        tagged: true,
+    };
+    let log_group: Handle<LogGroup> =
+        blueprint.add(format!("log-group.aurora.{slot}"), &place, (), move |()| {
+            logs.clone()
+        });
+    let backup_days = i32::from(context.spec.retention.backup_days);
+    let deletion_protection = context.spec.deletion_protection;
+    let cluster = blueprint.add(
         format!("db-cluster.{slot}"),
         &place,
         (
@@ -162,15 +181,21 @@ fn cluster(
                 parameter_group: parameter_group.name,
                 security_groups: vec![group.group_id],
                 kms_key_arn,
-                backup_retention_days: i32::from(aurora.backup_retention_days),
-                deletion_protection: aurora.deletion_protection,
+                backup_retention_days: backup_days,
+                deletion_protection,
                 database: DATABASE.into(),
                 credentials: secret.name,
+                log_exports: BTreeSet::from([LOG.to_owned()]),
+                serverless: aurora.serverless,
+                copy_tags_to_snapshot: true,
                 writer: slot == Slot::Primary,
                 member: true,
+                tagged: true,
             }
         },
-    )
+    );
+    blueprint.order(&cluster, &log_group);
+    cluster
 }
 
 fn instances(
@@ -187,6 +212,7 @@ fn instances(
                 cluster: cluster.identifier,
                 class: class.clone(),
                 publicly_accessible: false,
+                tagged: true,
             };
             blueprint.add(
                 format!("db-instance.{number}.{slot}"),

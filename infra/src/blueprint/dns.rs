@@ -3,7 +3,7 @@
 
 use continuity::names::{Names, Slot};
 
-use super::Context;
+use super::{Context, domain};
 use crate::graph::{Blueprint, Handle};
 use crate::resources::api_stage::{self, ApiStage};
 use crate::resources::health_check::{self, HealthCheck};
@@ -44,6 +44,15 @@ pub fn dns(blueprint: &mut Blueprint, context: &Context<'_>, stages: &[Handle<Ap
                 tagged: true,
             },
         );
+        if context.spec.domain.is_some() {
+            let behind = domain::Behind {
+                zone: &zone,
+                stage,
+                check: &check,
+            };
+            domain::domain(blueprint, context, slot, &behind);
+            continue;
+        }
         let failover = if slot == Slot::Primary {
             "PRIMARY"
         } else {

@@ -20,6 +20,7 @@ pub fn keys(blueprint: &mut Blueprint, context: &Context<'_>) -> [Key; 2] {
         description: description.clone(),
         rotation: true,
         usable: true,
+        tagged: true,
     };
     let home: Handle<KmsKey> =
         blueprint.add("kms-key.primary", &context.place(Slot::Primary), (), move |()| {
@@ -37,6 +38,7 @@ pub fn keys(blueprint: &mut Blueprint, context: &Context<'_>) -> [Key; 2] {
             primary_key_id: home.key_id,
             primary_region: primary_region.clone(),
             usable: true,
+            tagged: true,
         },
     );
     [Key::Home(home), Key::Replica(replica)]

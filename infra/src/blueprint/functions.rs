@@ -11,6 +11,7 @@ use super::roles::{self, BASIC_EXECUTION, Purpose, Role, VPC_EXECUTION};
 use crate::graph::{Blueprint, Handle, Refs};
 use crate::resources::api_stage::ApiStage;
 use crate::resources::db_cluster::{self, DbCluster};
+use crate::resources::iam_policy::{self, IamPolicy};
 use crate::resources::iam_role;
 use crate::resources::lambda_function::{self, LambdaFunction};
 use crate::resources::log_group::{self, LogGroup};
@@ -36,7 +37,6 @@ const COORDINATOR_TIMEOUT_S: i32 = 120;
 const PROBE_MEMORY_MB: i32 = 128;
 const COORDINATOR_MEMORY_MB: i32 = 512;
 
-const ARCHITECTURE: &str = "x86_64";
 const RUNTIME: &str = "provided.al2023";
 
 /// A function's ARN follows from its name.
@@ -186,6 +186,17 @@ pub fn failover_coordinator(
         false,
         policies::failover_coordinator(context),
     );
+    let name = context.names.failover_coordinator(slot);
+    let more = iam_policy::Spec::new(name.clone(), &policies::failover_coordinator_more(context));
+    let more: Handle<IamPolicy> = blueprint.add(
+        format!("policy.{FAILOVER_COORDINATOR}.{slot}"),
+        &roles::place(context, slot),
+        (),
+        move |()| more.clone(),
+    );
+    if let Some(attachments) = &role.attachments {
+        blueprint.order(attachments, &more);
+    }
     function(blueprint, context, common, role, bucket, (), |_, ()| {})
 }
 
@@ -196,6 +207,7 @@ struct Common {
     name: String,
     description: &'static str,
     code_sha256: String,
+    architecture: &'static str,
     timeout_s: i32,
     memory_mb: i32,
     concurrency: Option<i32>,
@@ -224,6 +236,7 @@ impl Common {
             name,
             description: "",
             code_sha256: context.spec.artifacts.get(package).cloned().unwrap_or_default(),
+            architecture: context.spec.architecture.as_str(),
             timeout_s: 0,
             memory_mb: 0,
             concurrency: None,
@@ -253,9 +266,14 @@ fn role(
         description: "Runs the function of the same name.",
         service: "lambda.amazonaws.com",
     };
+    let own = (package == FAILOVER_COORDINATOR).then(|| {
+        let name = context.names.failover_coordinator(slot);
+        iam_policy::arn(context.account, &name)
+    });
     let managed = std::iter::once(BASIC_EXECUTION)
         .chain(in_vpc.then_some(VPC_EXECUTION))
-        .map(str::to_owned);
+        .map(str::to_owned)
+        .chain(own);
     roles::service(blueprint, context, purpose, managed.collect(), (), move |()| {
         statements.clone()
     })
@@ -275,12 +293,16 @@ fn function<R: Refs>(
     let place = context.place(slot);
     let logs = log_group::Spec {
         name: format!("{}{}", log_group::LAMBDA_PREFIX, common.name),
-        retention_days: i32::try_from(context.spec.log_retention_days).unwrap_or(i32::MAX),
+        retention_days: i32::try_from(context.spec.retention.log_days).unwrap_or(i32::MAX),
+        tagged: true,
     };
     let log_group: Handle<LogGroup> =
         blueprint.add(format!("log-group.{package}.{slot}"), &place, (), move |()| {
             logs.clone()
         });
+    // The role goes before the group when a stack is torn down: the last lines of a call that is under way, allowed to no more,
+    // cannot bring the group back.
+    blueprint.order(&role.role, &log_group);
     let function = blueprint.add(
         format!("function.{package}.{slot}"),
         &place,
@@ -295,7 +317,7 @@ fn function<R: Refs>(
                     package: package.to_owned(),
                 },
                 role_arn: role.arn,
-                architecture: ARCHITECTURE.into(),
+                architecture: common.architecture.to_owned(),
                 runtime: RUNTIME.into(),
                 memory_mb: common.memory_mb,
                 timeout_s: common.timeout_s,

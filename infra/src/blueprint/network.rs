@@ -40,6 +40,7 @@ pub fn network(blueprint: &mut Blueprint, context: &Context<'_>, slot: Slot) -> 
         cidr: context.spec.cidr(slot).to_owned(),
         dns_support: true,
         dns_hostnames: true,
+        tagged: true,
     };
     let vpc = blueprint.add(format!("vpc.{slot}"), &place, (), move |()| spec.clone());
     let subnets = subnets(blueprint, context, slot, &vpc);
@@ -64,6 +65,7 @@ pub fn network(blueprint: &mut Blueprint, context: &Context<'_>, slot: Slot) -> 
                     vpc_id: vpc.vpc_id,
                     service: service_name.clone(),
                     attachment: Attachment::gateway(vec![table.route_table_id]),
+                    tagged: true,
                 },
             )
         })
@@ -78,6 +80,7 @@ pub fn network(blueprint: &mut Blueprint, context: &Context<'_>, slot: Slot) -> 
             vpc_id: vpc.vpc_id,
             service: service_name.clone(),
             attachment: Attachment::interface(subnet_ids(subnets), vec![group.group_id]),
+            tagged: true,
         },
     ));
     Network {
@@ -122,6 +125,7 @@ fn subnets(
                     vpc_id: vpc.vpc_id,
                     cidr: cidr.clone(),
                     zone: zone.clone(),
+                    tagged: true,
                 },
             )
         })
@@ -152,6 +156,7 @@ fn groups(
                 Rule::tcp(HTTPS_PORT, "0.0.0.0/0"),
                 Rule::tcp(DATABASE_PORT, network.clone()),
             ],
+            tagged: true,
         },
     );
     let mut only_from_function = |what: &str, description: &'static str, port| {
@@ -166,6 +171,7 @@ fn groups(
                 vpc_id: vpc.vpc_id,
                 ingress: vec![Rule::tcp(port, function.group_id)],
                 egress: Vec::new(),
+                tagged: true,
             },
         )
     };

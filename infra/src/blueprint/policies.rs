@@ -5,7 +5,9 @@ use continuity::names::Slot;
 use serde_json::{Value, json};
 
 use super::Context;
+use crate::resources::iam_policy;
 use crate::resources::iam_role;
+use crate::resources::sns_topic;
 use crate::resources::state_machine;
 
 fn allow(sid: &str, actions: &[&str], resources: Value) -> Value {
@@ -28,6 +30,22 @@ fn table(context: &Context<'_>, region: &str, name: &str) -> String {
     format!("arn:aws:dynamodb:{region}:{}:table/{name}", context.account)
 }
 
+/// Lets Lambda tell the region's alert topic, in the function's name, of an asynchronous call that failed for good.
+fn tell_of_failures(context: &Context<'_>, slot: Slot) -> Vec<Value> {
+    let (region, account) = (context.region(slot), context.account);
+    let topic = sns_topic::arn(region, account, &context.names.alert_topic(slot));
+    vec![
+        allow("TellOfFailures", &["sns:Publish"], json!(topic)),
+        allow_if(
+            "EncryptForTopic",
+            &["kms:Decrypt", "kms:GenerateDataKey"],
+            json!(format!("arn:aws:kms:{region}:{account}:key/*")),
+            json!({"StringEquals": {
+                "kms:ViaService": format!("sns.{region}.amazonaws.com"), "kms:EncryptionContext:aws:sns:topicArn": topic}}),
+        ),
+    ]
+}
+
 /// Reads the control record and API keys, writes and scans the journal of its own region, reads the database credentials.
 pub fn payment_processor(context: &Context<'_>, slot: Slot) -> Vec<Value> {
     let (region, account, names) = (context.region(slot), context.account, &context.names);
@@ -35,7 +53,7 @@ pub fn payment_processor(context: &Context<'_>, slot: Slot) -> Vec<Value> {
         "arn:aws:secretsmanager:{region}:{account}:secret:{}-*",
         names.database_secret()
     );
-    vec![
+    let mut statements = vec![
         no_new_log_groups(),
         allow(
             "Control",
@@ -55,7 +73,9 @@ pub fn payment_processor(context: &Context<'_>, slot: Slot) -> Vec<Value> {
             json!({"StringEquals": {"kms:ViaService": format!("secretsmanager.{region}.amazonaws.com")},
                 "StringLike": {"kms:EncryptionContext:SecretARN": secret}}),
         ),
-    ]
+    ];
+    statements.extend(tell_of_failures(context, slot));
+    statements
 }
 
 /// Reads the control table, writes its own observation and no other item, starts the failover of its own region.
@@ -86,22 +106,44 @@ pub fn health_probe(context: &Context<'_>, slot: Slot) -> Vec<Value> {
                 "arn:aws:states:{region}:{account}:execution:{failover}:*"
             )),
         ));
+        statements.extend(tell_of_failures(context, slot));
     }
     statements
 }
 
 /// Creates, repairs and removes the stack in all its regions, and moves the active region. Bounded by names where a service
-/// names its resources, by the stack's tag where it does not.
+/// names its resources, by the stack's tag where it does not. What does not fit is in [`failover_coordinator_more`].
 pub fn failover_coordinator(context: &Context<'_>) -> Vec<Value> {
     let mut statements = vec![look()];
-    statements.extend(network(context));
     statements.extend(data(context));
     statements.extend(compute(context));
+    statements
+}
+
+/// The rest of what the coordinator may do: a managed policy, because the inline ones of a role are limited together.
+pub fn failover_coordinator_more(context: &Context<'_>) -> Vec<Value> {
+    let mut statements = network(context);
+    statements.extend(alerts(context));
     statements.extend(roles(context));
     statements
 }
 
-/// What services list without asking which: reads that know no resource.
+/// What DynamoDB asks of whoever adds or removes a replica, in the replica's region
+/// (<https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/V2gt_IAM.html>).
+const REPLICAS: [&str; 9] = [
+    "dynamodb:BatchWriteItem",
+    "dynamodb:CreateGlobalTableWitness",
+    "dynamodb:CreateTableReplica",
+    "dynamodb:DeleteGlobalTableWitness",
+    "dynamodb:DeleteItem",
+    "dynamodb:DeleteTableReplica",
+    "dynamodb:Query",
+    "dynamodb:Scan",
+    "dynamodb:UpdateItem",
+];
+
+/// What services list without asking which: reads that know no resource. By pattern where a service has many of them: all of a
+/// role's inline policies share 10,240 characters.
 fn look() -> Value {
     allow(
         "Look",
@@ -114,12 +156,18 @@ fn look() -> Value {
             "logs:DescribeLogGroups",
             "dynamodb:ListTables",
             "s3:ListAllMyBuckets",
+            "iam:ListPolicies",
             "iam:ListRoles",
+            "route53:GetHostedZone",
             "route53:List*",
-            "route53:Get*",
             "scheduler:ListSchedules",
             "states:ListStateMachines",
             "secretsmanager:ListSecrets",
+            "tag:GetResources",
+            "cloudwatch:DescribeAlarms",
+            "cloudwatch:ListDashboards",
+            "sns:ListTopics",
+            "acm:ListCertificates",
         ],
         json!("*"),
     )
@@ -133,35 +181,46 @@ fn network(context: &Context<'_>) -> Vec<Value> {
     let account = context.account;
     let ec2 = json!(format!("arn:aws:ec2:*:{account}:*"));
     vec![
-        // A subnet, group or endpoint is created in a VPC: the new thing carries the tag in the request, the VPC its own.
+        // A subnet, group or endpoint is created in a VPC: the new thing carries the tag in the request, the VPC its own. Tags
+        // are an action of their own: at creation, and later only on what is ours already.
         allow_if(
             "MakeNetwork",
-            &["ec2:Create*"],
+            &[
+                "ec2:CreateRouteTable",
+                "ec2:CreateSecurityGroup",
+                "ec2:CreateSubnet",
+                "ec2:CreateTags",
+                "ec2:CreateVpc",
+                "ec2:CreateVpcEndpoint",
+            ],
             ec2.clone(),
             of_this_stack(context, "RequestTag"),
         ),
         allow_if(
             "ChangeNetwork",
             &[
-                "ec2:Create*",
-                "ec2:Delete*",
-                "ec2:Modify*",
                 "ec2:AssociateRouteTable",
+                "ec2:AuthorizeSecurityGroupEgress",
+                "ec2:AuthorizeSecurityGroupIngress",
+                "ec2:CreateRouteTable",
+                "ec2:CreateSecurityGroup",
+                "ec2:CreateSubnet",
+                "ec2:CreateTags",
+                "ec2:CreateVpcEndpoint",
+                "ec2:DeleteRoute",
+                "ec2:DeleteRouteTable",
+                "ec2:DeleteSecurityGroup",
+                "ec2:DeleteSubnet",
+                "ec2:DeleteVpc",
+                "ec2:DeleteVpcEndpoints",
                 "ec2:DisassociateRouteTable",
-                "ec2:ReplaceRouteTableAssociation",
-                "ec2:AuthorizeSecurityGroup*",
-                "ec2:RevokeSecurityGroup*",
-                "ec2:UpdateSecurityGroupRuleDescriptions*",
+                "ec2:ModifyVpcAttribute",
+                "ec2:ModifyVpcEndpoint",
+                "ec2:RevokeSecurityGroupEgress",
+                "ec2:RevokeSecurityGroupIngress",
             ],
             ec2,
             of_this_stack(context, "ResourceTag"),
-        ),
-        // Tags at creation, and never on something that exists and is not ours.
-        allow_if(
-            "TagNetwork",
-            &["ec2:CreateTags"],
-            json!(format!("arn:aws:ec2:*:{account}:*/*")),
-            json!({"StringLike": {"ec2:CreateAction": "*"}}),
         ),
     ]
 }
@@ -184,16 +243,43 @@ fn data(context: &Context<'_>) -> Vec<Value> {
     let objects: Vec<_> = buckets.iter().map(|bucket| format!("{bucket}/*")).collect();
     let keys = json!(format!("arn:aws:kms:*:{account}:key/*"));
     vec![
-        allow("Tables", &["dynamodb:*"], json!(tables)),
+        allow(
+            "Tables",
+            &[
+                "dynamodb:CreateTable",
+                "dynamodb:DeleteTable",
+                "dynamodb:DescribeContinuousBackups",
+                "dynamodb:DescribeTable",
+                "dynamodb:GetItem",
+                "dynamodb:ListTagsOfResource",
+                "dynamodb:PutItem",
+                "dynamodb:TagResource",
+                "dynamodb:UntagResource",
+                "dynamodb:UpdateContinuousBackups",
+                "dynamodb:UpdateTable",
+            ],
+            json!(tables),
+        ),
+        // DynamoDB asks for them when a table gets or loses a replica.
+        allow("Replicas", &REPLICAS, json!(tables)),
         allow(
             "Buckets",
             &[
                 "s3:CreateBucket",
                 "s3:DeleteBucket",
                 "s3:DeleteBucketPolicy",
-                "s3:GetBucket*",
-                "s3:PutBucket*",
-                "s3:ListBucket*",
+                "s3:GetBucketOwnershipControls",
+                "s3:GetBucketPolicy",
+                "s3:GetBucketPublicAccessBlock",
+                "s3:GetBucketTagging",
+                "s3:GetBucketVersioning",
+                "s3:PutBucketOwnershipControls",
+                "s3:PutBucketPolicy",
+                "s3:PutBucketPublicAccessBlock",
+                "s3:PutBucketTagging",
+                "s3:PutBucketVersioning",
+                "s3:ListBucketMultipartUploads",
+                "s3:ListBucketVersions",
                 "s3:GetEncryptionConfiguration",
                 "s3:PutEncryptionConfiguration",
                 "s3:GetLifecycleConfiguration",
@@ -219,7 +305,29 @@ fn data(context: &Context<'_>) -> Vec<Value> {
         ),
         allow(
             "Databases",
-            &["rds:*"],
+            &[
+                "rds:AddTagsToResource",
+                "rds:CreateDBCluster",
+                "rds:CreateDBClusterParameterGroup",
+                "rds:CreateDBInstance",
+                "rds:CreateDBSubnetGroup",
+                "rds:CreateGlobalCluster",
+                "rds:DeleteDBCluster",
+                "rds:DeleteDBClusterParameterGroup",
+                "rds:DeleteDBInstance",
+                "rds:DeleteDBSubnetGroup",
+                "rds:DeleteGlobalCluster",
+                "rds:FailoverGlobalCluster",
+                "rds:ListTagsForResource",
+                "rds:ModifyDBCluster",
+                "rds:ModifyDBClusterParameterGroup",
+                "rds:ModifyDBInstance",
+                "rds:ModifyDBSubnetGroup",
+                "rds:ModifyGlobalCluster",
+                "rds:RemoveFromGlobalCluster",
+                "rds:ResetDBClusterParameterGroup",
+                "rds:SwitchoverGlobalCluster",
+            ],
             json!([
                 format!("arn:aws:rds::{account}:global-cluster:{}", names.aurora_global()),
                 format!("arn:aws:rds:*:{account}:cluster:aurora-*-{suffix}"),
@@ -230,20 +338,63 @@ fn data(context: &Context<'_>) -> Vec<Value> {
         ),
         allow(
             "Secrets",
-            &["secretsmanager:*"],
+            &[
+                "secretsmanager:CreateSecret",
+                "secretsmanager:DeleteSecret",
+                "secretsmanager:DescribeSecret",
+                "secretsmanager:GetSecretValue",
+                "secretsmanager:RemoveRegionsFromReplication",
+                "secretsmanager:ReplicateSecretToRegions",
+                "secretsmanager:RestoreSecret",
+                "secretsmanager:TagResource",
+                "secretsmanager:UpdateSecret",
+            ],
             json!(format!(
                 "arn:aws:secretsmanager:*:{account}:secret:{}-*",
                 names.database_secret()
             )),
         ),
-        allow("Passwords", &["secretsmanager:GetRandomPassword"], json!("*")),
+        // A secret that is not there yet has no ending to its name.
+        allow(
+            "NoSecretYet",
+            &["secretsmanager:DescribeSecret"],
+            json!(format!(
+                "arn:aws:secretsmanager:*:{account}:secret:{}",
+                names.database_secret()
+            )),
+        ),
         allow_if(
             "MakeKeys",
             &["kms:CreateKey", "kms:TagResource"],
             json!("*"),
             of_this_stack(context, "RequestTag"),
         ),
-        allow_if("UseKeys", &["kms:*"], keys, of_this_stack(context, "ResourceTag")),
+        allow_if(
+            "UseKeys",
+            &[
+                "kms:CancelKeyDeletion",
+                "kms:CreateAlias",
+                "kms:CreateGrant",
+                "kms:Decrypt",
+                "kms:DeleteAlias",
+                "kms:DescribeKey",
+                "kms:DisableKeyRotation",
+                "kms:EnableKey",
+                "kms:EnableKeyRotation",
+                "kms:GenerateDataKey",
+                "kms:GetKeyPolicy",
+                "kms:GetKeyRotationStatus",
+                "kms:ListResourceTags",
+                "kms:PutKeyPolicy",
+                "kms:ReplicateKey",
+                "kms:ScheduleKeyDeletion",
+                "kms:TagResource",
+                "kms:UpdateAlias",
+                "kms:UpdateKeyDescription",
+            ],
+            keys,
+            of_this_stack(context, "ResourceTag"),
+        ),
         allow(
             "Aliases",
             &["kms:CreateAlias", "kms:DeleteAlias", "kms:UpdateAlias"],
@@ -260,10 +411,16 @@ fn compute(context: &Context<'_>) -> Vec<Value> {
             "Functions",
             &[
                 "lambda:CreateFunction",
-                "lambda:DeleteFunction*",
-                "lambda:Get*",
-                "lambda:UpdateFunction*",
+                "lambda:DeleteFunction",
+                "lambda:DeleteFunctionConcurrency",
+                "lambda:GetFunction",
+                "lambda:GetPolicy",
                 "lambda:PutFunctionConcurrency",
+                "lambda:UpdateFunctionCode",
+                "lambda:UpdateFunctionConfiguration",
+                "lambda:DeleteFunctionEventInvokeConfig",
+                "lambda:GetFunctionEventInvokeConfig",
+                "lambda:PutFunctionEventInvokeConfig",
                 "lambda:AddPermission",
                 "lambda:RemovePermission",
                 "lambda:ListTags",
@@ -284,6 +441,9 @@ fn compute(context: &Context<'_>) -> Vec<Value> {
             json!([
                 format!("arn:aws:logs:*:{account}:log-group:/aws/lambda/*-{suffix}"),
                 format!("arn:aws:logs:*:{account}:log-group:/aws/lambda/*-{suffix}:*"),
+                format!("arn:aws:logs:*:{account}:log-group:/aws/rds/cluster/aurora-*-{suffix}/*"),
+                format!("arn:aws:logs:*:{account}:log-group:/aws/apigateway/*-{suffix}"),
+                format!("arn:aws:logs:*:{account}:log-group:/aws/apigateway/*-{suffix}:*"),
             ]),
         ),
         // An API's id is not known before it exists, and an import takes no tags.
@@ -299,6 +459,9 @@ fn compute(context: &Context<'_>) -> Vec<Value> {
             json!([
                 "arn:aws:apigateway:*::/restapis",
                 "arn:aws:apigateway:*::/restapis/*",
+                "arn:aws:apigateway:*::/account",
+                "arn:aws:apigateway:*::/domainnames",
+                "arn:aws:apigateway:*::/domainnames/*",
                 "arn:aws:apigateway:*::/tags/*"
             ]),
         ),
@@ -346,44 +509,143 @@ fn compute(context: &Context<'_>) -> Vec<Value> {
             ],
             json!(format!("arn:aws:states:*:{account}:stateMachine:*-{suffix}")),
         ),
+        // Whether the execution that holds the change still runs.
+        allow(
+            "Executions",
+            &["states:DescribeExecution"],
+            json!(format!("arn:aws:states:*:{account}:execution:*-{suffix}:*")),
+        ),
+        allow_if(
+            "Events",
+            &["events:PutEvents"],
+            json!(format!("arn:aws:events:*:{account}:event-bus/default")),
+            json!({"StringEquals": {"events:source": "understudy"}}),
+        ),
+    ]
+}
+
+/// Alarms, the topics that they publish to, the dashboard, and certificates of the public name.
+fn alerts(context: &Context<'_>) -> Vec<Value> {
+    let (account, suffix) = (context.account, &context.spec.suffix);
+    let certificates = json!(format!("arn:aws:acm:*:{account}:certificate/*"));
+    vec![
+        allow(
+            "Alarms",
+            &[
+                "cloudwatch:PutMetricAlarm",
+                "cloudwatch:DeleteAlarms",
+                "cloudwatch:TagResource",
+                "cloudwatch:ListTagsForResource",
+            ],
+            json!(format!("arn:aws:cloudwatch:*:{account}:alarm:*-{suffix}")),
+        ),
+        allow(
+            "Dashboard",
+            &[
+                "cloudwatch:GetDashboard",
+                "cloudwatch:PutDashboard",
+                "cloudwatch:DeleteDashboards",
+            ],
+            json!(format!(
+                "arn:aws:cloudwatch::{account}:dashboard/{}",
+                context.names.dashboard()
+            )),
+        ),
+        allow(
+            "Topics",
+            &[
+                "sns:CreateTopic",
+                "sns:DeleteTopic",
+                "sns:GetTopicAttributes",
+                "sns:SetTopicAttributes",
+                "sns:ListSubscriptionsByTopic",
+                "sns:Subscribe",
+                "sns:Publish",
+                "sns:TagResource",
+                "sns:ListTagsForResource",
+            ],
+            json!(format!("arn:aws:sns:*:{account}:alerts-*-{suffix}")),
+        ),
+        allow_if(
+            "MakeCertificates",
+            &["acm:RequestCertificate", "acm:AddTagsToCertificate"],
+            json!("*"),
+            of_this_stack(context, "RequestTag"),
+        ),
+        allow(
+            "SeeCertificates",
+            &["acm:ListTagsForCertificate"],
+            certificates.clone(),
+        ),
+        allow_if(
+            "UseCertificates",
+            &["acm:DescribeCertificate", "acm:DeleteCertificate"],
+            certificates,
+            of_this_stack(context, "ResourceTag"),
+        ),
     ]
 }
 
 fn roles(context: &Context<'_>) -> Vec<Value> {
     let (account, suffix) = (context.account, &context.spec.suffix);
     let ours = json!(format!("arn:aws:iam::{account}:role{}*-{suffix}", iam_role::PATH));
+    let policies = iam_policy::arn(account, &format!("*-{suffix}"));
     vec![
         allow(
             "Roles",
             &[
                 "iam:CreateRole",
                 "iam:DeleteRole",
-                "iam:GetRole",
                 "iam:UpdateRole",
                 "iam:UpdateAssumeRolePolicy",
                 "iam:TagRole",
-                "iam:ListRoleTags",
-                "iam:ListAttachedRolePolicies",
-                "iam:ListRolePolicies",
-                "iam:GetRolePolicy",
                 "iam:PutRolePolicy",
                 "iam:DeleteRolePolicy",
                 "iam:DetachRolePolicy",
             ],
             ours.clone(),
         ),
+        // Of a role that is not there IAM knows the name only, without the path.
+        allow(
+            "SeeRoles",
+            &[
+                "iam:GetRole",
+                "iam:GetRolePolicy",
+                "iam:ListAttachedRolePolicies",
+                "iam:ListRolePolicies",
+                "iam:ListRoleTags",
+            ],
+            json!(format!("arn:aws:iam::{account}:role/*-{suffix}")),
+        ),
         allow_if(
             "Attach",
             &["iam:AttachRolePolicy"],
             ours.clone(),
-            json!({"ArnEquals": {"iam:PolicyARN": [super::roles::BASIC_EXECUTION, super::roles::VPC_EXECUTION]}}),
+            json!({"ArnLike": {"iam:PolicyARN": [
+                super::roles::BASIC_EXECUTION, super::roles::VPC_EXECUTION, policies]}}),
+        ),
+        allow(
+            "Policies",
+            &[
+                "iam:CreatePolicy",
+                "iam:CreatePolicyVersion",
+                "iam:DeletePolicy",
+                "iam:DeletePolicyVersion",
+                "iam:GetPolicy",
+                "iam:GetPolicyVersion",
+                "iam:ListPolicyTags",
+                "iam:ListPolicyVersions",
+                "iam:TagPolicy",
+            ],
+            json!(policies),
         ),
         allow_if(
             "PassRoles",
             &["iam:PassRole"],
             ours,
             json!({"StringEquals": {"iam:PassedToService": [
-                "lambda.amazonaws.com", "states.amazonaws.com", "scheduler.amazonaws.com", "s3.amazonaws.com"]}}),
+                "lambda.amazonaws.com", "states.amazonaws.com", "scheduler.amazonaws.com", "s3.amazonaws.com",
+                "apigateway.amazonaws.com"]}}),
         ),
         allow_if(
             "ServiceRoles",
@@ -426,13 +688,19 @@ mod tests {
                     .len();
                 assert!(length < 10_240, "{length}");
             }
+            // A managed policy by itself.
+            let statements = failover_coordinator_more(context);
+            let document = json!({"Version": "2012-10-17", "Statement": statements});
+            let length = document.to_string().len();
+            assert!(length < 6_144, "{length}");
         });
     }
 
     #[test]
     fn statement_ids_are_unique_and_alphanumeric() {
         with_context(|context| {
-            let statements = failover_coordinator(context);
+            let mut statements = failover_coordinator(context);
+            statements.extend(failover_coordinator_more(context));
             let ids: std::collections::BTreeSet<_> = statements
                 .iter()
                 .filter_map(|statement| statement["Sid"].as_str())
@@ -481,5 +749,9 @@ mod tests {
         );
         insta::assert_snapshot!("health-probe", text(health_probe(&context, Slot::Primary)));
         insta::assert_snapshot!("failover-coordinator", text(failover_coordinator(&context)));
+        insta::assert_snapshot!(
+            "failover-coordinator-more",
+            text(failover_coordinator_more(&context))
+        );
     }
 }

@@ -51,6 +51,14 @@ impl Role {
     }
 }
 
+/// IAM has no regions, but a role is counted where it works.
+pub fn place(context: &Context<'_>, slot: Slot) -> Place {
+    Place {
+        group: Group::from(slot),
+        region: context.region(Slot::Primary).to_owned(),
+    }
+}
+
 /// A role for a service, which may do what `managed` and `statements` say and nothing else.
 pub fn service<R: Refs>(
     blueprint: &mut Blueprint,
@@ -66,11 +74,7 @@ pub fn service<R: Refs>(
         description,
         service,
     } = purpose;
-    // IAM has no regions, but the role is counted where it works.
-    let place = Place {
-        group: Group::from(slot),
-        region: context.region(Slot::Primary).to_owned(),
-    };
+    let place = place(context, slot);
     let name = context.names.regional(what, slot);
     // Only these two say on whose behalf they take a role.
     let conditions = if ["states.amazonaws.com", "scheduler.amazonaws.com"].contains(&service) {

@@ -10,13 +10,12 @@ use crate::graph::{Blueprint, Handle};
 use crate::resources::s3_bucket::{self, S3Bucket};
 use crate::resources::s3_encryption::{self, S3Encryption};
 use crate::resources::s3_lifecycle::{self, S3Lifecycle};
+use crate::resources::s3_ownership::{self, S3Ownership};
 use crate::resources::s3_policy::{self, S3Policy};
 use crate::resources::s3_public_access_block::{self, S3PublicAccessBlock};
 use crate::resources::s3_replication::{self, S3Replication};
 use crate::resources::s3_versioning::{self, S3Versioning};
 
-/// Days until a version that was replaced or deleted goes.
-const NONCURRENT_DAYS: i32 = 90;
 /// Days until an upload that was begun and not finished goes.
 const UNFINISHED_UPLOAD_DAYS: i32 = 7;
 
@@ -51,13 +50,14 @@ pub fn data(blueprint: &mut Blueprint, context: &Context<'_>, keys: &[Key; 2]) {
                 bucket_key: true,
             },
         );
+        let old_version_days = i32::try_from(context.spec.retention.old_version_days).unwrap_or(i32::MAX);
         let _: Handle<S3Lifecycle> = blueprint.add(
             format!("data-lifecycle.{slot}"),
             &place,
             versioning.clone(),
-            |bucket| s3_lifecycle::Spec {
+            move |bucket| s3_lifecycle::Spec {
                 bucket: bucket.bucket,
-                rules: vec![tidy()],
+                rules: vec![tidy(old_version_days)],
             },
         );
         versioned.push(versioning);
@@ -119,15 +119,22 @@ fn bucket(
         bucket.clone(),
         |bucket: s3_bucket::Outputs| s3_policy::Spec::tls_only(bucket.bucket),
     );
-    // S3 refuses to change both at once.
+    let ownership: Handle<S3Ownership> = blueprint.add(
+        format!("{what}-ownership.{slot}"),
+        &place,
+        bucket.clone(),
+        |bucket: s3_bucket::Outputs| s3_ownership::Spec::enforced(bucket.bucket),
+    );
+    // S3 refuses to change two of them at once.
     blueprint.order(&policy, &block);
+    blueprint.order(&ownership, &policy);
     bucket
 }
 
-fn tidy() -> s3_lifecycle::Rule {
+fn tidy(old_version_days: i32) -> s3_lifecycle::Rule {
     s3_lifecycle::Rule {
         id: "tidy".into(),
-        noncurrent_days: Some(NONCURRENT_DAYS),
+        noncurrent_days: Some(old_version_days),
         unfinished_upload_days: Some(UNFINISHED_UPLOAD_DAYS),
         lonely_delete_markers: true,
         expiration_days: None,

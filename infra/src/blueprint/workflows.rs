@@ -15,17 +15,17 @@ use crate::resources::schedule::{self, Schedule};
 use crate::resources::state_machine::{self, StateMachine};
 
 /// Definitions by workflow. Each is rendered with `CoordinatorArn`.
-const DEFINITIONS: [(&str, &str); 3] = [
+const DEFINITIONS: [(&str, &str); 4] = [
     ("deploy", include_str!("../../workflows/deploy.asl.json")),
     ("failover", include_str!("../../workflows/failover.asl.json")),
+    ("reconcile", include_str!("../../workflows/reconcile.asl.json")),
     ("teardown", include_str!("../../workflows/teardown.asl.json")),
 ];
 
-/// The workflows that run in a slot: deploy and teardown at home, failover wherever it may be needed.
+/// The workflows of a slot: all of them wherever the stack may be active.
 pub fn workflows(slot: Slot) -> &'static [&'static str] {
     match slot {
-        Slot::Primary => &["deploy", "failover", "teardown"],
-        Slot::Dr => &["failover"],
+        Slot::Primary | Slot::Dr => &["deploy", "failover", "reconcile", "teardown"],
         Slot::Witness => &[],
     }
 }
@@ -45,6 +45,7 @@ pub fn state_machines(
     };
     let arn = super::functions::arn(context, slot, &context.names.failover_coordinator(slot));
     let role = roles::service(blueprint, context, purpose, [].into(), (), move |()| invoke(&arn));
+    let mut reconcile = None;
     for workflow in workflows(slot) {
         let name = context.names.state_machine(workflow, slot);
         let machine: Handle<StateMachine> = blueprint.add(
@@ -55,9 +56,66 @@ pub fn state_machines(
                 name: name.clone(),
                 definition: definition(workflow, &function.arn),
                 role_arn: role.arn,
+                tagged: true,
             },
         );
         role.before(blueprint, &machine);
+        if *workflow == "reconcile" {
+            reconcile = Some(machine);
+        }
+    }
+    if let Some(machine) = reconcile {
+        reconcile_schedule(blueprint, context, slot, &machine);
+    }
+}
+
+/// Starts the reconcile workflow. It runs in both regions all the time, so that a failover has nothing to switch on; where the
+/// region is not active an execution ends with its first step.
+fn reconcile_schedule(
+    blueprint: &mut Blueprint,
+    context: &Context<'_>,
+    slot: Slot,
+    machine: &Handle<StateMachine>,
+) {
+    let purpose = Purpose {
+        what: "reconcile-schedule",
+        slot,
+        description: "Starts the reconcile workflow.",
+        service: "scheduler.amazonaws.com",
+    };
+    let name = context.names.state_machine("reconcile", slot);
+    let arn = state_machine::arn(context.region(slot), context.account, &name);
+    let role = roles::service(blueprint, context, purpose, [].into(), (), move |()| {
+        vec![json!({"Sid": "Start", "Effect": "Allow", "Action": "states:StartExecution", "Resource": arn})]
+    });
+    let minutes = context.spec.reconcile.interval_minutes;
+    let key = format!("reconcile-schedule.{slot}");
+    let description = key.clone();
+    let schedule: Handle<Schedule> = blueprint.add(
+        key,
+        &context.place(slot),
+        (role.role.clone(), machine.clone()),
+        move |(role, machine): (iam_role::Outputs, state_machine::Outputs)| schedule::Spec {
+            name: name.clone(),
+            description: description.clone(),
+            expression: every_minutes(minutes),
+            target_arn: machine.arn,
+            role_arn: role.arn,
+            input: "{}".into(),
+            // The next one comes soon enough.
+            retries: 0,
+            max_age_s: 60,
+            enabled: true,
+        },
+    );
+    role.before(blueprint, &schedule);
+}
+
+/// Scheduler wants the singular for one.
+fn every_minutes(minutes: u16) -> String {
+    match minutes {
+        1 => "rate(1 minute)".to_owned(),
+        minutes => format!("rate({minutes} minutes)"),
     }
 }
 
@@ -119,6 +177,34 @@ fn definition(workflow: &str, coordinator_arn: &str) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::blueprint::blueprint;
+    use crate::spec::Spec;
+
+    #[test]
+    fn the_state_machines_are_what_was_reviewed() {
+        for (workflow, _) in DEFINITIONS {
+            let rendered = definition(workflow, "arn:aws:lambda:REGION:ACCOUNT:function:coordinator");
+            let text = serde_json::to_string_pretty(&rendered).expect("JSON");
+            insta::assert_snapshot!(workflow, text);
+        }
+    }
+
+    #[test]
+    fn both_serving_regions_have_every_workflow_and_a_schedule_that_repairs() {
+        let mut spec = Spec::default();
+        spec.reconcile.interval_minutes = 1;
+        let stack = blueprint(&spec, "000000000000");
+        for slot in Slot::SERVING {
+            for (workflow, _) in DEFINITIONS {
+                assert!(stack.keys().contains(&format!("state-machine.{workflow}.{slot}")));
+            }
+            assert!(stack.keys().contains(&format!("reconcile-schedule.{slot}")));
+        }
+        assert_eq!(
+            (every_minutes(1), every_minutes(5)),
+            ("rate(1 minute)".into(), "rate(5 minutes)".into())
+        );
+    }
 
     #[test]
     fn every_workflow_is_rendered_and_calls_only_the_coordinator() {

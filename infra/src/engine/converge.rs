@@ -211,7 +211,7 @@ impl<'r, 'a> Drive<'r, 'a> {
                 on: "the next run: the time budget is used up".into(),
             });
         }
-        if let Err(why) = self.run.permitted().await {
+        if let Err(why) = self.run.permitted(self.node).await {
             return Step::End(Outcome::Waiting { on: why });
         }
         let site = self.run.blueprint.site(self.node, self.run.cloud);

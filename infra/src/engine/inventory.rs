@@ -1,4 +1,7 @@
-//! What of ours exists, in every region, of every kind. After a teardown it must be empty.
+//! What of ours exists, in every region: by every kind's own listing, and by tag. After a teardown it must be empty.
+//!
+//! The tagging API goes on showing for a while what was deleted, keys that wait for their deletion and clusters that are gone
+//! among it. So what it shows counts only where no kind's listing would know better: see [`unexplained`].
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -11,6 +14,10 @@ use crate::cloud::Cloud;
 use crate::error::KindError;
 use crate::kind::{Found, Lister, Scope, Site};
 use crate::resources;
+use crate::tagged::Tagged;
+
+/// The kind of what only the tagging API knows.
+pub const TAGGED: &str = "tagged";
 
 /// What was found, and where it was not possible to look.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -67,7 +74,56 @@ pub async fn inventory(
     cloud: &Cloud,
     options: &Options,
 ) -> Inventory {
-    list_with(&resources::listers(), suffix, account, regions, cloud, options).await
+    let cloud = &cloud.anew();
+    let listers = resources::listers();
+    let mut inventory = list_with(&listers, suffix, account, regions, cloud, options).await;
+    for region in regions {
+        match patiently(options, || cloud.tagged(region, suffix)).await {
+            Ok(listing) => {
+                let more = unexplained(&listing, region, &listers, &inventory);
+                inventory.found.extend(more);
+            }
+            Err(error) => inventory.errors.push(error.chain()),
+        }
+    }
+    inventory.found.sort();
+    inventory.errors.sort();
+    inventory
+}
+
+/// What carries the stack's tag and is neither something that a kind's listing found, nor of a sort that a kind lists: what
+/// such a kind did not find does not exist any more, whatever the tagging API still says.
+fn unexplained(listing: &Tagged, region: &str, listers: &[Lister], inventory: &Inventory) -> Vec<Found> {
+    let known: Vec<&str> = listers.iter().flat_map(|lister| lister.arns()).copied().collect();
+    let found = || inventory.found.iter().chain(&inventory.held_back);
+    listing
+        .arns()
+        .filter(|arn| !known.iter().any(|sort| short(arn).starts_with(sort)))
+        .filter(|arn| !found().any(|found| belongs_to(arn, &found.id)))
+        .map(|arn| Found {
+            kind: TAGGED.to_owned(),
+            region: region.to_owned(),
+            id: arn.to_owned(),
+            key: listing.key(arn),
+            held_back: None,
+        })
+        .collect()
+}
+
+/// `service:resource` of an ARN.
+fn short(arn: &str) -> String {
+    let mut parts = arn.splitn(6, ':').skip(2);
+    let service = parts.next().unwrap_or_default();
+    format!("{service}:{}", parts.nth(2).unwrap_or_default())
+}
+
+/// Whether an ARN is of the thing with this id or name, or of a part of it.
+fn belongs_to(arn: &str, id: &str) -> bool {
+    !id.is_empty()
+        && (arn
+            .strip_suffix(id)
+            .is_some_and(|front| front.ends_with([':', '/']))
+            || arn.contains(&format!("/{id}/")))
 }
 
 pub(super) async fn list_with(
@@ -94,8 +150,9 @@ pub(super) async fn list_with(
                 key: "",
                 suffix,
                 account,
+                extra_tags: &[],
             };
-            list_one(lister, &site, options).await
+            patiently(options, || lister.list(&site)).await
         })
         .buffer_unordered(options.concurrency.max(1));
     let mut inventory = Inventory::default();
@@ -116,16 +173,88 @@ pub(super) async fn list_with(
     inventory
 }
 
-async fn list_one(lister: &Lister, site: &Site<'_>, options: &Options) -> Result<Vec<Found>, KindError> {
+async fn patiently<T, F>(options: &Options, ask: impl Fn() -> F) -> Result<T, KindError>
+where
+    F: Future<Output = Result<T, KindError>>,
+{
     const ATTEMPTS: u32 = 3;
     let mut attempt = 1;
     loop {
-        match lister.list(site).await {
+        match ask().await {
             Err(error) if error.class.patience().is_some() && attempt < ATTEMPTS => {
                 options.clock.sleep(super::FIRST_PAUSE * 4u32.pow(attempt)).await;
                 attempt += 1;
             }
             answer => return answer,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+    use crate::kind::RESOURCE_TAG;
+
+    fn listing(arns: &[&str]) -> Tagged {
+        let tags = HashMap::from([(RESOURCE_TAG.to_owned(), "some.key".to_owned())]);
+        arns.iter().map(|arn| ((*arn).to_owned(), tags.clone())).collect()
+    }
+
+    fn strangers(arns: &[&str], inventory: &Inventory) -> Vec<String> {
+        let more = unexplained(&listing(arns), "us-east-1", &resources::listers(), inventory);
+        more.into_iter().map(|found| found.id).collect()
+    }
+
+    #[test]
+    fn what_the_tagging_api_still_shows_of_a_kind_that_finds_nothing_is_gone() {
+        let gone = [
+            "arn:aws:kms:us-east-1:000000000000:key/mrk-1",
+            "arn:aws:rds:us-east-1:000000000000:cluster:aurora-primary-dev",
+            "arn:aws:ec2:us-east-1:000000000000:vpc/vpc-1",
+            "arn:aws:apigateway:us-east-1::/restapis/abc/stages/live",
+            "arn:aws:s3:::artifacts-primary-dev-000000000000",
+            "arn:aws:secretsmanager:us-east-1:000000000000:secret:aurora-credentials-dev-AbCdEf",
+            "arn:aws:logs:us-east-1:000000000000:log-group:/aws/lambda/health-probe-primary-dev",
+        ];
+        assert_eq!(strangers(&gone, &Inventory::default()), Vec::<String>::new());
+    }
+
+    #[test]
+    fn what_no_kind_lists_is_reported_with_its_arn_and_key() {
+        let snapshot = "arn:aws:rds:us-east-1:000000000000:cluster-snapshot:by-hand";
+        let more = unexplained(
+            &listing(&[snapshot]),
+            "us-east-1",
+            &resources::listers(),
+            &Inventory::default(),
+        );
+        assert_eq!(more.len(), 1);
+        assert_eq!((more[0].kind.as_str(), more[0].id.as_str()), (TAGGED, snapshot));
+        assert_eq!(more[0].key.as_deref(), Some("some.key"));
+    }
+
+    #[test]
+    fn what_a_listing_found_is_not_reported_twice() {
+        let found = |id: &str| Found {
+            kind: "widget".into(),
+            region: "us-east-1".into(),
+            id: id.into(),
+            key: None,
+            held_back: None,
+        };
+        let inventory = Inventory {
+            found: vec![found("w-1")],
+            held_back: vec![found("going")],
+            errors: Vec::new(),
+        };
+        let arns = [
+            "arn:aws:widgets:us-east-1:000000000000:widget/w-1",
+            "arn:aws:widgets:us-east-1:000000000000:widget/w-1/part/2",
+            "arn:aws:widgets:us-east-1:000000000000:widget:going",
+            "arn:aws:widgets:us-east-1:000000000000:widget/aw-1",
+        ];
+        assert_eq!(strangers(&arns, &inventory), [arns[3]]);
     }
 }

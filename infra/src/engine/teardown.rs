@@ -6,6 +6,7 @@ use std::sync::Mutex;
 use super::converge::look;
 use super::{Options, OutOfTime, Pace, Patience, Run};
 use crate::cloud::Cloud;
+use crate::error::Class;
 use crate::graph::{Blueprint, InvalidBlueprint, Node, Prepared, Seen};
 use crate::outcome::{Entry, Outcome, PlanOutcome, Report};
 
@@ -27,6 +28,7 @@ pub async fn teardown(
     cloud: &Cloud,
     options: &Options,
 ) -> Result<Report, InvalidBlueprint> {
+    let cloud = &cloud.anew();
     let run = Run::new(blueprint, cloud, options)?;
     // What a kept resource needs is kept too.
     let keep = blueprint.only(keep).keys();
@@ -149,7 +151,7 @@ async fn remove(run: &Run<'_>, position: usize, node: &Node, mut resource: Box<d
                     on: "its turn: the time budget is used up".into(),
                 };
             }
-            if let Err(why) = run.permitted().await {
+            if let Err(why) = run.permitted(node).await {
                 return Outcome::Waiting { on: why };
             }
             match run.call(resource.delete(&site)).await {
@@ -160,6 +162,11 @@ async fn remove(run: &Run<'_>, position: usize, node: &Node, mut resource: Box<d
                     pace.restart();
                 }
                 Err(error) if writing.bears(&error, run.options.clock.now()) => on = error.chain(),
+                Err(error) if error.class == Class::HeldBack => {
+                    return Outcome::HeldBack {
+                        until: error.cause.message,
+                    };
+                }
                 Err(error) => return Outcome::Failed { error: error.chain() },
             }
         }

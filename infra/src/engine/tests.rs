@@ -677,7 +677,7 @@ async fn a_run_without_permission_observes_and_writes_nothing() {
     struct No;
     #[async_trait]
     impl Permit for No {
-        async fn check(&self) -> Result<(), String> {
+        async fn check(&self, _: Write<'_>) -> Result<(), String> {
             Err("generation 4 has taken over".into())
         }
     }

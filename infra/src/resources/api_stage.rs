@@ -124,14 +124,20 @@ impl Kind for ApiStage {
         Ok(())
     }
 
-    /// The stage; deployments go with the API.
     async fn delete(site: &Site<'_>, live: &Live<Spec, Outputs>) -> Result<(), KindError> {
-        let stage = &live.spec.stage;
+        Self::discard(site, &format!("{}/{}", live.spec.rest_api_id, live.spec.stage)).await
+    }
+
+    /// `{API}/{stage}`. Deployments go with the API.
+    async fn discard(site: &Site<'_>, id: &str) -> Result<(), KindError> {
+        let Some((api, stage)) = id.split_once('/') else {
+            return Err(KindError::unsupported(Self::NAME, id, site.region));
+        };
         let result = site
             .cloud
             .apigateway(site.region)
             .delete_stage()
-            .rest_api_id(&live.spec.rest_api_id)
+            .rest_api_id(api)
             .stage_name(stage)
             .send()
             .await;

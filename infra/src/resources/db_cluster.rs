@@ -2,13 +2,21 @@
 //! follows from the global cluster's members at that moment, never from the blueprint: a region that is rebuilt after a
 //! takeover comes back as a secondary.
 
-use aws_sdk_rds::types::{DbCluster as Described, GlobalClusterMember};
+use std::collections::BTreeSet;
+
+use aws_sdk_rds::operation::modify_db_cluster::builders::ModifyDBClusterFluentBuilder;
+use aws_sdk_rds::types::{
+    CloudwatchLogsExportConfiguration, DbCluster as Described, GlobalClusterMember,
+    ServerlessV2ScalingConfiguration,
+};
+use continuity::names::Names;
 use serde::{Deserialize, Serialize};
 
-use super::global_cluster::ENGINE;
-use super::rds::{NO_CLUSTER, NO_GLOBAL, key_of, named_ours, tag_list};
+use super::global_cluster::{self, ENGINE};
+use super::rds::{NO_CLUSTER, NO_GLOBAL, key_of, ours, put_tags, tag_list, tagged};
 use crate::error::{Cause, Class, KindError, absent};
 use crate::kind::{Found, Kind, Live, Site};
+use crate::spec::Serverless;
 
 /// The kind.
 #[derive(Debug)]
@@ -33,6 +41,12 @@ pub struct Spec {
     pub kms_key_arn: String,
     /// Days that automated backups are kept.
     pub backup_retention_days: i32,
+    /// What it writes into CloudWatch Logs: `postgresql`.
+    pub log_exports: BTreeSet<String>,
+    /// Capacity between which `db.serverless` instances move. Once set it stays, and without such instances means nothing.
+    pub serverless: Option<Serverless>,
+    /// Snapshots carry its tags.
+    pub copy_tags_to_snapshot: bool,
     /// AWS refuses to delete it.
     pub deletion_protection: bool,
     /// The first database, when it is made as the writer.
@@ -43,6 +57,8 @@ pub struct Spec {
     pub writer: bool,
     /// It is a member of the global cluster. One that was detached must be brought back by a person.
     pub member: bool,
+    /// It carries our tags.
+    pub tagged: bool,
 }
 
 /// What others refer to.
@@ -70,6 +86,7 @@ impl Kind for DbCluster {
     const STATEFUL: bool = true;
     const IMMUTABLE: &'static [&'static str] = &["subnet_group", "kms_key_arn"];
     const ROLES: &'static [&'static str] = &["writer", "member"];
+    const ARNS: &'static [&'static str] = &["rds:cluster:"];
 
     type Spec = Spec;
     type Outputs = Outputs;
@@ -79,43 +96,7 @@ impl Kind for DbCluster {
         let (cluster, members) =
             futures::future::join(describe(site, id), members(site, &spec.global_cluster)).await;
         let Some(cluster) = cluster? else { return Ok(None) };
-        let arn = cluster.db_cluster_arn().unwrap_or_default().to_owned();
-        let membership = members?
-            .into_iter()
-            .find(|member| member.db_cluster_arn() == Some(&arn));
-        let mut security_groups: Vec<String> = cluster
-            .vpc_security_groups()
-            .iter()
-            .filter_map(|group| group.vpc_security_group_id().map(str::to_owned))
-            .collect();
-        security_groups.sort();
-        Ok(Some(Live {
-            spec: Spec {
-                engine_version: cluster.engine_version().unwrap_or_default().to_owned(),
-                subnet_group: cluster.db_subnet_group().unwrap_or_default().to_owned(),
-                parameter_group: cluster
-                    .db_cluster_parameter_group()
-                    .unwrap_or_default()
-                    .to_owned(),
-                security_groups,
-                kms_key_arn: cluster.kms_key_id().unwrap_or_default().to_owned(),
-                backup_retention_days: cluster.backup_retention_period().unwrap_or_default(),
-                deletion_protection: cluster.deletion_protection().unwrap_or(false),
-                writer: membership
-                    .as_ref()
-                    .and_then(GlobalClusterMember::is_writer)
-                    .unwrap_or(false),
-                member: membership.is_some(),
-                ..spec.clone()
-            },
-            outputs: Outputs {
-                identifier: id.clone(),
-                arn,
-                endpoint: cluster.endpoint().unwrap_or_default().to_owned(),
-                port: cluster.port().unwrap_or(5432),
-            },
-            settling: settling(cluster.status().unwrap_or("available")),
-        }))
+        Ok(Some(read(site, spec, &cluster, &members?)))
     }
 
     /// 1. Asks the global cluster for its writer.
@@ -139,8 +120,10 @@ impl Kind for DbCluster {
             .storage_encrypted(true)
             .kms_key_id(&spec.kms_key_arn)
             .backup_retention_period(spec.backup_retention_days)
+            .set_enable_cloudwatch_logs_exports(some(&spec.log_exports))
+            .set_serverless_v2_scaling_configuration(spec.serverless.map(scaling))
+            .copy_tags_to_snapshot(spec.copy_tags_to_snapshot)
             .deletion_protection(spec.deletion_protection)
-            .copy_tags_to_snapshot(true)
             .set_tags(Some(tag_list(site)));
         let request = if writer_exists {
             request
@@ -156,79 +139,195 @@ impl Kind for DbCluster {
         Ok(())
     }
 
+    /// Only what differs, at once. A new minor version restarts the cluster; that a secondary comes before the writer is a
+    /// matter of the order in which clusters are updated.
     async fn update(site: &Site<'_>, spec: &Spec, live: &Live<Spec, Outputs>) -> Result<(), KindError> {
-        let differs = |different: bool, value: &String| different.then(|| value.clone());
-        site.cloud
+        if !live.spec.tagged {
+            put_tags(site, &live.outputs.arn).await?;
+        }
+        let request = site
+            .cloud
             .rds(site.region)
             .modify_db_cluster()
             .db_cluster_identifier(&spec.identifier)
-            .apply_immediately(true)
-            .set_engine_version(differs(
-                spec.engine_version != live.spec.engine_version,
-                &spec.engine_version,
-            ))
-            .set_db_cluster_parameter_group_name(differs(
-                spec.parameter_group != live.spec.parameter_group,
-                &spec.parameter_group,
-            ))
-            .set_vpc_security_group_ids(
-                (spec.security_groups != live.spec.security_groups).then(|| spec.security_groups.clone()),
-            )
-            .backup_retention_period(spec.backup_retention_days)
-            .deletion_protection(spec.deletion_protection)
+            .apply_immediately(true);
+        let Some(request) = changes(spec, &live.spec, request) else {
+            return Ok(());
+        };
+        request
             .send()
             .await
             .map_err(|e| site.fail("ModifyDBCluster", &spec.identifier, e))?;
         Ok(())
     }
 
-    /// 1. Takes it out of the global cluster. A writer leaves last: the others are taken out first.
-    /// 2. Deletes it, without a final snapshot. While it is still leaving, AWS answers with a conflict.
     async fn delete(site: &Site<'_>, live: &Live<Spec, Outputs>) -> Result<(), KindError> {
-        let global = &live.spec.global_cluster;
-        let members = members(site, global).await?;
-        let own = &live.outputs.arn;
-        if let Some(member) = members.iter().find(|member| member.db_cluster_arn() == Some(own)) {
-            if member.is_writer() == Some(true) {
-                for other in members
-                    .iter()
-                    .filter_map(GlobalClusterMember::db_cluster_arn)
-                    .filter(|arn| arn != own)
-                {
-                    leave(site, global, other).await?;
-                }
-            }
-            leave(site, global, own).await?;
+        Self::discard(site, &live.spec.identifier).await
+    }
+
+    /// 1. Takes it out of the global cluster. A writer leaves last: the others are taken out first, and until they have left
+    ///    AWS answers with a conflict.
+    /// 2. Deletes it, without a final snapshot. While it is still leaving, or has instances, AWS answers with a conflict.
+    async fn discard(site: &Site<'_>, id: &str) -> Result<(), KindError> {
+        let Some(cluster) = describe(site, id).await? else {
+            return Ok(());
+        };
+        if cluster.deletion_protection() == Some(true) {
+            return Err(site.protected("DeleteDBCluster", id));
         }
-        let id = &live.spec.identifier;
-        let request = site
-            .cloud
-            .rds(site.region)
-            .delete_db_cluster()
-            .db_cluster_identifier(id);
-        let result = request.skip_final_snapshot(true).send().await;
-        absent(result, NO_CLUSTER).map_err(|e| site.fail("DeleteDBCluster", id, e))?;
+        let usual = Names::new(site.suffix).aurora_global();
+        let global = cluster.global_cluster_identifier().unwrap_or(&usual);
+        let members = members(site, global).await?;
+        for member in leaving(cluster.db_cluster_arn().unwrap_or_default(), &members) {
+            leave(site, global, member).await?;
+        }
+        let request = site.cloud.rds(site.region).delete_db_cluster();
+        let request = request.db_cluster_identifier(id).skip_final_snapshot(true);
+        absent(request.send().await, NO_CLUSTER).map_err(|e| site.fail("DeleteDBCluster", id, e))?;
         Ok(())
     }
 
     async fn list(site: &Site<'_>) -> Result<Vec<Found>, KindError> {
-        let mut items = site
-            .cloud
-            .rds(site.region)
-            .describe_db_clusters()
-            .into_paginator()
-            .items()
-            .send();
-        let mut found = Vec::new();
-        while let Some(cluster) = items.next().await {
-            let cluster = cluster.map_err(|e| site.fail("DescribeDBClusters", site.suffix, e))?;
-            let id = cluster.db_cluster_identifier().unwrap_or_default();
-            if named_ours(site, id) {
-                found.push(site.found::<DbCluster>(id, key_of(cluster.tag_list())));
-            }
-        }
-        Ok(found)
+        let request = site.cloud.rds(site.region).describe_db_clusters();
+        let clusters: Result<Vec<_>, _> = request.into_paginator().items().send().collect().await;
+        let clusters = clusters.map_err(|e| site.fail("DescribeDBClusters", site.suffix, e))?;
+        let found = |cluster: &Described| {
+            let id = cluster.db_cluster_identifier()?;
+            ours(site, id, cluster.tag_list())
+                .then(|| site.found::<DbCluster>(id, key_of(cluster.tag_list())))
+        };
+        Ok(clusters.iter().filter_map(found).collect())
     }
+}
+
+fn read(
+    site: &Site<'_>,
+    wanted: &Spec,
+    cluster: &Described,
+    members: &[GlobalClusterMember],
+) -> Live<Spec, Outputs> {
+    let text = |value: Option<&str>| value.unwrap_or_default().to_owned();
+    let arn = text(cluster.db_cluster_arn());
+    let membership = members
+        .iter()
+        .find(|member| member.db_cluster_arn() == Some(&arn));
+    let mut security_groups: Vec<String> = cluster
+        .vpc_security_groups()
+        .iter()
+        .filter_map(|group| group.vpc_security_group_id().map(str::to_owned))
+        .collect();
+    security_groups.sort();
+    let capacity = cluster
+        .serverless_v2_scaling_configuration()
+        .map(|scaling| Serverless {
+            min_acu: scaling.min_capacity().unwrap_or_default(),
+            max_acu: scaling.max_capacity().unwrap_or_default(),
+        });
+    Live {
+        spec: Spec {
+            engine_version: text(cluster.engine_version()),
+            subnet_group: text(cluster.db_subnet_group()),
+            parameter_group: text(cluster.db_cluster_parameter_group()),
+            security_groups,
+            kms_key_arn: text(cluster.kms_key_id()),
+            backup_retention_days: cluster.backup_retention_period().unwrap_or_default(),
+            log_exports: cluster
+                .enabled_cloudwatch_logs_exports()
+                .iter()
+                .cloned()
+                .collect(),
+            // There is no way to take it back: what is not asked for is not compared.
+            serverless: wanted.serverless.and(capacity),
+            copy_tags_to_snapshot: cluster.copy_tags_to_snapshot().unwrap_or(false),
+            deletion_protection: cluster.deletion_protection().unwrap_or(false),
+            writer: membership
+                .and_then(GlobalClusterMember::is_writer)
+                .unwrap_or(false),
+            member: membership.is_some(),
+            tagged: tagged(site, cluster.tag_list()),
+            ..wanted.clone()
+        },
+        outputs: Outputs {
+            identifier: wanted.identifier.clone(),
+            arn,
+            endpoint: text(cluster.endpoint()),
+            port: cluster.port().unwrap_or(5432),
+        },
+        settling: settling(cluster.status().unwrap_or("available")),
+    }
+}
+
+/// Fills a request with what differs. `None` when nothing does. Pure but for the builder it fills.
+fn changes(
+    spec: &Spec,
+    live: &Spec,
+    request: ModifyDBClusterFluentBuilder,
+) -> Option<ModifyDBClusterFluentBuilder> {
+    let roles_and_tags_aside = Spec {
+        writer: live.writer,
+        member: live.member,
+        tagged: live.tagged,
+        ..spec.clone()
+    };
+    if roles_and_tags_aside == *live {
+        return None;
+    }
+    let differs = |different: bool, value: &String| different.then(|| value.clone());
+    let exports = CloudwatchLogsExportConfiguration::builder()
+        .set_enable_log_types(some(&(&spec.log_exports - &live.log_exports)))
+        .set_disable_log_types(some(&(&live.log_exports - &spec.log_exports)))
+        .build();
+    let request = request
+        .set_engine_version(differs(
+            spec.engine_version != live.engine_version,
+            &spec.engine_version,
+        ))
+        .set_db_cluster_parameter_group_name(differs(
+            spec.parameter_group != live.parameter_group,
+            &spec.parameter_group,
+        ))
+        .set_vpc_security_group_ids(
+            (spec.security_groups != live.security_groups).then(|| spec.security_groups.clone()),
+        )
+        .set_backup_retention_period(
+            (spec.backup_retention_days != live.backup_retention_days).then_some(spec.backup_retention_days),
+        )
+        .set_cloudwatch_logs_export_configuration((spec.log_exports != live.log_exports).then_some(exports))
+        .set_serverless_v2_scaling_configuration(
+            spec.serverless
+                .filter(|_| spec.serverless != live.serverless)
+                .map(scaling),
+        )
+        .set_copy_tags_to_snapshot(
+            (spec.copy_tags_to_snapshot != live.copy_tags_to_snapshot).then_some(spec.copy_tags_to_snapshot),
+        )
+        .set_deletion_protection(
+            (spec.deletion_protection != live.deletion_protection).then_some(spec.deletion_protection),
+        );
+    Some(request)
+}
+
+fn scaling(capacity: Serverless) -> ServerlessV2ScalingConfiguration {
+    ServerlessV2ScalingConfiguration::builder()
+        .min_capacity(capacity.min_acu)
+        .max_capacity(capacity.max_acu)
+        .build()
+}
+
+/// A list as AWS takes it; `None` when it is empty.
+fn some(set: &BTreeSet<String>) -> Option<Vec<String>> {
+    (!set.is_empty()).then(|| set.iter().cloned().collect())
+}
+
+/// Which members leave the global cluster, in order, so that `own` can be deleted. When `own` is the writer: all, itself last.
+fn leaving<'m>(own: &str, members: &'m [GlobalClusterMember]) -> Vec<&'m str> {
+    let arn = |member: &'m GlobalClusterMember| member.db_cluster_arn();
+    let Some(ours) = members.iter().find(|member| arn(member) == Some(own)) else {
+        return Vec::new();
+    };
+    let others = members.iter().filter_map(arn).filter(|arn| *arn != own);
+    let first = others.filter(|_| ours.is_writer() == Some(true));
+    first.chain(arn(ours)).collect()
 }
 
 /// Work that does not stop the cluster from being used or changed counts as settled.
@@ -251,10 +350,7 @@ async fn describe(site: &Site<'_>, id: &str) -> Result<Option<Described>, KindEr
 
 /// The members of a global cluster; none when it is gone.
 async fn members(site: &Site<'_>, global: &str) -> Result<Vec<GlobalClusterMember>, KindError> {
-    let request = site.cloud.rds(site.region).describe_global_clusters();
-    let result = request.global_cluster_identifier(global).send().await;
-    let answer = absent(result, NO_GLOBAL).map_err(|e| site.fail("DescribeGlobalClusters", global, e))?;
-    let cluster = answer.and_then(|answer| answer.global_clusters.unwrap_or_default().into_iter().next());
+    let cluster = global_cluster::describe(site, global).await?;
     Ok(cluster
         .and_then(|cluster| cluster.global_cluster_members)
         .unwrap_or_default())
@@ -269,13 +365,17 @@ async fn leave(site: &Site<'_>, global: &str, cluster_arn: &str) -> Result<(), K
         .db_cluster_identifier(cluster_arn)
         .send()
         .await;
-    let gone = &[
-        "DBClusterNotFoundFault",
-        "DBClusterNotFound",
-        "GlobalClusterNotFoundFault",
-    ];
-    absent(result, gone).map_err(|e| site.fail("RemoveFromGlobalCluster", cluster_arn, e))?;
-    Ok(())
+    let gone = |e: &KindError| {
+        NO_CLUSTER
+            .iter()
+            .chain(NO_GLOBAL)
+            .any(|code| e.code() == Some(code))
+            || e.cause.message.contains("is not found in global cluster")
+    };
+    match result.map_err(|e| site.fail("RemoveFromGlobalCluster", cluster_arn, e)) {
+        Err(error) if !gone(&error) => Err(error),
+        _ => Ok(()),
+    }
 }
 
 async fn credentials(site: &Site<'_>, secret: &str) -> Result<Credentials, KindError> {
@@ -298,4 +398,142 @@ async fn credentials(site: &Site<'_>, secret: &str) -> Result<Credentials, KindE
             message: "the secret is not JSON with `username` and `password`".into(),
         },
     })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use aws_sdk_rds::types::{ServerlessV2ScalingConfigurationInfo, Tag};
+
+    use super::super::testing::Place;
+    use super::*;
+
+    const OWN: &str = "arn:aws:rds:us-east-1:000000000000:cluster:aurora-primary-dev";
+    const OTHER: &str = "arn:aws:rds:us-east-2:000000000000:cluster:aurora-dr-dev";
+
+    fn spec() -> Spec {
+        Spec {
+            identifier: "aurora-primary-dev".into(),
+            global_cluster: "aurora-dev".into(),
+            engine_version: "16.8".into(),
+            subnet_group: "aurora-primary-dev".into(),
+            parameter_group: "aurora-primary-dev".into(),
+            security_groups: vec!["sg-1".into()],
+            kms_key_arn: "arn:aws:kms:us-east-1:000000000000:key/k".into(),
+            backup_retention_days: 7,
+            log_exports: BTreeSet::from(["postgresql".into()]),
+            serverless: Some(Serverless {
+                min_acu: 8.0,
+                max_acu: 32.0,
+            }),
+            copy_tags_to_snapshot: true,
+            deletion_protection: false,
+            database: "payments".into(),
+            credentials: "aurora-credentials-dev".into(),
+            writer: true,
+            member: true,
+            tagged: true,
+        }
+    }
+
+    fn member(arn: &str, writer: bool) -> GlobalClusterMember {
+        GlobalClusterMember::builder()
+            .db_cluster_arn(arn)
+            .is_writer(writer)
+            .build()
+    }
+
+    fn described(tags: Vec<Tag>) -> Described {
+        let spec = spec();
+        let scaling = ServerlessV2ScalingConfigurationInfo::builder()
+            .min_capacity(8.0)
+            .max_capacity(32.0)
+            .build();
+        Described::builder()
+            .db_cluster_identifier(&spec.identifier)
+            .db_cluster_arn(OWN)
+            .engine_version(&spec.engine_version)
+            .db_subnet_group(&spec.subnet_group)
+            .db_cluster_parameter_group(&spec.parameter_group)
+            .vpc_security_groups(
+                aws_sdk_rds::types::VpcSecurityGroupMembership::builder()
+                    .vpc_security_group_id("sg-1")
+                    .build(),
+            )
+            .kms_key_id(&spec.kms_key_arn)
+            .backup_retention_period(7)
+            .enabled_cloudwatch_logs_exports("postgresql")
+            .serverless_v2_scaling_configuration(scaling)
+            .copy_tags_to_snapshot(true)
+            .deletion_protection(false)
+            .set_tag_list(Some(tags))
+            .build()
+    }
+
+    fn request() -> ModifyDBClusterFluentBuilder {
+        let config = aws_sdk_rds::Config::builder()
+            .behavior_version(aws_sdk_rds::config::BehaviorVersion::latest())
+            .build();
+        aws_sdk_rds::Client::from_conf(config).modify_db_cluster()
+    }
+
+    #[test]
+    fn a_cluster_as_we_made_it_is_read_back_as_wanted_and_needs_nothing() {
+        let place = Place::new();
+        let site = place.site("db-cluster.primary");
+        let members = [member(OWN, true), member(OTHER, false)];
+        let live = read(&site, &spec(), &described(tag_list(&site)), &members);
+        assert_eq!(live.spec, spec());
+        assert!(changes(&spec(), &live.spec, request()).is_none());
+    }
+
+    #[test]
+    fn a_lost_tag_and_a_moved_role_change_nothing_about_the_cluster_itself() {
+        let place = Place::new();
+        let site = place.site("db-cluster.primary");
+        let members = [member(OWN, false), member(OTHER, true)];
+        let live = read(&site, &spec(), &described(Vec::new()), &members);
+        assert!(!live.spec.tagged && !live.spec.writer);
+        assert!(changes(&spec(), &live.spec, request()).is_none());
+    }
+
+    #[test]
+    fn only_what_differs_is_changed() {
+        let wanted = Spec {
+            engine_version: "16.9".into(),
+            log_exports: BTreeSet::from(["instance".into()]),
+            ..spec()
+        };
+        let request = changes(&wanted, &spec(), request()).unwrap();
+        assert_eq!(request.get_engine_version().as_deref(), Some("16.9"));
+        let exports = request
+            .get_cloudwatch_logs_export_configuration()
+            .clone()
+            .unwrap();
+        assert_eq!(exports.enable_log_types(), ["instance"]);
+        assert_eq!(exports.disable_log_types(), ["postgresql"]);
+        assert_eq!(request.get_backup_retention_period(), &None);
+        assert_eq!(request.get_deletion_protection(), &None);
+        assert_eq!(request.get_serverless_v2_scaling_configuration(), &None);
+    }
+
+    #[test]
+    fn capacity_that_nobody_asks_for_any_more_is_left_alone() {
+        let place = Place::new();
+        let site = place.site("db-cluster.primary");
+        let wanted = Spec {
+            serverless: None,
+            ..spec()
+        };
+        let live = read(&site, &wanted, &described(tag_list(&site)), &[member(OWN, true)]);
+        assert!(changes(&wanted, &live.spec, request()).is_none());
+    }
+
+    #[test]
+    fn the_writer_leaves_the_global_cluster_last_and_a_secondary_alone() {
+        let writer = [member(OWN, true), member(OTHER, false)];
+        assert_eq!(leaving(OWN, &writer), [OTHER, OWN]);
+        assert_eq!(leaving(OTHER, &writer), [OTHER]);
+        assert_eq!(leaving(OWN, &[member(OTHER, true)]), Vec::<&str>::new());
+    }
 }

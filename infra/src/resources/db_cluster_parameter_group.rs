@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use aws_sdk_rds::types::{ApplyMethod, Parameter};
 use serde::{Deserialize, Serialize};
 
-use super::rds::{NO_PARAMETER_GROUP, named_ours, tag_list};
+use super::rds::{NO_PARAMETER_GROUP, arn, is_tagged, ours_described_without_tags, put_tags, tag_list};
 use crate::error::{KindError, absent};
 use crate::kind::{Found, Kind, Live, Site};
 
@@ -24,6 +24,8 @@ pub struct Spec {
     pub family: String,
     /// What differs from the family's defaults.
     pub parameters: BTreeMap<String, String>,
+    /// It carries our tags.
+    pub tagged: bool,
 }
 
 /// What others refer to.
@@ -35,6 +37,7 @@ pub struct Outputs {
 
 impl Kind for DbClusterParameterGroup {
     const NAME: &'static str = "db-cluster-parameter-group";
+    const ARNS: &'static [&'static str] = &["rds:cluster-pg:"];
 
     type Spec = Spec;
     type Outputs = Outputs;
@@ -63,6 +66,7 @@ impl Kind for DbClusterParameterGroup {
         Ok(Some(Live {
             spec: Spec {
                 parameters,
+                tagged: is_tagged(site, &arn(site, "cluster-pg", &spec.name)).await?,
                 ..spec.clone()
             },
             outputs: Outputs {
@@ -90,6 +94,9 @@ impl Kind for DbClusterParameterGroup {
     }
 
     async fn update(site: &Site<'_>, spec: &Spec, live: &Live<Spec, Outputs>) -> Result<(), KindError> {
+        if !live.spec.tagged {
+            put_tags(site, &arn(site, "cluster-pg", &spec.name)).await?;
+        }
         let rds = site.cloud.rds(site.region);
         let parameter = |name: &str, value: Option<&String>| {
             let builder = Parameter::builder()
@@ -130,7 +137,10 @@ impl Kind for DbClusterParameterGroup {
     }
 
     async fn delete(site: &Site<'_>, live: &Live<Spec, Outputs>) -> Result<(), KindError> {
-        let name = &live.spec.name;
+        Self::discard(site, &live.spec.name).await
+    }
+
+    async fn discard(site: &Site<'_>, name: &str) -> Result<(), KindError> {
         let request = site.cloud.rds(site.region).delete_db_cluster_parameter_group();
         let result = request.db_cluster_parameter_group_name(name).send().await;
         absent(result, NO_PARAMETER_GROUP)
@@ -138,16 +148,18 @@ impl Kind for DbClusterParameterGroup {
         Ok(())
     }
 
-    /// By name: the description of a parameter group has no tags.
     async fn list(site: &Site<'_>) -> Result<Vec<Found>, KindError> {
         let request = site.cloud.rds(site.region).describe_db_cluster_parameter_groups();
-        let mut items = request.into_paginator().items().send();
+        let groups: Result<Vec<_>, _> = request.into_paginator().items().send().collect().await;
+        let groups = groups.map_err(|e| site.fail("DescribeDBClusterParameterGroups", site.suffix, e))?;
         let mut found = Vec::new();
-        while let Some(group) = items.next().await {
-            let group = group.map_err(|e| site.fail("DescribeDBClusterParameterGroups", site.suffix, e))?;
-            let name = group.db_cluster_parameter_group_name().unwrap_or_default();
-            if named_ours(site, name) {
-                found.push(site.found::<DbClusterParameterGroup>(name, None));
+        let names = groups
+            .iter()
+            .filter_map(|group| group.db_cluster_parameter_group_name());
+        for name in names {
+            let arn = arn(site, "cluster-pg", name);
+            if let Some(key) = ours_described_without_tags(site, name, &arn).await? {
+                found.push(site.found::<DbClusterParameterGroup>(name, key));
             }
         }
         Ok(found)

@@ -1,9 +1,10 @@
 //! An instance of an Aurora cluster. Found by its name. Which instance writes is a role and not asked.
 
+use aws_sdk_rds::types::DbInstance as Described;
 use serde::{Deserialize, Serialize};
 
 use super::global_cluster::ENGINE;
-use super::rds::{NO_INSTANCE, key_of, named_ours, tag_list};
+use super::rds::{NO_INSTANCE, key_of, ours, put_tags, tag_list, tagged};
 use crate::error::{KindError, absent};
 use crate::kind::{Found, Kind, Live, Site};
 
@@ -22,6 +23,8 @@ pub struct Spec {
     pub class: String,
     /// The internet can reach it.
     pub publicly_accessible: bool,
+    /// It carries our tags.
+    pub tagged: bool,
 }
 
 /// What others refer to.
@@ -36,6 +39,7 @@ pub struct Outputs {
 impl Kind for DbInstance {
     const NAME: &'static str = "db-instance";
     const IMMUTABLE: &'static [&'static str] = &["cluster"];
+    const ARNS: &'static [&'static str] = &["rds:db:"];
 
     type Spec = Spec;
     type Outputs = Outputs;
@@ -64,6 +68,7 @@ impl Kind for DbInstance {
                 cluster: instance.db_cluster_identifier().unwrap_or_default().to_owned(),
                 class: instance.db_instance_class().unwrap_or_default().to_owned(),
                 publicly_accessible: instance.publicly_accessible().unwrap_or(false),
+                tagged: tagged(site, instance.tag_list()),
             },
             outputs: Outputs {
                 identifier: id.clone(),
@@ -95,7 +100,19 @@ impl Kind for DbInstance {
         Ok(())
     }
 
-    async fn update(site: &Site<'_>, spec: &Spec, _live: &Live<Spec, Outputs>) -> Result<(), KindError> {
+    /// Another class is in force when the instance has restarted with it, at once: a maintenance window would come at a time
+    /// that nobody watches.
+    async fn update(site: &Site<'_>, spec: &Spec, live: &Live<Spec, Outputs>) -> Result<(), KindError> {
+        if !live.spec.tagged {
+            put_tags(site, &live.outputs.arn).await?;
+        }
+        let but_for_tags = Spec {
+            tagged: live.spec.tagged,
+            ..spec.clone()
+        };
+        if but_for_tags == live.spec {
+            return Ok(());
+        }
         site.cloud
             .rds(site.region)
             .modify_db_instance()
@@ -110,7 +127,10 @@ impl Kind for DbInstance {
     }
 
     async fn delete(site: &Site<'_>, live: &Live<Spec, Outputs>) -> Result<(), KindError> {
-        let id = &live.spec.identifier;
+        Self::discard(site, &live.spec.identifier).await
+    }
+
+    async fn discard(site: &Site<'_>, id: &str) -> Result<(), KindError> {
         let request = site
             .cloud
             .rds(site.region)
@@ -122,21 +142,14 @@ impl Kind for DbInstance {
     }
 
     async fn list(site: &Site<'_>) -> Result<Vec<Found>, KindError> {
-        let mut items = site
-            .cloud
-            .rds(site.region)
-            .describe_db_instances()
-            .into_paginator()
-            .items()
-            .send();
-        let mut found = Vec::new();
-        while let Some(instance) = items.next().await {
-            let instance = instance.map_err(|e| site.fail("DescribeDBInstances", site.suffix, e))?;
-            let id = instance.db_instance_identifier().unwrap_or_default();
-            if named_ours(site, id) {
-                found.push(site.found::<DbInstance>(id, key_of(instance.tag_list())));
-            }
-        }
-        Ok(found)
+        let request = site.cloud.rds(site.region).describe_db_instances();
+        let instances: Result<Vec<_>, _> = request.into_paginator().items().send().collect().await;
+        let instances = instances.map_err(|e| site.fail("DescribeDBInstances", site.suffix, e))?;
+        let found = |instance: &Described| {
+            let id = instance.db_instance_identifier()?;
+            ours(site, id, instance.tag_list())
+                .then(|| site.found::<DbInstance>(id, key_of(instance.tag_list())))
+        };
+        Ok(instances.iter().filter_map(found).collect())
     }
 }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::rds::{NO_SUBNET_GROUP, named_ours, tag_list};
+use super::rds::{NO_SUBNET_GROUP, arn, is_tagged, ours_described_without_tags, put_tags, tag_list};
 use crate::error::{KindError, absent};
 use crate::kind::{Found, Kind, Live, Site};
 
@@ -19,6 +19,8 @@ pub struct Spec {
     pub description: String,
     /// `subnet-...`, sorted.
     pub subnet_ids: Vec<String>,
+    /// It carries our tags.
+    pub tagged: bool,
 }
 
 impl Spec {
@@ -29,6 +31,7 @@ impl Spec {
             name,
             description,
             subnet_ids,
+            tagged: true,
         }
     }
 }
@@ -42,6 +45,7 @@ pub struct Outputs {
 
 impl Kind for DbSubnetGroup {
     const NAME: &'static str = "db-subnet-group";
+    const ARNS: &'static [&'static str] = &["rds:subgrp:"];
 
     type Spec = Spec;
     type Outputs = Outputs;
@@ -66,12 +70,16 @@ impl Kind for DbSubnetGroup {
             .subnets()
             .iter()
             .filter_map(|subnet| subnet.subnet_identifier().map(str::to_owned));
+        let described = Spec::new(
+            spec.name.clone(),
+            group.db_subnet_group_description().unwrap_or_default().to_owned(),
+            subnets.collect(),
+        );
         Ok(Some(Live {
-            spec: Spec::new(
-                spec.name.clone(),
-                group.db_subnet_group_description().unwrap_or_default().to_owned(),
-                subnets.collect(),
-            ),
+            spec: Spec {
+                tagged: is_tagged(site, &arn(site, "subgrp", &spec.name)).await?,
+                ..described
+            },
             outputs: Outputs {
                 name: spec.name.clone(),
             },
@@ -98,7 +106,13 @@ impl Kind for DbSubnetGroup {
         Ok(())
     }
 
-    async fn update(site: &Site<'_>, spec: &Spec, _live: &Live<Spec, Outputs>) -> Result<(), KindError> {
+    async fn update(site: &Site<'_>, spec: &Spec, live: &Live<Spec, Outputs>) -> Result<(), KindError> {
+        if !live.spec.tagged {
+            put_tags(site, &arn(site, "subgrp", &spec.name)).await?;
+        }
+        if spec.description == live.spec.description && spec.subnet_ids == live.spec.subnet_ids {
+            return Ok(());
+        }
         site.cloud
             .rds(site.region)
             .modify_db_subnet_group()
@@ -112,7 +126,10 @@ impl Kind for DbSubnetGroup {
     }
 
     async fn delete(site: &Site<'_>, live: &Live<Spec, Outputs>) -> Result<(), KindError> {
-        let name = &live.spec.name;
+        Self::discard(site, &live.spec.name).await
+    }
+
+    async fn discard(site: &Site<'_>, name: &str) -> Result<(), KindError> {
         let result = site
             .cloud
             .rds(site.region)
@@ -124,21 +141,15 @@ impl Kind for DbSubnetGroup {
         Ok(())
     }
 
-    /// By name: the description of a subnet group has no tags.
     async fn list(site: &Site<'_>) -> Result<Vec<Found>, KindError> {
-        let mut items = site
-            .cloud
-            .rds(site.region)
-            .describe_db_subnet_groups()
-            .into_paginator()
-            .items()
-            .send();
+        let request = site.cloud.rds(site.region).describe_db_subnet_groups();
+        let groups: Result<Vec<_>, _> = request.into_paginator().items().send().collect().await;
+        let groups = groups.map_err(|e| site.fail("DescribeDBSubnetGroups", site.suffix, e))?;
         let mut found = Vec::new();
-        while let Some(group) = items.next().await {
-            let group = group.map_err(|e| site.fail("DescribeDBSubnetGroups", site.suffix, e))?;
-            let name = group.db_subnet_group_name().unwrap_or_default();
-            if named_ours(site, name) {
-                found.push(site.found::<DbSubnetGroup>(name, None));
+        for name in groups.iter().filter_map(|group| group.db_subnet_group_name()) {
+            let arn = arn(site, "subgrp", name);
+            if let Some(key) = ours_described_without_tags(site, name, &arn).await? {
+                found.push(site.found::<DbSubnetGroup>(name, key));
             }
         }
         Ok(found)

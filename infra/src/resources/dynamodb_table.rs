@@ -1,8 +1,9 @@
 //! A DynamoDB table with its replicas. A strongly consistent global table (MRSC) is made from an empty table in one change:
 //! three replicas, or two and a witness; and taken apart in one change. What a replica has of its own (point-in-time
-//! recovery, tags) is in `table-recovery` and `table-tags`.
+//! recovery, tags, deletion protection) is in `table-recovery` and `table-replica`.
 
 use std::collections::BTreeSet;
+use std::time::{Duration, SystemTime};
 
 use aws_sdk_dynamodb::operation::update_table::builders::UpdateTableFluentBuilder;
 use aws_sdk_dynamodb::types::{
@@ -12,12 +13,21 @@ use aws_sdk_dynamodb::types::{
     MultiRegionConsistency, ReplicaStatus, ReplicationGroupUpdate, ScalarAttributeType, TableDescription,
     TableStatus, Tag, WitnessStatus,
 };
+use aws_smithy_types::DateTime;
+use aws_smithy_types::date_time::Format;
 use continuity::names::Names;
 use serde::{Deserialize, Serialize};
 
-use super::tagging::key_of;
-use crate::error::{KindError, absent};
+use super::table_replica::{arn, put_tags, read_tags};
+use super::tagging::{key_of, listing, pairs, tagged};
+use crate::error::{Class, KindError, absent};
 use crate::kind::{Found, Kind, Live, Site, tags};
+
+/// How long DynamoDB keeps a table that replicas were made from.
+const SOURCE_RULE: Duration = Duration::from_secs(24 * 60 * 60);
+/// The tag of a table whose deletion was refused by that rule.
+const HELD_BACK: &str = "understudy:held-back";
+const GONE: &[&str] = &["ResourceNotFoundException"];
 
 /// The kind.
 #[derive(Debug)]
@@ -40,6 +50,8 @@ pub struct Spec {
     pub strong: bool,
     /// AWS refuses to delete the table.
     pub deletion_protection: bool,
+    /// It carries our tags.
+    pub tagged: bool,
 }
 
 /// What others refer to.
@@ -55,6 +67,7 @@ impl Kind for DynamodbTable {
     const NAME: &'static str = "dynamodb-table";
     const STATEFUL: bool = true;
     const IMMUTABLE: &'static [&'static str] = &["table", "partition_key", "sort_key"];
+    const ARNS: &'static [&'static str] = &["dynamodb:table/"];
 
     type Spec = Spec;
     type Outputs = Outputs;
@@ -67,10 +80,17 @@ impl Kind for DynamodbTable {
             .table_name(&spec.table)
             .send()
             .await;
-        let answer = absent(result, &["ResourceNotFoundException"])
-            .map_err(|e| site.fail("DescribeTable", &spec.table, e))?;
-        Ok(answer.and_then(|answer| answer.table).map(|table| Live {
-            spec: read(site.region, &table),
+        let answer = absent(result, GONE).map_err(|e| site.fail("DescribeTable", &spec.table, e))?;
+        let Some(table) = answer.and_then(|answer| answer.table) else {
+            return Ok(None);
+        };
+        let live = read_tags(site, &spec.table).await?.unwrap_or_default();
+        Ok(Some(Live {
+            spec: Spec {
+                // What a teardown left that was given up.
+                tagged: tagged(site, pairs(&live)) && !live.contains_key(HELD_BACK),
+                ..read(site.region, &table)
+            },
             outputs: Outputs {
                 table: spec.table.clone(),
                 arn: table.table_arn().unwrap_or_default().to_owned(),
@@ -121,6 +141,13 @@ impl Kind for DynamodbTable {
             .dynamodb(site.region)
             .update_table()
             .table_name(&spec.table);
+        if !live.spec.tagged {
+            put_tags(site, &spec.table).await?;
+            let request = site.cloud.dynamodb(site.region).untag_resource();
+            let request = request.resource_arn(&live.outputs.arn).tag_keys(HELD_BACK);
+            let result = request.send().await;
+            result.map_err(|e| site.fail("UntagResource", &spec.table, e))?;
+        }
         let Some(call) = next_change(spec, &live.spec, call) else {
             return Ok(());
         };
@@ -130,56 +157,87 @@ impl Kind for DynamodbTable {
         Ok(())
     }
 
-    /// 1. Deletion protection off. 2. Replicas and witness go together: DynamoDB does not let one of an MRSC table go alone.
-    ///    3. The table. Each step that AWS is not ready for ends in an error that the engine tries again.
     async fn delete(site: &Site<'_>, live: &Live<Spec, Outputs>) -> Result<(), KindError> {
-        let dynamodb = site.cloud.dynamodb(site.region);
-        let table = &live.spec.table;
-        let gone = &["ResourceNotFoundException"];
-        if live.spec.deletion_protection {
-            let call = dynamodb
-                .update_table()
-                .table_name(table)
-                .deletion_protection_enabled(false);
-            absent(call.send().await, gone).map_err(|e| site.fail("UpdateTable", table, e))?;
-        }
-        if !live.spec.replicas.is_empty() || live.spec.witness.is_some() {
-            let mut call = dynamodb.update_table().table_name(table);
-            for region in &live.spec.replicas {
-                call = call.replica_updates(remove_replica(region));
-            }
-            if let Some(region) = &live.spec.witness {
-                call = call.global_table_witness_updates(remove_witness(region));
-            }
-            absent(call.send().await, gone).map_err(|e| site.fail("UpdateTable", table, e))?;
-        }
-        let result = dynamodb.delete_table().table_name(table).send().await;
-        absent(result, gone).map_err(|e| site.fail("DeleteTable", table, e))?;
-        Ok(())
+        Self::discard(site, &live.spec.table).await
     }
 
-    /// By name; a replica appears in its own region, perhaps without tags yet.
+    /// 1. Replicas and witness go together: DynamoDB does not let one of an MRSC table go alone.
+    /// 2. The table. For 24 hours after a replica was made from it DynamoDB may refuse: then it is marked as held back.
+    ///
+    /// What AWS is not ready for ends in an error that the engine tries again.
+    async fn discard(site: &Site<'_>, table: &str) -> Result<(), KindError> {
+        let dynamodb = site.cloud.dynamodb(site.region);
+        let result = absent(dynamodb.describe_table().table_name(table).send().await, GONE);
+        let answer = result.map_err(|e| site.fail("DescribeTable", table, e))?;
+        let Some(description) = answer.and_then(|answer| answer.table) else {
+            return Ok(());
+        };
+        let live = read(site.region, &description);
+        if live.deletion_protection {
+            return Err(site.protected("DeleteTable", table));
+        }
+        if !live.replicas.is_empty() || live.witness.is_some() {
+            let mut call = dynamodb.update_table().table_name(table);
+            for region in &live.replicas {
+                call = call.replica_updates(remove_replica(region));
+            }
+            if let Some(region) = &live.witness {
+                call = call.global_table_witness_updates(remove_witness(region));
+            }
+            absent(call.send().await, GONE).map_err(|e| site.fail("UpdateTable", table, e))?;
+        }
+        let result = absent(dynamodb.delete_table().table_name(table).send().await, GONE);
+        match result.map_err(|e| site.fail("DeleteTable", table, e)) {
+            Err(refusal) if is_source_rule(&refusal) => Err(hold_back(site, table, refusal).await?),
+            other => other.map(drop),
+        }
+    }
+
+    /// By name, or by tag; a replica appears in its own region, perhaps without tags yet.
     async fn list(site: &Site<'_>) -> Result<Vec<Found>, KindError> {
         let names = Names::new(site.suffix);
         let ours = [names.control_table(), names.journal_table()];
-        let mut tables = site
-            .cloud
-            .dynamodb(site.region)
-            .list_tables()
-            .into_paginator()
-            .items()
-            .send();
+        let request = site.cloud.dynamodb(site.region).list_tables();
+        let tables: Result<Vec<String>, _> = request.into_paginator().items().send().collect().await;
+        let tables = tables.map_err(|e| site.fail("ListTables", site.suffix, e))?;
+        let listing = listing(site).await;
         let mut found = Vec::new();
-        while let Some(table) = tables.next().await {
-            let table = table.map_err(|e| site.fail("ListTables", site.suffix, e))?;
-            if ours.contains(&table) {
-                let live = super::table_tags::read(site, &table).await?.unwrap_or_default();
-                let key = key_of(site, live.iter().map(|tag| (tag.key(), tag.value())));
-                found.push(site.found::<DynamodbTable>(table, key));
+        for table in tables {
+            if ours.contains(&table) || listing.tags(&arn(site, &table)).is_some() {
+                let live = read_tags(site, &table).await?.unwrap_or_default();
+                let mut one = site.found::<DynamodbTable>(table, key_of(site, pairs(&live)));
+                one.held_back = live.get(HELD_BACK).cloned();
+                found.push(one);
             }
         }
         Ok(found)
     }
+}
+
+/// Whether DynamoDB keeps the table because replicas were made from it within the last 24 hours.
+fn is_source_rule(error: &KindError) -> bool {
+    error.cause.message.contains("acted as a source region")
+}
+
+/// Notes on the table itself until when DynamoDB keeps it, at the latest: nothing else remembers when its last replica was made.
+async fn hold_back(site: &Site<'_>, table: &str, mut refusal: KindError) -> Result<KindError, KindError> {
+    let latest = DateTime::from(SystemTime::now() + SOURCE_RULE).fmt(Format::DateTime);
+    let latest = latest.unwrap_or_default();
+    let until = format!(
+        "DynamoDB keeps a table for 24 hours after a replica was made from it: until {latest} at the latest"
+    );
+    let tag = Tag::builder().key(HELD_BACK).value(&until).build();
+    site.cloud
+        .dynamodb(site.region)
+        .tag_resource()
+        .resource_arn(arn(site, table))
+        .tags(tag.expect("key and value are given"))
+        .send()
+        .await
+        .map_err(|e| site.fail("TagResource", table, e))?;
+    refusal.class = Class::HeldBack;
+    refusal.cause.message = format!("{until}. Run `understudy down` again then");
+    Ok(refusal)
 }
 
 pub(super) fn our_tags(site: &Site<'_>) -> Vec<Tag> {
@@ -267,6 +325,7 @@ fn next_change(spec: &Spec, live: &Spec, call: UpdateTableFluentBuilder) -> Opti
         .map(|change| call.replica_updates(change))
 }
 
+/// All but the tags, which another call says.
 fn read(home: &str, table: &TableDescription) -> Spec {
     let key = |role: KeyType| {
         table
@@ -293,6 +352,7 @@ fn read(home: &str, table: &TableDescription) -> Spec {
             .map(str::to_owned),
         strong: table.multi_region_consistency() == Some(&MultiRegionConsistency::Strong),
         deletion_protection: table.deletion_protection_enabled().unwrap_or(false),
+        tagged: true,
     }
 }
 
@@ -348,6 +408,7 @@ mod tests {
             witness: Some("us-west-2".into()),
             strong: true,
             deletion_protection: false,
+            tagged: true,
         }
     }
 
@@ -401,6 +462,20 @@ mod tests {
         let call = next_change(&wanted, &alone(), call()).unwrap();
         assert_eq!(call.get_deletion_protection_enabled(), &Some(true));
         assert_eq!(call.get_replica_updates(), &None);
+    }
+
+    #[test]
+    fn the_24_hour_rule_is_told_from_other_refusals() {
+        let place = super::super::testing::Place::new();
+        let site = place.site("journal-table");
+        let refuse = |text| site.refuse("DeleteTable", "journal-dev", Some("ValidationException"), text);
+        assert!(is_source_rule(&refuse(
+            "Replica cannot be deleted because it has acted as a source region for new replica(s) being added to the table \
+             in the last 24 hours."
+        )));
+        assert!(!is_source_rule(&refuse(
+            "One or more parameter values were invalid"
+        )));
     }
 
     fn described(replica: ReplicaStatus, witness: WitnessStatus) -> TableDescription {

@@ -4,8 +4,7 @@
 use aws_sdk_route53::types::{HealthCheck as LiveCheck, HealthCheckConfig, HealthCheckType, TagResourceType};
 use serde::{Deserialize, Serialize};
 
-use super::hosted_zone::{fresh_reference, key_in, pair, put_tags, read_tags, reference};
-use super::tagging::tagged;
+use super::hosted_zone::{fresh_reference, is_tagged, known_key, put_tags, reference};
 use crate::error::{KindError, absent};
 use crate::kind::{Found, Kind, Live, Scope, Site};
 
@@ -45,6 +44,7 @@ impl Kind for HealthCheck {
     const NAME: &'static str = "health-check";
     const SCOPE: Scope = Scope::Global;
     const IMMUTABLE: &'static [&'static str] = &["interval_s"];
+    const ARNS: &'static [&'static str] = &["route53:healthcheck/"];
 
     type Spec = Spec;
     type Outputs = Outputs;
@@ -61,8 +61,7 @@ impl Kind for HealthCheck {
         while let Some(check) = checks.next().await {
             let check = check.map_err(|e| site.fail("ListHealthChecks", site.key, e))?;
             if check.caller_reference().starts_with(&ours) {
-                let tags = read_tags(site, TagResourceType::Healthcheck, check.id()).await?;
-                let tagged = tagged(site, tags.iter().map(pair));
+                let tagged = is_tagged(site, TagResourceType::Healthcheck, check.id()).await?;
                 return Ok(Some(read(&check, tagged)));
             }
         }
@@ -123,7 +122,10 @@ impl Kind for HealthCheck {
     }
 
     async fn delete(site: &Site<'_>, live: &Live<Spec, Outputs>) -> Result<(), KindError> {
-        let id = &live.outputs.id;
+        Self::discard(site, &live.outputs.id).await
+    }
+
+    async fn discard(site: &Site<'_>, id: &str) -> Result<(), KindError> {
         let result = site
             .cloud
             .route53(site.region)
@@ -135,7 +137,7 @@ impl Kind for HealthCheck {
         Ok(())
     }
 
-    /// By caller reference.
+    /// By caller reference, or by tag.
     async fn list(site: &Site<'_>) -> Result<Vec<Found>, KindError> {
         let mut checks = site
             .cloud
@@ -147,7 +149,8 @@ impl Kind for HealthCheck {
         let mut found = Vec::new();
         while let Some(check) = checks.next().await {
             let check = check.map_err(|e| site.fail("ListHealthChecks", site.suffix, e))?;
-            if let Some(key) = key_in(check.caller_reference(), site.suffix) {
+            let (id, reference) = (check.id(), check.caller_reference());
+            if let Some(key) = known_key(site, TagResourceType::Healthcheck, id, reference).await {
                 found.push(site.found::<HealthCheck>(check.id(), Some(key)));
             }
         }

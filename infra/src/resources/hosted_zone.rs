@@ -7,7 +7,7 @@ use aws_sdk_route53::types::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::tagging::tagged;
+use super::tagging::{global_listing, listed_tagged_globally, tagged};
 use crate::error::{KindError, absent};
 use crate::kind::{Found, Kind, Live, Scope, Site, tags};
 
@@ -39,6 +39,7 @@ impl Kind for HostedZone {
     const NAME: &'static str = "hosted-zone";
     const SCOPE: Scope = Scope::Global;
     const IMMUTABLE: &'static [&'static str] = &["domain"];
+    const ARNS: &'static [&'static str] = &["route53:hostedzone/"];
 
     type Spec = Spec;
     type Outputs = Outputs;
@@ -62,12 +63,11 @@ impl Kind for HostedZone {
             return Ok(None);
         };
         let zone_id = bare_id(zone.id()).to_owned();
-        let live = read_tags(site, TagResourceType::Hostedzone, &zone_id).await?;
         Ok(Some(Live {
             spec: Spec {
                 domain: spec.domain.clone(),
                 comment: comment(zone).to_owned(),
-                tagged: tagged(site, live.iter().map(pair)),
+                tagged: is_tagged(site, TagResourceType::Hostedzone, &zone_id).await?,
             },
             outputs: Outputs {
                 zone_id,
@@ -114,10 +114,21 @@ impl Kind for HostedZone {
         Ok(())
     }
 
-    /// Deletes every record but the zone's own first: Route 53 keeps a zone that has others.
     async fn delete(site: &Site<'_>, live: &Live<Spec, Outputs>) -> Result<(), KindError> {
+        Self::discard(site, &live.outputs.zone_id).await
+    }
+
+    /// Deletes every record but the zone's own first: Route 53 keeps a zone that has others.
+    async fn discard(site: &Site<'_>, zone_id: &str) -> Result<(), KindError> {
         let route53 = site.cloud.route53(site.region);
-        let zone_id = &live.outputs.zone_id;
+        let result = absent(
+            route53.get_hosted_zone().id(zone_id).send().await,
+            &["NoSuchHostedZone"],
+        );
+        let answer = result.map_err(|e| site.fail("GetHostedZone", zone_id, e))?;
+        let Some(zone) = answer.and_then(|answer| answer.hosted_zone) else {
+            return Ok(());
+        };
         loop {
             // Always the first page: what it showed is gone when it is asked for again.
             let result = route53
@@ -131,7 +142,7 @@ impl Kind for HostedZone {
             let doomed: Vec<_> = page
                 .resource_record_sets
                 .into_iter()
-                .filter(|set| !is_apex(set, &live.spec.domain))
+                .filter(|set| !is_apex(set, zone.name()))
                 .map(|set| change(ChangeAction::Delete, set))
                 .collect();
             if doomed.is_empty() {
@@ -154,7 +165,7 @@ impl Kind for HostedZone {
         Ok(())
     }
 
-    /// By caller reference.
+    /// By caller reference, or by tag.
     async fn list(site: &Site<'_>) -> Result<Vec<Found>, KindError> {
         let mut pages = site
             .cloud
@@ -166,8 +177,11 @@ impl Kind for HostedZone {
         while let Some(page) = pages.next().await {
             let page = page.map_err(|e| site.fail("ListHostedZones", site.suffix, e))?;
             for zone in page.hosted_zones() {
-                if let Some(key) = key_in(zone.caller_reference(), site.suffix) {
-                    found.push(site.found::<HostedZone>(bare_id(zone.id()), Some(key)));
+                let id = bare_id(zone.id());
+                if let Some(key) =
+                    known_key(site, TagResourceType::Hostedzone, id, zone.caller_reference()).await
+                {
+                    found.push(site.found::<HostedZone>(id, Some(key)));
                 }
             }
         }
@@ -198,7 +212,7 @@ pub(super) fn fresh_reference(site: &Site<'_>) -> String {
 }
 
 /// The blueprint key in a caller reference; `None` when it is not of this stack.
-pub(super) fn key_in(caller_reference: &str, suffix: &str) -> Option<String> {
+fn key_in(caller_reference: &str, suffix: &str) -> Option<String> {
     let (key, _nonce) = caller_reference
         .strip_prefix(&format!("understudy:{suffix}:"))?
         .rsplit_once(':')?;
@@ -229,16 +243,12 @@ pub(super) fn change(action: ChangeAction, set: ResourceRecordSet) -> Change {
         .expect("action and record are given")
 }
 
-pub(super) fn pair(tag: &Tag) -> (&str, &str) {
+fn pair(tag: &Tag) -> (&str, &str) {
     (tag.key().unwrap_or_default(), tag.value().unwrap_or_default())
 }
 
 /// The tags of a zone or health check.
-pub(super) async fn read_tags(
-    site: &Site<'_>,
-    kind: TagResourceType,
-    id: &str,
-) -> Result<Vec<Tag>, KindError> {
+async fn read_tags(site: &Site<'_>, kind: TagResourceType, id: &str) -> Result<Vec<Tag>, KindError> {
     let result = site
         .cloud
         .route53(site.region)
@@ -253,6 +263,29 @@ pub(super) async fn read_tags(
         .and_then(|answer| answer.resource_tag_set)
         .and_then(|set| set.tags)
         .unwrap_or_default())
+}
+
+fn arn(kind: &TagResourceType, id: &str) -> String {
+    format!("arn:aws:route53:::{}/{id}", kind.as_str())
+}
+
+/// The blueprint key of a zone or health check of ours, from its caller reference or its tags.
+pub(super) async fn known_key(
+    site: &Site<'_>,
+    kind: TagResourceType,
+    id: &str,
+    caller_reference: &str,
+) -> Option<String> {
+    match key_in(caller_reference, site.suffix) {
+        Some(key) => Some(key),
+        None => global_listing(site).await.key(&arn(&kind, id)),
+    }
+}
+
+/// Whether all of our tags are on a zone or health check.
+pub(super) async fn is_tagged(site: &Site<'_>, kind: TagResourceType, id: &str) -> Result<bool, KindError> {
+    Ok(listed_tagged_globally(site, &arn(&kind, id)).await
+        || tagged(site, read_tags(site, kind, id).await?.iter().map(pair)))
 }
 
 /// Puts our tags on a zone or health check.

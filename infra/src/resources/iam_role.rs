@@ -5,6 +5,8 @@ use aws_sdk_iam::types::Tag;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::iam_role_attachments::IamRoleAttachments;
+use super::iam_role_policies::IamRolePolicies;
 use super::tagging::{key_of, named_ours, tagged};
 use crate::documents::{normal_policy, percent_decoded};
 use crate::error::{KindError, absent};
@@ -69,6 +71,7 @@ impl Kind for IamRole {
     const NAME: &'static str = "iam-role";
     const SCOPE: Scope = Scope::Global;
     const IMMUTABLE: &'static [&'static str] = &["name"];
+    const ARNS: &'static [&'static str] = &["iam:role/"];
 
     type Spec = Spec;
     type Outputs = Outputs;
@@ -145,15 +148,18 @@ impl Kind for IamRole {
         Ok(())
     }
 
-    /// Takes away whatever somebody else attached meanwhile: IAM refuses to delete a role that still has policies.
     async fn delete(site: &Site<'_>, live: &Live<Spec, Outputs>) -> Result<(), KindError> {
+        Self::discard(site, &live.spec.name).await
+    }
+
+    /// Takes away whatever somebody else attached meanwhile: IAM refuses to delete a role that still has policies.
+    async fn discard(site: &Site<'_>, name: &str) -> Result<(), KindError> {
         let iam = site.cloud.iam(site.region);
-        let name = &live.spec.name;
         let result = iam.delete_role().role_name(name).send().await;
         match result {
             Err(error) if crate::error::code(&error) == Some("DeleteConflict") => {
-                super::iam_role_attachments::detach_all(site, name).await?;
-                super::iam_role_policies::delete_all(site, name).await?;
+                IamRoleAttachments::discard(site, name).await?;
+                IamRolePolicies::discard(site, name).await?;
                 let result = iam.delete_role().role_name(name).send().await;
                 absent(result, &["NoSuchEntity"]).map_err(|e| site.fail("DeleteRole", name, e))?;
             }

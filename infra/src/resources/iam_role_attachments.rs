@@ -62,8 +62,13 @@ impl Kind for IamRoleAttachments {
     }
 
     async fn delete(site: &Site<'_>, live: &Live<Spec, Outputs>) -> Result<(), KindError> {
-        for policy in &live.spec.policies {
-            detach(site, &live.spec.role, policy).await?;
+        Self::discard(site, &live.spec.role).await
+    }
+
+    /// Whatever is attached, ours or not.
+    async fn discard(site: &Site<'_>, role: &str) -> Result<(), KindError> {
+        for policy in attached(site, role).await? {
+            detach(site, role, &policy).await?;
         }
         Ok(())
     }
@@ -120,13 +125,5 @@ async fn detach(site: &Site<'_>, role: &str, policy: &str) -> Result<(), KindErr
         .send()
         .await;
     absent(result, &["NoSuchEntity"]).map_err(|e| site.fail("DetachRolePolicy", role, e))?;
-    Ok(())
-}
-
-/// Detaches whatever is attached, ours or not.
-pub(super) async fn detach_all(site: &Site<'_>, role: &str) -> Result<(), KindError> {
-    for policy in attached(site, role).await? {
-        detach(site, role, &policy).await?;
-    }
     Ok(())
 }

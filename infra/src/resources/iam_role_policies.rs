@@ -98,8 +98,13 @@ impl Kind for IamRolePolicies {
     }
 
     async fn delete(site: &Site<'_>, live: &Live<Spec, Outputs>) -> Result<(), KindError> {
-        for name in live.spec.policies.keys() {
-            remove(site, &live.spec.role, name).await?;
+        Self::discard(site, &live.spec.role).await
+    }
+
+    /// Every inline policy, ours or not.
+    async fn discard(site: &Site<'_>, role: &str) -> Result<(), KindError> {
+        for name in names(site, role).await? {
+            remove(site, role, &name).await?;
         }
         Ok(())
     }
@@ -153,14 +158,6 @@ async fn remove(site: &Site<'_>, role: &str, name: &str) -> Result<(), KindError
         .send()
         .await;
     absent(result, &["NoSuchEntity"]).map_err(|e| site.fail("DeleteRolePolicy", role, e))?;
-    Ok(())
-}
-
-/// Deletes every inline policy, ours or not.
-pub(super) async fn delete_all(site: &Site<'_>, role: &str) -> Result<(), KindError> {
-    for name in names(site, role).await? {
-        remove(site, role, &name).await?;
-    }
     Ok(())
 }
 

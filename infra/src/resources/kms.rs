@@ -3,6 +3,7 @@
 
 use aws_sdk_kms::types::{KeyMetadata, KeyState, Tag};
 
+use super::tagging::{listed_tagged, tagged as carries};
 use crate::error::{KindError, absent, code};
 use crate::kind::{Found, Kind, RESOURCE_TAG, STACK_TAG, Site, tags};
 
@@ -20,6 +21,26 @@ pub(super) fn tag_list(site: &Site<'_>) -> Vec<Tag> {
             .expect("key and value are set")
     };
     tags(site).into_iter().map(tag).collect()
+}
+
+/// Whether a key carries all of our tags.
+pub(super) async fn is_tagged(site: &Site<'_>, key: &KeyMetadata) -> Result<bool, KindError> {
+    if listed_tagged(site, key.arn().unwrap_or_default()).await {
+        return Ok(true);
+    }
+    let request = site.cloud.kms(site.region).list_resource_tags();
+    let result = request.key_id(key.key_id()).send().await;
+    let answer = result.map_err(|e| site.fail("ListResourceTags", key.key_id(), e))?;
+    let live = answer.tags().iter().map(|tag| (tag.tag_key(), tag.tag_value()));
+    Ok(carries(site, live))
+}
+
+/// Puts our tags on a key.
+pub(super) async fn put_tags(site: &Site<'_>, key: &str) -> Result<(), KindError> {
+    let request = site.cloud.kms(site.region).tag_resource();
+    let result = request.key_id(key).set_tags(Some(tag_list(site))).send().await;
+    result.map_err(|e| site.fail("TagResource", key, e))?;
+    Ok(())
 }
 
 /// The key behind an alias or an id.
@@ -92,8 +113,8 @@ pub(super) async fn enable(site: &Site<'_>, key: &str) -> Result<(), KindError> 
     Ok(())
 }
 
-/// Begins the deletion, then takes the alias away: in this order a crash between leaves the alias, by which the rest is found.
-pub(super) async fn forget(site: &Site<'_>, alias: &str, key: &str) -> Result<(), KindError> {
+/// Begins the deletion, then takes the aliases away: in this order a crash between leaves the alias, by which the rest is found.
+pub(super) async fn forget(site: &Site<'_>, key: &str) -> Result<(), KindError> {
     let kms = site.cloud.kms(site.region);
     let going = describe(site, key).await?.is_none_or(|key| is_going(&key));
     if !going {
@@ -105,8 +126,13 @@ pub(super) async fn forget(site: &Site<'_>, alias: &str, key: &str) -> Result<()
             .await;
         absent(result, GONE).map_err(|e| site.fail("ScheduleKeyDeletion", key, e))?;
     }
-    let result = kms.delete_alias().alias_name(alias).send().await;
-    absent(result, GONE).map_err(|e| site.fail("DeleteAlias", alias, e))?;
+    let aliases = kms.list_aliases().key_id(key).send().await;
+    let aliases = absent(aliases, GONE).map_err(|e| site.fail("ListAliases", key, e))?;
+    let names = aliases.iter().flat_map(|answer| answer.aliases());
+    for alias in names.filter_map(|alias| alias.alias_name()) {
+        let result = kms.delete_alias().alias_name(alias).send().await;
+        absent(result, GONE).map_err(|e| site.fail("DeleteAlias", alias, e))?;
+    }
     Ok(())
 }
 

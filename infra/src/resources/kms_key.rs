@@ -21,6 +21,8 @@ pub struct Spec {
     pub rotation: bool,
     /// It can be used: neither disabled nor scheduled for deletion.
     pub usable: bool,
+    /// It carries our tags.
+    pub tagged: bool,
 }
 
 /// What others refer to.
@@ -35,6 +37,7 @@ pub struct Outputs {
 impl Kind for KmsKey {
     const NAME: &'static str = "kms-key";
     const STATEFUL: bool = true;
+    const ARNS: &'static [&'static str] = &["kms:key/"];
 
     type Spec = Spec;
     type Outputs = Outputs;
@@ -64,6 +67,7 @@ impl Kind for KmsKey {
                 description: key.description().unwrap_or_default().to_owned(),
                 rotation,
                 usable,
+                tagged: kms::is_tagged(site, &key).await?,
             },
             outputs: Outputs {
                 key_id: key.key_id().to_owned(),
@@ -100,6 +104,9 @@ impl Kind for KmsKey {
         if !live.spec.usable {
             kms::enable(site, id).await?;
         }
+        if !live.spec.tagged {
+            kms::put_tags(site, id).await?;
+        }
         if spec.description != live.spec.description {
             let request = client
                 .update_key_description()
@@ -122,7 +129,11 @@ impl Kind for KmsKey {
     }
 
     async fn delete(site: &Site<'_>, live: &Live<Spec, Outputs>) -> Result<(), KindError> {
-        kms::forget(site, &live.spec.alias, &live.outputs.key_id).await
+        Self::discard(site, &live.outputs.key_id).await
+    }
+
+    async fn discard(site: &Site<'_>, id: &str) -> Result<(), KindError> {
+        kms::forget(site, id).await
     }
 
     async fn list(site: &Site<'_>) -> Result<Vec<Found>, KindError> {

@@ -23,6 +23,8 @@ pub struct Spec {
     pub primary_region: String,
     /// It can be used: neither disabled nor scheduled for deletion.
     pub usable: bool,
+    /// It carries our tags.
+    pub tagged: bool,
 }
 
 /// What others refer to.
@@ -37,6 +39,7 @@ pub struct Outputs {
 impl Kind for KmsReplicaKey {
     const NAME: &'static str = "kms-replica-key";
     const STATEFUL: bool = true;
+    const ARNS: &'static [&'static str] = &["kms:key/"];
     const IMMUTABLE: &'static [&'static str] = &["primary_key_id"];
 
     type Spec = Spec;
@@ -54,6 +57,7 @@ impl Kind for KmsReplicaKey {
                 primary_key_id: key.key_id().to_owned(),
                 primary_region: spec.primary_region.clone(),
                 usable,
+                tagged: kms::is_tagged(site, &key).await?,
             },
             outputs: Outputs {
                 key_id: key.key_id().to_owned(),
@@ -87,6 +91,9 @@ impl Kind for KmsReplicaKey {
         if !live.spec.usable {
             kms::enable(site, id).await?;
         }
+        if !live.spec.tagged {
+            kms::put_tags(site, id).await?;
+        }
         if spec.description != live.spec.description {
             let request = site.cloud.kms(site.region).update_key_description().key_id(id);
             let result = request.description(&spec.description).send().await;
@@ -96,7 +103,11 @@ impl Kind for KmsReplicaKey {
     }
 
     async fn delete(site: &Site<'_>, live: &Live<Spec, Outputs>) -> Result<(), KindError> {
-        kms::forget(site, &live.spec.alias, &live.outputs.key_id).await
+        Self::discard(site, &live.outputs.key_id).await
+    }
+
+    async fn discard(site: &Site<'_>, id: &str) -> Result<(), KindError> {
+        kms::forget(site, id).await
     }
 
     async fn list(site: &Site<'_>) -> Result<Vec<Found>, KindError> {

@@ -13,7 +13,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use continuity::names::Names;
 use serde::{Deserialize, Serialize};
 
-use super::tagging::{key_of, named_ours, pairs, tag_map, tagged};
+use super::tagging::{key_of, listing, named_ours, pairs, tag_map, tagged};
 use crate::error::{KindError, absent};
 use crate::kind::{Found, Kind, Live, Site};
 
@@ -75,6 +75,7 @@ pub struct Outputs {
 impl Kind for LambdaFunction {
     const NAME: &'static str = "lambda-function";
     const IMMUTABLE: &'static [&'static str] = &["name"];
+    const ARNS: &'static [&'static str] = &["lambda:function:"];
 
     type Spec = Spec;
     type Outputs = Outputs;
@@ -171,7 +172,10 @@ impl Kind for LambdaFunction {
     }
 
     async fn delete(site: &Site<'_>, live: &Live<Spec, Outputs>) -> Result<(), KindError> {
-        let name = &live.spec.name;
+        Self::discard(site, &live.spec.name).await
+    }
+
+    async fn discard(site: &Site<'_>, name: &str) -> Result<(), KindError> {
         let result = site
             .cloud
             .lambda(site.region)
@@ -183,25 +187,28 @@ impl Kind for LambdaFunction {
         Ok(())
     }
 
-    /// By name.
+    /// By name, or by tag.
     async fn list(site: &Site<'_>) -> Result<Vec<Found>, KindError> {
         let lambda = site.cloud.lambda(site.region);
-        let mut functions = lambda.list_functions().into_paginator().items().send();
+        let pages = lambda.list_functions().into_paginator().items().send();
+        let functions: Result<Vec<_>, _> = pages.collect().await;
+        let functions = functions.map_err(|e| site.fail("ListFunctions", site.suffix, e))?;
+        let listing = listing(site).await;
         let mut found = Vec::new();
-        while let Some(function) = functions.next().await {
-            let function = function.map_err(|e| site.fail("ListFunctions", site.suffix, e))?;
+        for function in &functions {
             let (Some(name), Some(arn)) = (function.function_name(), function.function_arn()) else {
                 continue;
             };
-            if !named_ours(name, site.suffix) {
-                continue;
+            if let Some(key) = listing.key(arn) {
+                found.push(site.found::<LambdaFunction>(name, Some(key)));
+            } else if named_ours(name, site.suffix) {
+                let result = lambda.list_tags().resource(arn).send().await;
+                let tags = absent(result, &["ResourceNotFoundException"])
+                    .map_err(|e| site.fail("ListTags", name, e))?
+                    .and_then(|answer| answer.tags)
+                    .unwrap_or_default();
+                found.push(site.found::<LambdaFunction>(name, key_of(site, pairs(&tags))));
             }
-            let result = lambda.list_tags().resource(arn).send().await;
-            let tags = absent(result, &["ResourceNotFoundException"])
-                .map_err(|e| site.fail("ListTags", name, e))?
-                .and_then(|answer| answer.tags)
-                .unwrap_or_default();
-            found.push(site.found::<LambdaFunction>(name, key_of(site, pairs(&tags))));
         }
         Ok(found)
     }

@@ -82,13 +82,24 @@ impl Kind for LambdaPermission {
     }
 
     async fn delete(site: &Site<'_>, live: &Live<Spec, Outputs>) -> Result<(), KindError> {
-        let function = &live.spec.function;
+        Self::discard(
+            site,
+            &format!("{}/{}", live.spec.function, live.spec.statement_id),
+        )
+        .await
+    }
+
+    /// `{function}/{statement id}`.
+    async fn discard(site: &Site<'_>, id: &str) -> Result<(), KindError> {
+        let Some((function, statement_id)) = id.split_once('/') else {
+            return Err(KindError::unsupported(Self::NAME, id, site.region));
+        };
         let result = site
             .cloud
             .lambda(site.region)
             .remove_permission()
             .function_name(function)
-            .statement_id(&live.spec.statement_id)
+            .statement_id(statement_id)
             .send()
             .await;
         absent(result, &["ResourceNotFoundException"])

@@ -45,34 +45,16 @@ impl Kind for RecordSet {
     const NAME: &'static str = "record-set";
     const SCOPE: Scope = Scope::Global;
     const IMMUTABLE: &'static [&'static str] = &["zone_id", "name", "set_identifier"];
+    /// Which record is the primary is nobody's to change but the operator's.
+    const ROLES: &'static [&'static str] = &["failover"];
 
     type Spec = Spec;
     type Outputs = Outputs;
 
     async fn observe(site: &Site<'_>, spec: &Spec) -> Result<Option<Live<Spec, Outputs>>, KindError> {
-        let result = site
-            .cloud
-            .route53(site.region)
-            .list_resource_record_sets()
-            .hosted_zone_id(&spec.zone_id)
-            .start_record_name(&spec.name)
-            .start_record_type(RrType::Cname)
-            .start_record_identifier(&spec.set_identifier)
-            .max_items(1)
-            .send()
-            .await;
-        let answer = absent(result, &["NoSuchHostedZone"])
-            .map_err(|e| site.fail("ListResourceRecordSets", &spec.name, e))?;
-        let live = answer
-            .iter()
-            .flat_map(|answer| answer.resource_record_sets())
-            .find(|set| {
-                same_name(set.name(), &spec.name)
-                    && set.r#type() == &RrType::Cname
-                    && set.set_identifier() == Some(spec.set_identifier.as_str())
-            });
+        let live = find(site, &spec.zone_id, &spec.name, &spec.set_identifier).await?;
         Ok(live.map(|live| Live {
-            spec: read(spec, live),
+            spec: read(spec, &live),
             outputs: Outputs {
                 name: spec.name.clone(),
             },
@@ -84,16 +66,35 @@ impl Kind for RecordSet {
         put(site, ChangeAction::Upsert, spec).await
     }
 
-    async fn update(site: &Site<'_>, spec: &Spec, _live: &Live<Spec, Outputs>) -> Result<(), KindError> {
-        put(site, ChangeAction::Upsert, spec).await
+    async fn update(site: &Site<'_>, spec: &Spec, live: &Live<Spec, Outputs>) -> Result<(), KindError> {
+        put(site, ChangeAction::Upsert, &keeping_its_role(spec, &live.spec)).await
     }
 
     async fn delete(site: &Site<'_>, live: &Live<Spec, Outputs>) -> Result<(), KindError> {
+        Self::discard(
+            site,
+            &format!(
+                "{}/{}/{}",
+                live.spec.zone_id, live.spec.name, live.spec.set_identifier
+            ),
+        )
+        .await
+    }
+
+    /// `{zone}/{name}/{set identifier}`. Route 53 deletes a record only when told what is in it.
+    async fn discard(site: &Site<'_>, id: &str) -> Result<(), KindError> {
+        let mut parts = id.splitn(3, '/');
+        let (Some(zone), Some(name), Some(set)) = (parts.next(), parts.next(), parts.next()) else {
+            return Err(KindError::unsupported(Self::NAME, id, site.region));
+        };
+        let Some(live) = find(site, zone, name, set).await? else {
+            return Ok(());
+        };
         let gone = |e: &KindError| {
             e.code() == Some("NoSuchHostedZone")
                 || (e.code() == Some("InvalidChangeBatch") && e.cause.message.contains("not found"))
         };
-        match put(site, ChangeAction::Delete, &live.spec).await {
+        match send(site, zone, name, ChangeAction::Delete, live).await {
             Err(error) if !gone(&error) => Err(error),
             _ => Ok(()),
         }
@@ -105,20 +106,63 @@ impl Kind for RecordSet {
     }
 }
 
+/// The CNAME of this name and set identifier.
+async fn find(
+    site: &Site<'_>,
+    zone: &str,
+    name: &str,
+    set: &str,
+) -> Result<Option<ResourceRecordSet>, KindError> {
+    let result = site
+        .cloud
+        .route53(site.region)
+        .list_resource_record_sets()
+        .hosted_zone_id(zone)
+        .start_record_name(name)
+        .start_record_type(RrType::Cname)
+        .start_record_identifier(set)
+        .max_items(1)
+        .send()
+        .await;
+    let answer =
+        absent(result, &["NoSuchHostedZone"]).map_err(|e| site.fail("ListResourceRecordSets", name, e))?;
+    let mut sets = answer.into_iter().flat_map(|answer| answer.resource_record_sets);
+    Ok(sets.find(|live| {
+        same_name(live.name(), name) && live.r#type() == &RrType::Cname && live.set_identifier() == Some(set)
+    }))
+}
+
 async fn put(site: &Site<'_>, action: ChangeAction, spec: &Spec) -> Result<(), KindError> {
+    send(site, &spec.zone_id, &spec.name, action, written(spec)).await
+}
+
+async fn send(
+    site: &Site<'_>,
+    zone: &str,
+    name: &str,
+    action: ChangeAction,
+    record: ResourceRecordSet,
+) -> Result<(), KindError> {
     let batch = ChangeBatch::builder()
-        .changes(change(action, written(spec)))
+        .changes(change(action, record))
         .build()
         .expect("a change is given");
     site.cloud
         .route53(site.region)
         .change_resource_record_sets()
-        .hosted_zone_id(&spec.zone_id)
+        .hosted_zone_id(zone)
         .change_batch(batch)
         .send()
         .await
-        .map_err(|e| site.fail("ChangeResourceRecordSets", &spec.name, e))?;
+        .map_err(|e| site.fail("ChangeResourceRecordSets", name, e))?;
     Ok(())
+}
+
+fn keeping_its_role(spec: &Spec, live: &Spec) -> Spec {
+    Spec {
+        failover: live.failover.clone(),
+        ..spec.clone()
+    }
 }
 
 fn written(spec: &Spec) -> ResourceRecordSet {
@@ -174,6 +218,16 @@ mod tests {
             health_check_id: "c".into(),
         };
         assert_eq!(read(&spec, &written(&spec)), spec);
+        let swapped = Spec {
+            failover: "SECONDARY".into(),
+            ttl_s: 300,
+            ..spec.clone()
+        };
+        assert_eq!(
+            keeping_its_role(&spec, &swapped).failover,
+            "SECONDARY",
+            "a repair of the rest does not move the role"
+        );
         let unchecked = Spec {
             health_check_id: String::new(),
             ..spec

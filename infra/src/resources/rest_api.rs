@@ -61,6 +61,7 @@ pub struct Outputs {
 impl Kind for RestApi {
     const NAME: &'static str = "rest-api";
     const IMMUTABLE: &'static [&'static str] = &["name"];
+    const ARNS: &'static [&'static str] = &["apigateway:/restapis/"];
 
     type Spec = Spec;
     type Outputs = Outputs;
@@ -117,9 +118,12 @@ impl Kind for RestApi {
         Ok(())
     }
 
-    /// One call in 30 seconds and account is allowed; the engine tries again.
     async fn delete(site: &Site<'_>, live: &Live<Spec, Outputs>) -> Result<(), KindError> {
-        let id = &live.outputs.id;
+        Self::discard(site, &live.outputs.id).await
+    }
+
+    /// One call in 30 seconds and account is allowed; the engine tries again.
+    async fn discard(site: &Site<'_>, id: &str) -> Result<(), KindError> {
         let result = site
             .cloud
             .apigateway(site.region)

@@ -1,15 +1,23 @@
 //! An S3 bucket: its existence and its tags. Everything else about a bucket (versioning, encryption, replication, ...) is a
 //! resource of its own. Deleting a bucket empties it first: all versions and delete markers, and unfinished uploads.
 
+use aws_sdk_s3::operation::list_object_versions::ListObjectVersionsOutput;
 use aws_sdk_s3::types::{
     BucketLocationConstraint, CreateBucketConfiguration, Delete, ObjectIdentifier, Tag, Tagging,
 };
 use continuity::names::{Names, Slot};
 use serde::{Deserialize, Serialize};
 
-use super::tagging::{key_of, tagged};
+use super::s3_replication::S3Replication;
+use super::tagging::{key_of, listing, tagged};
 use crate::error::{KindError, absent, code};
 use crate::kind::{Found, Kind, Live, Site, tags};
+
+const NO_BUCKET: &[&str] = &["NoSuchBucket"];
+/// The most that S3 lists or deletes in one call.
+const PAGE: i32 = 1_000;
+/// Pages that are deleted before the caller is asked whether there is still time: some ten seconds.
+const PAGES_AT_ONCE: usize = 20;
 
 /// The kind.
 #[derive(Debug)]
@@ -37,6 +45,7 @@ impl Kind for S3Bucket {
     const NAME: &'static str = "s3-bucket";
     const STATEFUL: bool = true;
     const IMMUTABLE: &'static [&'static str] = &["bucket"];
+    const ARNS: &'static [&'static str] = &["s3:"];
 
     type Spec = Spec;
     type Outputs = Outputs;
@@ -66,7 +75,7 @@ impl Kind for S3Bucket {
             },
             outputs: Outputs {
                 bucket: bucket.clone(),
-                arn: format!("arn:aws:s3:::{bucket}"),
+                arn: arn(bucket),
             },
             settling: None,
         }))
@@ -98,8 +107,17 @@ impl Kind for S3Bucket {
     }
 
     async fn delete(site: &Site<'_>, live: &Live<Spec, Outputs>) -> Result<(), KindError> {
-        let bucket = &live.spec.bucket;
-        empty(site, bucket).await?;
+        Self::discard(site, &live.spec.bucket).await
+    }
+
+    /// 1. Replication off, or the markers that emptying makes would wander between two buckets.
+    /// 2. Empties it, a part at a time: the engine asks again while it is still there.
+    /// 3. Deletes it.
+    async fn discard(site: &Site<'_>, bucket: &str) -> Result<(), KindError> {
+        S3Replication::discard(site, bucket).await?;
+        if empty(site, bucket).await? == Emptied::Partly {
+            return Ok(());
+        }
         let result = site
             .cloud
             .s3(site.region)
@@ -107,11 +125,11 @@ impl Kind for S3Bucket {
             .bucket(bucket)
             .send()
             .await;
-        absent(result, &["NoSuchBucket"]).map_err(|e| site.fail("DeleteBucket", bucket, e))?;
+        absent(result, NO_BUCKET).map_err(|e| site.fail("DeleteBucket", bucket, e))?;
         Ok(())
     }
 
-    /// By name: it carries suffix and account.
+    /// By name, which carries suffix and account; or by tag.
     async fn list(site: &Site<'_>) -> Result<Vec<Found>, KindError> {
         let names = Names::new(site.suffix);
         let ours: Vec<_> = Slot::ALL
@@ -124,32 +142,34 @@ impl Kind for S3Bucket {
             })
             .collect();
         let s3 = site.cloud.s3(site.region);
-        let mut pages = s3
-            .list_buckets()
-            .bucket_region(site.region)
-            .into_paginator()
-            .send();
+        let pages = s3.list_buckets().bucket_region(site.region).into_paginator();
+        let pages: Result<Vec<_>, _> = pages.send().collect().await;
+        let pages = pages.map_err(|e| site.fail("ListBuckets", site.suffix, e))?;
+        let listing = listing(site).await;
         let mut found = Vec::new();
-        while let Some(page) = pages.next().await {
-            let page = page.map_err(|e| site.fail("ListBuckets", site.suffix, e))?;
-            for bucket in page.buckets() {
-                let here = bucket.bucket_region().is_none_or(|region| region == site.region);
-                if let Some(name) = bucket
-                    .name()
-                    .filter(|name| here && ours.iter().any(|our| our == name))
-                {
-                    let result = s3.get_bucket_tagging().bucket(name).send().await;
-                    let tags = absent(result, &["NoSuchTagSet", "NoSuchBucket"])
-                        .map_err(|e| site.fail("GetBucketTagging", name, e))?
-                        .map(|answer| answer.tag_set)
-                        .unwrap_or_default();
-                    let key = key_of(site, tags.iter().map(|tag| (tag.key(), tag.value())));
-                    found.push(site.found::<S3Bucket>(name, key));
-                }
+        for bucket in pages.iter().flat_map(|page| page.buckets()) {
+            let here = bucket.bucket_region().is_none_or(|region| region == site.region);
+            let Some(name) = bucket.name().filter(|_| here) else {
+                continue;
+            };
+            if let Some(key) = listing.key(&arn(name)) {
+                found.push(site.found::<S3Bucket>(name, Some(key)));
+            } else if ours.iter().any(|our| our == name) {
+                let result = s3.get_bucket_tagging().bucket(name).send().await;
+                let tags = absent(result, &["NoSuchTagSet", "NoSuchBucket"])
+                    .map_err(|e| site.fail("GetBucketTagging", name, e))?
+                    .map(|answer| answer.tag_set)
+                    .unwrap_or_default();
+                let key = key_of(site, tags.iter().map(|tag| (tag.key(), tag.value())));
+                found.push(site.found::<S3Bucket>(name, key));
             }
         }
         Ok(found)
     }
+}
+
+fn arn(bucket: &str) -> String {
+    format!("arn:aws:s3:::{bucket}")
 }
 
 async fn put_tags(site: &Site<'_>, bucket: &str) -> Result<(), KindError> {
@@ -178,39 +198,23 @@ async fn put_tags(site: &Site<'_>, bucket: &str) -> Result<(), KindError> {
     Ok(())
 }
 
-/// Deletes every version, every delete marker and every unfinished upload.
-///
-/// Assumes: replication from this bucket has been removed, or markers would wander between the two buckets.
-async fn empty(site: &Site<'_>, bucket: &str) -> Result<(), KindError> {
+/// How far [`empty`] came.
+#[derive(Debug, PartialEq, Eq)]
+enum Emptied {
+    Wholly,
+    Partly,
+}
+
+/// Deletes versions, delete markers and unfinished uploads: all of them, or as many as one call may take time for.
+async fn empty(site: &Site<'_>, bucket: &str) -> Result<Emptied, KindError> {
     let s3 = site.cloud.s3(site.region);
     // Always the first page: what it showed is gone when it is asked for again.
-    while let Some(page) = absent(
-        s3.list_object_versions()
-            .bucket(bucket)
-            .max_keys(1_000)
-            .send()
-            .await,
-        &["NoSuchBucket"],
-    )
-    .map_err(|e| site.fail("ListObjectVersions", bucket, e))?
-    {
-        let versions = page.versions().iter().map(|one| (one.key(), one.version_id()));
-        let markers = page
-            .delete_markers()
-            .iter()
-            .map(|one| (one.key(), one.version_id()));
-        let doomed: Vec<_> = versions
-            .chain(markers)
-            .filter_map(|(key, version)| {
-                ObjectIdentifier::builder()
-                    .key(key?)
-                    .set_version_id(version.map(str::to_owned))
-                    .build()
-                    .ok()
-            })
-            .collect();
+    for _ in 0..PAGES_AT_ONCE {
+        let page = s3.list_object_versions().bucket(bucket).max_keys(PAGE).send();
+        let page = absent(page.await, NO_BUCKET).map_err(|e| site.fail("ListObjectVersions", bucket, e))?;
+        let doomed = page.as_ref().map(doomed).unwrap_or_default();
         if doomed.is_empty() {
-            break;
+            return abort_uploads(site, bucket).await;
         }
         let delete = Delete::builder()
             .set_objects(Some(doomed))
@@ -224,17 +228,45 @@ async fn empty(site: &Site<'_>, bucket: &str) -> Result<(), KindError> {
             .send()
             .await
             .map_err(|e| site.fail("DeleteObjects", bucket, e))?;
-        if !answer.errors().is_empty() {
-            // Some objects were refused: DeleteBucket says so with an error that the engine knows how to treat.
-            break;
+        if let Some(refused) = answer.errors().first() {
+            let why = format!(
+                "{}: {}",
+                refused.key().unwrap_or_default(),
+                refused.message().unwrap_or_default()
+            );
+            return Err(site.refuse("DeleteObjects", bucket, refused.code(), why));
         }
     }
-    let uploads = absent(
-        s3.list_multipart_uploads().bucket(bucket).send().await,
-        &["NoSuchBucket"],
-    )
-    .map_err(|e| site.fail("ListMultipartUploads", bucket, e))?;
-    for upload in uploads.iter().flat_map(|page| page.uploads()) {
+    Ok(Emptied::Partly)
+}
+
+/// Versions and delete markers alike: a pass over the versions alone would leave the markers.
+fn doomed(page: &ListObjectVersionsOutput) -> Vec<ObjectIdentifier> {
+    let versions = page.versions().iter().map(|one| (one.key(), one.version_id()));
+    let markers = page
+        .delete_markers()
+        .iter()
+        .map(|one| (one.key(), one.version_id()));
+    versions
+        .chain(markers)
+        .filter_map(|(key, version)| {
+            ObjectIdentifier::builder()
+                .key(key?)
+                .set_version_id(version.map(str::to_owned))
+                .build()
+                .ok()
+        })
+        .collect()
+}
+
+async fn abort_uploads(site: &Site<'_>, bucket: &str) -> Result<Emptied, KindError> {
+    let s3 = site.cloud.s3(site.region);
+    let page = absent(s3.list_multipart_uploads().bucket(bucket).send().await, NO_BUCKET)
+        .map_err(|e| site.fail("ListMultipartUploads", bucket, e))?;
+    let Some(page) = page else {
+        return Ok(Emptied::Wholly);
+    };
+    for upload in page.uploads() {
         let result = s3
             .abort_multipart_upload()
             .bucket(bucket)
@@ -242,7 +274,29 @@ async fn empty(site: &Site<'_>, bucket: &str) -> Result<(), KindError> {
             .set_upload_id(upload.upload_id().map(str::to_owned))
             .send()
             .await;
-        absent(result, &["NoSuchUpload"]).map_err(|e| site.fail("AbortMultipartUpload", bucket, e))?;
+        absent(result, &["NoSuchUpload", "NoSuchBucket"])
+            .map_err(|e| site.fail("AbortMultipartUpload", bucket, e))?;
     }
-    Ok(())
+    Ok(if page.is_truncated() == Some(true) {
+        Emptied::Partly
+    } else {
+        Emptied::Wholly
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_sdk_s3::types::{DeleteMarkerEntry, ObjectVersion};
+
+    use super::*;
+
+    #[test]
+    fn delete_markers_are_deleted_with_the_versions() {
+        let page = ListObjectVersionsOutput::builder()
+            .versions(ObjectVersion::builder().key("a").version_id("1").build())
+            .delete_markers(DeleteMarkerEntry::builder().key("a").version_id("2").build())
+            .build();
+        let versions: Vec<_> = doomed(&page).iter().map(|one| one.version_id.clone()).collect();
+        assert_eq!(versions, [Some("1".to_owned()), Some("2".to_owned())]);
+    }
 }

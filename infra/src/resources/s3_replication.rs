@@ -128,7 +128,10 @@ impl Kind for S3Replication {
     }
 
     async fn delete(site: &Site<'_>, live: &Live<Spec, Outputs>) -> Result<(), KindError> {
-        let bucket = &live.spec.bucket;
+        Self::discard(site, &live.spec.bucket).await
+    }
+
+    async fn discard(site: &Site<'_>, bucket: &str) -> Result<(), KindError> {
         let result = site
             .cloud
             .s3(site.region)

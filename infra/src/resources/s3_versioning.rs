@@ -61,7 +61,15 @@ impl Kind for S3Versioning {
     }
 
     async fn delete(site: &Site<'_>, live: &Live<Spec, Outputs>) -> Result<(), KindError> {
-        put(site, &live.spec.bucket, BucketVersioningStatus::Suspended).await
+        Self::discard(site, &live.spec.bucket).await
+    }
+
+    async fn discard(site: &Site<'_>, bucket: &str) -> Result<(), KindError> {
+        let result = put(site, bucket, BucketVersioningStatus::Suspended).await;
+        match result {
+            Err(error) if error.code() == Some("NoSuchBucket") => Ok(()),
+            other => other,
+        }
     }
 
     /// Goes with its bucket.

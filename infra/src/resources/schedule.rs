@@ -123,7 +123,10 @@ impl Kind for Schedule {
     }
 
     async fn delete(site: &Site<'_>, live: &Live<Spec, Outputs>) -> Result<(), KindError> {
-        let name = &live.spec.name;
+        Self::discard(site, &live.spec.name).await
+    }
+
+    async fn discard(site: &Site<'_>, name: &str) -> Result<(), KindError> {
         let result = site
             .cloud
             .scheduler(site.region)

@@ -1,13 +1,16 @@
 //! A secret with generated database credentials, replicated to the region that takes over. The password is made inside
 //! `create` and goes nowhere but into Secrets Manager. Found by its name.
 
-use aws_sdk_secretsmanager::types::{ReplicaRegionType, StatusType, Tag};
+use aws_sdk_secretsmanager::types::{ReplicaRegionType, SecretListEntry, StatusType, Tag};
 use rand::RngExt;
 use rand::distr::Alphanumeric;
 use serde::{Deserialize, Serialize};
 
+use super::tagging::{key_of, tagged};
 use crate::error::{KindError, absent};
-use crate::kind::{Found, Kind, Live, RESOURCE_TAG, STACK_TAG, Site, tags};
+use crate::kind::{Found, Kind, Live, STACK_TAG, Site, tags};
+
+const GONE: &[&str] = &["ResourceNotFoundException"];
 
 /// Aurora allows 8 to 99 characters; 40 alphanumeric ones carry 238 bits.
 const PASSWORD_LENGTH: usize = 40;
@@ -33,6 +36,8 @@ pub struct Spec {
     pub replica: Replica,
     /// It can be read: not scheduled for deletion.
     pub readable: bool,
+    /// It carries our tags.
+    pub tagged: bool,
 }
 
 /// A replica of a secret.
@@ -56,6 +61,7 @@ pub struct Outputs {
 impl Kind for Secret {
     const NAME: &'static str = "secret";
     const STATEFUL: bool = true;
+    const ARNS: &'static [&'static str] = &["secretsmanager:secret:"];
 
     type Spec = Spec;
     type Outputs = Outputs;
@@ -68,8 +74,7 @@ impl Kind for Secret {
             .secret_id(&spec.name)
             .send()
             .await;
-        let answer = absent(result, &["ResourceNotFoundException"])
-            .map_err(|e| site.fail("DescribeSecret", &spec.name, e))?;
+        let answer = absent(result, GONE).map_err(|e| site.fail("DescribeSecret", &spec.name, e))?;
         let Some(secret) = answer else { return Ok(None) };
         let status = secret
             .replication_status()
@@ -97,6 +102,7 @@ impl Kind for Secret {
                 dbname: spec.dbname.clone(),
                 replica,
                 readable: secret.deleted_date().is_none(),
+                tagged: tagged(site, tag_pairs(secret.tags())),
             },
             outputs: Outputs {
                 name: spec.name.clone(),
@@ -113,10 +119,6 @@ impl Kind for Secret {
             "password": password(),
             "dbname": spec.dbname,
         });
-        let tags = tags(site)
-            .into_iter()
-            .map(|(key, value)| Tag::builder().key(key).value(value).build())
-            .collect();
         let result = site
             .cloud
             .secrets(site.region)
@@ -125,7 +127,7 @@ impl Kind for Secret {
             .description(&spec.description)
             .kms_key_id(&spec.kms_key_arn)
             .secret_string(content.to_string())
-            .set_tags(Some(tags))
+            .set_tags(Some(our_tags(site)))
             .send()
             .await;
         absent(result, &["ResourceExistsException"]).map_err(|e| site.fail("CreateSecret", &spec.name, e))?;
@@ -137,6 +139,11 @@ impl Kind for Secret {
         if !live.spec.readable {
             let result = secrets.restore_secret().secret_id(&spec.name).send().await;
             result.map_err(|e| site.fail("RestoreSecret", &spec.name, e))?;
+        }
+        if !live.spec.tagged {
+            let request = secrets.tag_resource().secret_id(&spec.name);
+            let result = request.set_tags(Some(our_tags(site))).send().await;
+            result.map_err(|e| site.fail("TagResource", &spec.name, e))?;
         }
         if spec.kms_key_arn != live.spec.kms_key_arn || spec.description != live.spec.description {
             secrets
@@ -165,56 +172,71 @@ impl Kind for Secret {
         Ok(())
     }
 
-    /// 1. Takes the replica away: AWS does not delete a secret that has one.
-    /// 2. Deletes it at once. The database it opens is gone by then.
     async fn delete(site: &Site<'_>, live: &Live<Spec, Outputs>) -> Result<(), KindError> {
+        Self::discard(site, &live.spec.name).await
+    }
+
+    /// 1. Takes the replicas away: AWS does not delete a secret that has any, nor a replica by itself.
+    /// 2. Deletes it at once. The database it opens is gone by then.
+    async fn discard(site: &Site<'_>, name: &str) -> Result<(), KindError> {
         let secrets = site.cloud.secrets(site.region);
-        let name = &live.spec.name;
-        let gone = &["ResourceNotFoundException"];
-        if !live.spec.replica.region.is_empty() {
-            let request = secrets.remove_regions_from_replication().secret_id(name);
-            let result = request
-                .remove_replica_regions(&live.spec.replica.region)
-                .send()
-                .await;
-            absent(result, gone).map_err(|e| site.fail("RemoveRegionsFromReplication", name, e))?;
+        let result = absent(secrets.describe_secret().secret_id(name).send().await, GONE);
+        let Some(secret) = result.map_err(|e| site.fail("DescribeSecret", name, e))? else {
+            return Ok(());
+        };
+        if let Some(home) = secret.primary_region().filter(|home| *home != site.region) {
+            return remove_replicas(site, home, name, vec![site.region.to_owned()]).await;
         }
-        let result = secrets
-            .delete_secret()
-            .secret_id(name)
-            .force_delete_without_recovery(true)
-            .send()
-            .await;
-        absent(result, gone).map_err(|e| site.fail("DeleteSecret", name, e))?;
+        let replicas = secret.replication_status().iter();
+        let replicas: Vec<_> = replicas
+            .filter_map(|status| status.region().map(str::to_owned))
+            .collect();
+        if !replicas.is_empty() {
+            remove_replicas(site, site.region, name, replicas).await?;
+        }
+        let request = secrets.delete_secret().secret_id(name);
+        let result = request.force_delete_without_recovery(true).send().await;
+        absent(result, GONE).map_err(|e| site.fail("DeleteSecret", name, e))?;
         Ok(())
     }
 
     async fn list(site: &Site<'_>) -> Result<Vec<Found>, KindError> {
-        let mut pages = site
-            .cloud
-            .secrets(site.region)
-            .list_secrets()
-            .into_paginator()
-            .send();
-        let mut found = Vec::new();
-        while let Some(page) = pages.next().await {
-            let page = page.map_err(|e| site.fail("ListSecrets", site.suffix, e))?;
-            for secret in page.secret_list() {
-                let tag = |key| {
-                    secret
-                        .tags()
-                        .iter()
-                        .find(|tag| tag.key() == Some(key))
-                        .and_then(Tag::value)
-                };
-                if tag(STACK_TAG) == Some(site.suffix) {
-                    let key = tag(RESOURCE_TAG).map(str::to_owned);
-                    found.push(site.found::<Secret>(secret.name().unwrap_or_default(), key));
-                }
-            }
-        }
-        Ok(found)
+        let request = site.cloud.secrets(site.region).list_secrets();
+        let pages: Result<Vec<_>, _> = request.into_paginator().send().collect().await;
+        let pages = pages.map_err(|e| site.fail("ListSecrets", site.suffix, e))?;
+        let ours =
+            |secret: &&SecretListEntry| tag_pairs(secret.tags()).any(|tag| tag == (STACK_TAG, site.suffix));
+        let found = |secret: &SecretListEntry| {
+            let key = key_of(site, tag_pairs(secret.tags()));
+            site.found::<Secret>(secret.name().unwrap_or_default(), key)
+        };
+        let secrets = pages.iter().flat_map(|page| page.secret_list());
+        Ok(secrets.filter(ours).map(found).collect())
     }
+}
+
+/// Takes replicas of the secret away, in the region of the one that they replicate.
+async fn remove_replicas(
+    site: &Site<'_>,
+    region: &str,
+    name: &str,
+    regions: Vec<String>,
+) -> Result<(), KindError> {
+    let request = site.cloud.secrets(region).remove_regions_from_replication();
+    let request = request.secret_id(name).set_remove_replica_regions(Some(regions));
+    absent(request.send().await, GONE).map_err(|e| site.fail("RemoveRegionsFromReplication", name, e))?;
+    Ok(())
+}
+
+fn our_tags(site: &Site<'_>) -> Vec<Tag> {
+    tags(site)
+        .into_iter()
+        .map(|(key, value)| Tag::builder().key(key).value(value).build())
+        .collect()
+}
+
+fn tag_pairs(tags: &[Tag]) -> impl Iterator<Item = (&str, &str)> {
+    tags.iter().filter_map(|tag| tag.key().zip(tag.value()))
 }
 
 fn password() -> String {

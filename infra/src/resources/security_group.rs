@@ -1,11 +1,13 @@
 //! A security group with all its rules: what is not in the `Spec` is revoked, the allow-all egress rule that AWS adds
 //! included. Found by its `understudy:resource` tag.
 
-use aws_sdk_ec2::types::{IpPermission, IpRange, PrefixListId, ResourceType, UserIdGroupPair};
+use aws_sdk_ec2::types::{
+    IpPermission, IpRange, PrefixListId, ResourceType, SecurityGroup as Described, UserIdGroupPair,
+};
 use serde::{Deserialize, Serialize};
 
-use super::ec2::{key_of, ours, stack_filter, tag_specification};
-use crate::error::{KindError, absent, code};
+use super::ec2::{find, in_use, key_of, put_tags, stack_filter, tag_specification, tagged};
+use crate::error::{KindError, absent};
 use crate::kind::{Found, Kind, Live, Site};
 
 /// The kind.
@@ -25,6 +27,8 @@ pub struct Spec {
     pub ingress: Vec<Rule>,
     /// What may go out, sorted.
     pub egress: Vec<Rule>,
+    /// It carries our tags.
+    pub tagged: bool,
 }
 
 /// One allowed way.
@@ -62,20 +66,19 @@ pub struct Outputs {
 impl Kind for SecurityGroup {
     const NAME: &'static str = "security-group";
     const IMMUTABLE: &'static [&'static str] = &["name", "description", "vpc_id"];
+    const ARNS: &'static [&'static str] = &["ec2:security-group/"];
 
     type Spec = Spec;
     type Outputs = Outputs;
 
-    async fn observe(site: &Site<'_>, _spec: &Spec) -> Result<Option<Live<Spec, Outputs>>, KindError> {
-        let answer = site
-            .cloud
-            .ec2(site.region)
-            .describe_security_groups()
-            .set_filters(Some(ours(site)))
-            .send()
-            .await
-            .map_err(|e| site.fail("DescribeSecurityGroups", site.key, e))?;
-        let Some(group) = answer.security_groups().first() else {
+    async fn observe(site: &Site<'_>, spec: &Spec) -> Result<Option<Live<Spec, Outputs>>, KindError> {
+        let describe = |filters| async move {
+            let request = site.cloud.ec2(site.region).describe_security_groups();
+            let result = request.set_filters(Some(filters)).send().await;
+            let answer = result.map_err(|e| site.fail("DescribeSecurityGroups", site.key, e))?;
+            Ok(answer.security_groups.unwrap_or_default())
+        };
+        let Some(group) = find(site, &spec.name, describe, Described::tags).await? else {
             return Ok(None);
         };
         Ok(Some(Live {
@@ -85,6 +88,7 @@ impl Kind for SecurityGroup {
                 vpc_id: group.vpc_id().unwrap_or_default().to_owned(),
                 ingress: rules(group.ip_permissions()),
                 egress: rules(group.ip_permissions_egress()),
+                tagged: tagged(site, group.tags()),
             },
             outputs: Outputs {
                 group_id: group.group_id().unwrap_or_default().to_owned(),
@@ -147,41 +151,34 @@ impl Kind for SecurityGroup {
             absent(result.await, &["InvalidPermission.Duplicate"])
                 .map_err(|e| site.fail("AuthorizeSecurityGroupEgress", id, e))?;
         }
+        if !live.spec.tagged {
+            put_tags(site, id, &spec.name).await?;
+        }
         Ok(())
     }
 
     async fn delete(site: &Site<'_>, live: &Live<Spec, Outputs>) -> Result<(), KindError> {
-        let id = &live.outputs.group_id;
-        let result = site
-            .cloud
-            .ec2(site.region)
-            .delete_security_group()
-            .group_id(id)
-            .send()
-            .await;
-        match result {
-            Err(error) if code(&error) != Some("InvalidGroup.NotFound") => {
-                Err(site.fail("DeleteSecurityGroup", id, error))
-            }
-            _ => Ok(()),
+        Self::discard(site, &live.outputs.group_id).await
+    }
+
+    async fn discard(site: &Site<'_>, id: &str) -> Result<(), KindError> {
+        let request = site.cloud.ec2(site.region).delete_security_group();
+        let result = absent(request.group_id(id).send().await, &["InvalidGroup.NotFound"]);
+        match result.map_err(|e| site.fail("DeleteSecurityGroup", id, e)) {
+            Err(refusal) => Err(in_use(site, "group-id", id, refusal).await),
+            Ok(_) => Ok(()),
         }
     }
 
     async fn list(site: &Site<'_>) -> Result<Vec<Found>, KindError> {
-        let request = site
-            .cloud
-            .ec2(site.region)
-            .describe_security_groups()
-            .filters(stack_filter(site));
-        let mut items = request.into_paginator().items().send();
-        let mut found = Vec::new();
-        while let Some(group) = items.next().await {
-            let group = group.map_err(|e| site.fail("DescribeSecurityGroups", site.suffix, e))?;
-            found.push(
-                site.found::<SecurityGroup>(group.group_id().unwrap_or_default(), key_of(group.tags())),
-            );
-        }
-        Ok(found)
+        let request = site.cloud.ec2(site.region).describe_security_groups();
+        let pages = request.filters(stack_filter(site)).into_paginator().items();
+        let groups: Result<Vec<_>, _> = pages.send().collect().await;
+        let groups = groups.map_err(|e| site.fail("DescribeSecurityGroups", site.suffix, e))?;
+        let found = |group: &Described| {
+            site.found::<SecurityGroup>(group.group_id().unwrap_or_default(), key_of(group.tags()))
+        };
+        Ok(groups.iter().map(found).collect())
     }
 }
 

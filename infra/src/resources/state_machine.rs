@@ -4,7 +4,7 @@ use aws_sdk_sfn::types::{StateMachineStatus, StateMachineType, Tag};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::tagging::{key_of, named_ours};
+use super::tagging::{key_of, listed_tagged, listing, named_ours, tagged};
 use crate::documents::canonical;
 use crate::error::{KindError, absent};
 use crate::kind::{Found, Kind, Live, Site, tags};
@@ -22,6 +22,8 @@ pub struct Spec {
     pub definition: Value,
     /// The role that it runs as.
     pub role_arn: String,
+    /// It carries our tags.
+    pub tagged: bool,
 }
 
 /// What others refer to.
@@ -39,6 +41,7 @@ pub fn arn(region: &str, account: &str, name: &str) -> String {
 impl Kind for StateMachine {
     const NAME: &'static str = "state-machine";
     const IMMUTABLE: &'static [&'static str] = &["name"];
+    const ARNS: &'static [&'static str] = &["states:stateMachine:"];
 
     type Spec = Spec;
     type Outputs = Outputs;
@@ -54,13 +57,16 @@ impl Kind for StateMachine {
             .await;
         let answer = absent(result, &["StateMachineDoesNotExist"])
             .map_err(|e| site.fail("DescribeStateMachine", &spec.name, e))?;
-        Ok(answer.map(|live| Live {
+        let Some(live) = answer else { return Ok(None) };
+        Ok(Some(Live {
             spec: Spec {
                 name: live.name().to_owned(),
                 // What is not JSON is a difference too.
                 definition: serde_json::from_str(live.definition())
                     .unwrap_or_else(|_| Value::String(live.definition().to_owned())),
                 role_arn: live.role_arn().to_owned(),
+                tagged: listed_tagged(site, &arn).await
+                    || tagged(site, read_tags(site, &arn).await?.iter().filter_map(pair)),
             },
             outputs: Outputs { arn },
             // It stays for as long as executions run.
@@ -70,9 +76,6 @@ impl Kind for StateMachine {
     }
 
     async fn create(site: &Site<'_>, spec: &Spec) -> Result<(), KindError> {
-        let all = tags(site)
-            .into_iter()
-            .map(|(key, value)| Tag::builder().key(key).value(value).build());
         let result = site
             .cloud
             .sfn(site.region)
@@ -81,7 +84,7 @@ impl Kind for StateMachine {
             .definition(canonical(&spec.definition))
             .role_arn(&spec.role_arn)
             .r#type(StateMachineType::Standard)
-            .set_tags(Some(all.collect()))
+            .set_tags(Some(our_tags(site)))
             .send()
             .await;
         absent(result, &["StateMachineAlreadyExists"])
@@ -91,6 +94,18 @@ impl Kind for StateMachine {
 
     /// Executions under way keep the definition they began with.
     async fn update(site: &Site<'_>, spec: &Spec, live: &Live<Spec, Outputs>) -> Result<(), KindError> {
+        if !live.spec.tagged {
+            let request = site.cloud.sfn(site.region).tag_resource();
+            request
+                .resource_arn(&live.outputs.arn)
+                .set_tags(Some(our_tags(site)))
+                .send()
+                .await
+                .map_err(|e| site.fail("TagResource", &spec.name, e))?;
+        }
+        if spec.definition == live.spec.definition && spec.role_arn == live.spec.role_arn {
+            return Ok(());
+        }
         site.cloud
             .sfn(site.region)
             .update_state_machine()
@@ -104,12 +119,15 @@ impl Kind for StateMachine {
     }
 
     async fn delete(site: &Site<'_>, live: &Live<Spec, Outputs>) -> Result<(), KindError> {
-        let name = &live.spec.name;
+        Self::discard(site, &live.spec.name).await
+    }
+
+    async fn discard(site: &Site<'_>, name: &str) -> Result<(), KindError> {
         let result = site
             .cloud
             .sfn(site.region)
             .delete_state_machine()
-            .state_machine_arn(&live.outputs.arn)
+            .state_machine_arn(arn(site.region, site.account, name))
             .send()
             .await;
         absent(result, &["StateMachineDoesNotExist"])
@@ -117,26 +135,43 @@ impl Kind for StateMachine {
         Ok(())
     }
 
-    /// By name.
+    /// By name, or by tag.
     async fn list(site: &Site<'_>) -> Result<Vec<Found>, KindError> {
-        let sfn = site.cloud.sfn(site.region);
-        let mut machines = sfn.list_state_machines().into_paginator().items().send();
+        let request = site.cloud.sfn(site.region).list_state_machines();
+        let machines: Result<Vec<_>, _> = request.into_paginator().items().send().collect().await;
+        let machines = machines.map_err(|e| site.fail("ListStateMachines", site.suffix, e))?;
+        let listing = listing(site).await;
         let mut found = Vec::new();
-        while let Some(machine) = machines.next().await {
-            let machine = machine.map_err(|e| site.fail("ListStateMachines", site.suffix, e))?;
-            if named_ours(machine.name(), site.suffix) {
-                let arn = machine.state_machine_arn();
-                let result = sfn.list_tags_for_resource().resource_arn(arn).send().await;
-                let tags = absent(result, &["ResourceNotFound", "StateMachineDoesNotExist"])
-                    .map_err(|e| site.fail("ListTagsForResource", machine.name(), e))?
-                    .and_then(|answer| answer.tags)
-                    .unwrap_or_default();
-                let pairs = tags
-                    .iter()
-                    .map(|tag| (tag.key().unwrap_or_default(), tag.value().unwrap_or_default()));
-                found.push(site.found::<StateMachine>(machine.name(), key_of(site, pairs)));
+        for machine in &machines {
+            let (name, arn) = (machine.name(), machine.state_machine_arn());
+            if let Some(key) = listing.key(arn) {
+                found.push(site.found::<StateMachine>(name, Some(key)));
+            } else if named_ours(name, site.suffix) {
+                let tags = read_tags(site, arn).await?;
+                found.push(site.found::<StateMachine>(name, key_of(site, tags.iter().filter_map(pair))));
             }
         }
         Ok(found)
     }
+}
+
+async fn read_tags(site: &Site<'_>, arn: &str) -> Result<Vec<Tag>, KindError> {
+    let request = site.cloud.sfn(site.region).list_tags_for_resource();
+    let result = absent(
+        request.resource_arn(arn).send().await,
+        &["ResourceNotFound", "StateMachineDoesNotExist"],
+    );
+    let answer = result.map_err(|e| site.fail("ListTagsForResource", arn, e))?;
+    Ok(answer.and_then(|answer| answer.tags).unwrap_or_default())
+}
+
+fn our_tags(site: &Site<'_>) -> Vec<Tag> {
+    tags(site)
+        .into_iter()
+        .map(|(key, value)| Tag::builder().key(key).value(value).build())
+        .collect()
+}
+
+fn pair(tag: &Tag) -> Option<(&str, &str)> {
+    tag.key().zip(tag.value())
 }

@@ -1,9 +1,9 @@
 //! A private subnet. Found by its `understudy:resource` tag.
 
-use aws_sdk_ec2::types::ResourceType;
+use aws_sdk_ec2::types::{ResourceType, Subnet as Described};
 use serde::{Deserialize, Serialize};
 
-use super::ec2::{key_of, ours, rename, stack_filter, tag, tag_specification, unsettled};
+use super::ec2::{find, in_use, key_of, put_tags, stack_filter, tag, tag_specification, tagged, unsettled};
 use crate::error::{KindError, absent};
 use crate::kind::{Found, Kind, Live, Site};
 
@@ -22,6 +22,8 @@ pub struct Spec {
     pub cidr: String,
     /// The availability zone, `us-east-1a`.
     pub zone: String,
+    /// It carries our tags.
+    pub tagged: bool,
 }
 
 /// What others refer to.
@@ -34,20 +36,19 @@ pub struct Outputs {
 impl Kind for Subnet {
     const NAME: &'static str = "subnet";
     const IMMUTABLE: &'static [&'static str] = &["vpc_id", "cidr", "zone"];
+    const ARNS: &'static [&'static str] = &["ec2:subnet/"];
 
     type Spec = Spec;
     type Outputs = Outputs;
 
-    async fn observe(site: &Site<'_>, _spec: &Spec) -> Result<Option<Live<Spec, Outputs>>, KindError> {
-        let answer = site
-            .cloud
-            .ec2(site.region)
-            .describe_subnets()
-            .set_filters(Some(ours(site)))
-            .send()
-            .await
-            .map_err(|e| site.fail("DescribeSubnets", site.key, e))?;
-        let Some(subnet) = answer.subnets().first() else {
+    async fn observe(site: &Site<'_>, spec: &Spec) -> Result<Option<Live<Spec, Outputs>>, KindError> {
+        let describe = |filters| async move {
+            let request = site.cloud.ec2(site.region).describe_subnets();
+            let result = request.set_filters(Some(filters)).send().await;
+            let answer = result.map_err(|e| site.fail("DescribeSubnets", site.key, e))?;
+            Ok(answer.subnets.unwrap_or_default())
+        };
+        let Some(subnet) = find(site, &spec.name, describe, Described::tags).await? else {
             return Ok(None);
         };
         Ok(Some(Live {
@@ -56,6 +57,7 @@ impl Kind for Subnet {
                 vpc_id: subnet.vpc_id().unwrap_or_default().to_owned(),
                 cidr: subnet.cidr_block().unwrap_or_default().to_owned(),
                 zone: subnet.availability_zone().unwrap_or_default().to_owned(),
+                tagged: tagged(site, subnet.tags()),
             },
             outputs: Outputs {
                 subnet_id: subnet.subnet_id().unwrap_or_default().to_owned(),
@@ -79,34 +81,30 @@ impl Kind for Subnet {
     }
 
     async fn update(site: &Site<'_>, spec: &Spec, live: &Live<Spec, Outputs>) -> Result<(), KindError> {
-        rename(site, &live.outputs.subnet_id, &spec.name, &live.spec.name).await
+        put_tags(site, &live.outputs.subnet_id, &spec.name).await
     }
 
     async fn delete(site: &Site<'_>, live: &Live<Spec, Outputs>) -> Result<(), KindError> {
-        let id = &live.outputs.subnet_id;
-        let result = site
-            .cloud
-            .ec2(site.region)
-            .delete_subnet()
-            .subnet_id(id)
-            .send()
-            .await;
-        absent(result, &["InvalidSubnetID.NotFound"]).map_err(|e| site.fail("DeleteSubnet", id, e))?;
-        Ok(())
+        Self::discard(site, &live.outputs.subnet_id).await
+    }
+
+    async fn discard(site: &Site<'_>, id: &str) -> Result<(), KindError> {
+        let request = site.cloud.ec2(site.region).delete_subnet();
+        let result = absent(request.subnet_id(id).send().await, &["InvalidSubnetID.NotFound"]);
+        match result.map_err(|e| site.fail("DeleteSubnet", id, e)) {
+            Err(refusal) => Err(in_use(site, "subnet-id", id, refusal).await),
+            Ok(_) => Ok(()),
+        }
     }
 
     async fn list(site: &Site<'_>) -> Result<Vec<Found>, KindError> {
-        let request = site
-            .cloud
-            .ec2(site.region)
-            .describe_subnets()
-            .filters(stack_filter(site));
-        let mut items = request.into_paginator().items().send();
-        let mut found = Vec::new();
-        while let Some(subnet) = items.next().await {
-            let subnet = subnet.map_err(|e| site.fail("DescribeSubnets", site.suffix, e))?;
-            found.push(site.found::<Subnet>(subnet.subnet_id().unwrap_or_default(), key_of(subnet.tags())));
-        }
-        Ok(found)
+        let request = site.cloud.ec2(site.region).describe_subnets();
+        let pages = request.filters(stack_filter(site)).into_paginator().items();
+        let subnets: Result<Vec<_>, _> = pages.send().collect().await;
+        let subnets = subnets.map_err(|e| site.fail("DescribeSubnets", site.suffix, e))?;
+        let found = |subnet: &Described| {
+            site.found::<Subnet>(subnet.subnet_id().unwrap_or_default(), key_of(subnet.tags()))
+        };
+        Ok(subnets.iter().map(found).collect())
     }
 }

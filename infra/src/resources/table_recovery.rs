@@ -65,7 +65,11 @@ impl Kind for TableRecovery {
     }
 
     async fn delete(site: &Site<'_>, live: &Live<Spec, Outputs>) -> Result<(), KindError> {
-        put(site, &live.spec.table, None).await
+        Self::discard(site, &live.spec.table).await
+    }
+
+    async fn discard(site: &Site<'_>, table: &str) -> Result<(), KindError> {
+        put(site, table, None).await
     }
 
     /// Goes with its table.
@@ -94,6 +98,16 @@ async fn put(site: &Site<'_>, table: &str, days: Option<i32>) -> Result<(), Kind
             class: Class::Conflict,
             ..error
         }),
+        // A table that is gone has none.
+        Err(error)
+            if days.is_none()
+                && matches!(
+                    error.code(),
+                    Some("TableNotFoundException" | "ResourceNotFoundException")
+                ) =>
+        {
+            Ok(())
+        }
         other => other.map(drop),
     }
 }

@@ -1,17 +1,52 @@
 //! What the kinds outside EC2 share about telling ours from others': by tags, or by name. Not a kind.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use continuity::names::Slot;
 
 use crate::kind::{RESOURCE_TAG, STACK_TAG, Site, tags};
+use crate::tagged::Tagged;
+
+/// What carries the stack's tag in the site's region. Nothing when the tagging API does not answer: names, and a question for
+/// each single resource, must do then.
+pub(super) async fn listing(site: &Site<'_>) -> Arc<Tagged> {
+    listing_of(site, site.region).await
+}
+
+async fn listing_of(site: &Site<'_>, region: &str) -> Arc<Tagged> {
+    site.cloud
+        .tagged(region, site.suffix)
+        .await
+        .unwrap_or_else(|error| {
+            tracing::debug!(error = %error.chain(), "no listing by tag");
+            Arc::default()
+        })
+}
+
+/// Whether the region's listing shows all of our tags on a resource. One listing answers for all kinds whose descriptions have
+/// no tags. It lags behind: only a yes counts, after a no the resource itself is asked.
+pub(super) async fn listed_tagged(site: &Site<'_>, arn: &str) -> bool {
+    shows(site, &*listing(site).await, arn)
+}
+
+/// The same for Route 53.
+pub(super) async fn listed_tagged_globally(site: &Site<'_>, arn: &str) -> bool {
+    shows(site, &*global_listing(site).await, arn)
+}
+
+/// The listing that has Route 53's resources, whatever the home region is.
+pub(super) async fn global_listing(site: &Site<'_>) -> Arc<Tagged> {
+    listing_of(site, "us-east-1").await
+}
+
+fn shows(site: &Site<'_>, listing: &Tagged, arn: &str) -> bool {
+    listing.tags(arn).is_some_and(|live| tagged(site, pairs(live)))
+}
 
 /// Our tags as the map that most builders take.
 pub(super) fn tag_map(site: &Site<'_>) -> HashMap<String, String> {
-    tags(site)
-        .into_iter()
-        .map(|(key, value)| (key.to_owned(), value))
-        .collect()
+    tags(site).into_iter().collect()
 }
 
 /// Whether all of our tags are there; tags that others added are theirs.
@@ -19,7 +54,7 @@ pub(super) fn tagged<'t>(site: &Site<'_>, live: impl IntoIterator<Item = (&'t st
     let live: HashMap<_, _> = live.into_iter().collect();
     tags(site)
         .iter()
-        .all(|(key, value)| live.get(key) == Some(&value.as_str()))
+        .all(|(key, value)| live.get(key.as_str()) == Some(&value.as_str()))
 }
 
 /// The blueprint key among the tags; `None` when they are not of this stack.

@@ -1,9 +1,9 @@
 //! A virtual private cloud. Found by its `understudy:resource` tag.
 
-use aws_sdk_ec2::types::{AttributeBooleanValue, ResourceType, VpcAttributeName};
+use aws_sdk_ec2::types::{AttributeBooleanValue, ResourceType, Vpc as Described, VpcAttributeName};
 use serde::{Deserialize, Serialize};
 
-use super::ec2::{key_of, ours, rename, stack_filter, tag, tag_specification, unsettled};
+use super::ec2::{find, key_of, put_tags, stack_filter, tag, tag_specification, tagged, unsettled};
 use crate::error::{KindError, absent};
 use crate::kind::{Found, Kind, Live, Site};
 
@@ -22,6 +22,8 @@ pub struct Spec {
     pub dns_support: bool,
     /// Its members have names.
     pub dns_hostnames: bool,
+    /// It carries our tags.
+    pub tagged: bool,
 }
 
 /// What others refer to.
@@ -34,22 +36,23 @@ pub struct Outputs {
 impl Kind for Vpc {
     const NAME: &'static str = "vpc";
     const IMMUTABLE: &'static [&'static str] = &["cidr"];
+    const ARNS: &'static [&'static str] = &["ec2:vpc/"];
 
     type Spec = Spec;
     type Outputs = Outputs;
 
-    async fn observe(site: &Site<'_>, _spec: &Spec) -> Result<Option<Live<Spec, Outputs>>, KindError> {
-        let ec2 = site.cloud.ec2(site.region);
-        let answer = ec2
-            .describe_vpcs()
-            .set_filters(Some(ours(site)))
-            .send()
-            .await
-            .map_err(|e| site.fail("DescribeVpcs", site.key, e))?;
-        let Some(vpc) = answer.vpcs().first() else {
+    async fn observe(site: &Site<'_>, spec: &Spec) -> Result<Option<Live<Spec, Outputs>>, KindError> {
+        let describe = |filters| async move {
+            let request = site.cloud.ec2(site.region).describe_vpcs();
+            let result = request.set_filters(Some(filters)).send().await;
+            let answer = result.map_err(|e| site.fail("DescribeVpcs", site.key, e))?;
+            Ok(answer.vpcs.unwrap_or_default())
+        };
+        let Some(vpc) = find(site, &spec.name, describe, Described::tags).await? else {
             return Ok(None);
         };
         let vpc_id = vpc.vpc_id().unwrap_or_default().to_owned();
+        let ec2 = site.cloud.ec2(site.region);
         let attribute = |name| {
             ec2.describe_vpc_attribute()
                 .vpc_id(&vpc_id)
@@ -74,6 +77,7 @@ impl Kind for Vpc {
                 .enable_dns_hostnames()
                 .and_then(AttributeBooleanValue::value)
                 .unwrap_or(false),
+            tagged: tagged(site, vpc.tags()),
         };
         let settling = unsettled("VPC", vpc.state().map(|state| state.as_str()));
         Ok(Some(Live {
@@ -116,30 +120,28 @@ impl Kind for Vpc {
                 .await
                 .map_err(|e| site.fail("ModifyVpcAttribute", id, e))?;
         }
-        rename(site, id, &spec.name, &live.spec.name).await
+        if !live.spec.tagged || spec.name != live.spec.name {
+            put_tags(site, id, &spec.name).await?;
+        }
+        Ok(())
     }
 
     async fn delete(site: &Site<'_>, live: &Live<Spec, Outputs>) -> Result<(), KindError> {
-        let id = &live.outputs.vpc_id;
+        Self::discard(site, &live.outputs.vpc_id).await
+    }
+
+    async fn discard(site: &Site<'_>, id: &str) -> Result<(), KindError> {
         let result = site.cloud.ec2(site.region).delete_vpc().vpc_id(id).send().await;
         absent(result, &["InvalidVpcID.NotFound"]).map_err(|e| site.fail("DeleteVpc", id, e))?;
         Ok(())
     }
 
     async fn list(site: &Site<'_>) -> Result<Vec<Found>, KindError> {
-        let mut pages = site
-            .cloud
-            .ec2(site.region)
-            .describe_vpcs()
-            .filters(stack_filter(site))
-            .into_paginator()
-            .items()
-            .send();
-        let mut found = Vec::new();
-        while let Some(vpc) = pages.next().await {
-            let vpc = vpc.map_err(|e| site.fail("DescribeVpcs", site.suffix, e))?;
-            found.push(site.found::<Vpc>(vpc.vpc_id().unwrap_or_default(), key_of(vpc.tags())));
-        }
-        Ok(found)
+        let request = site.cloud.ec2(site.region).describe_vpcs();
+        let pages = request.filters(stack_filter(site)).into_paginator().items();
+        let vpcs: Result<Vec<_>, _> = pages.send().collect().await;
+        let vpcs = vpcs.map_err(|e| site.fail("DescribeVpcs", site.suffix, e))?;
+        let found = |vpc: &Described| site.found::<Vpc>(vpc.vpc_id().unwrap_or_default(), key_of(vpc.tags()));
+        Ok(vpcs.iter().map(found).collect())
     }
 }

@@ -4,7 +4,7 @@
 use aws_sdk_ec2::types::{ResourceType, VpcEndpoint as Described, VpcEndpointType};
 use serde::{Deserialize, Serialize};
 
-use super::ec2::{key_of, ours, rename, stack_filter, tag, tag_specification};
+use super::ec2::{find, key_of, put_tags, stack_filter, tag, tag_specification, tagged};
 use crate::error::{KindError, absent};
 use crate::kind::{Found, Kind, Live, Site};
 
@@ -23,6 +23,8 @@ pub struct Spec {
     pub service: String,
     /// Where it is attached.
     pub attachment: Attachment,
+    /// It carries our tags.
+    pub tagged: bool,
 }
 
 /// How an endpoint is attached.
@@ -71,27 +73,24 @@ pub struct Outputs {
 impl Kind for VpcEndpoint {
     const NAME: &'static str = "vpc-endpoint";
     const IMMUTABLE: &'static [&'static str] = &["vpc_id", "service"];
+    const ARNS: &'static [&'static str] = &["ec2:vpc-endpoint/"];
 
     type Spec = Spec;
     type Outputs = Outputs;
 
-    async fn observe(site: &Site<'_>, _spec: &Spec) -> Result<Option<Live<Spec, Outputs>>, KindError> {
-        let answer = site
-            .cloud
-            .ec2(site.region)
-            .describe_vpc_endpoints()
-            .set_filters(Some(ours(site)))
-            .send()
-            .await
-            .map_err(|e| site.fail("DescribeVpcEndpoints", site.key, e))?;
-        let Some(endpoint) = answer
-            .vpc_endpoints()
-            .iter()
-            .find(|endpoint| state(endpoint) != "deleted")
-        else {
+    async fn observe(site: &Site<'_>, spec: &Spec) -> Result<Option<Live<Spec, Outputs>>, KindError> {
+        let describe = |filters| async move {
+            let request = site.cloud.ec2(site.region).describe_vpc_endpoints();
+            let result = request.set_filters(Some(filters)).send().await;
+            let answer = result.map_err(|e| site.fail("DescribeVpcEndpoints", site.key, e))?;
+            let mut endpoints = answer.vpc_endpoints.unwrap_or_default();
+            endpoints.retain(|endpoint| state(endpoint) != "deleted");
+            Ok(endpoints)
+        };
+        let Some(endpoint) = find(site, &spec.name, describe, Described::tags).await? else {
             return Ok(None);
         };
-        let settling = match state(endpoint).as_str() {
+        let settling = match state(&endpoint).as_str() {
             "available" => None,
             other => Some(format!("endpoint is {other}")),
         };
@@ -100,7 +99,8 @@ impl Kind for VpcEndpoint {
                 name: tag(endpoint.tags(), "Name"),
                 vpc_id: endpoint.vpc_id().unwrap_or_default().to_owned(),
                 service: endpoint.service_name().unwrap_or_default().to_owned(),
-                attachment: attachment(endpoint),
+                attachment: attachment(&endpoint),
+                tagged: tagged(site, endpoint.tags()),
             },
             outputs: Outputs {
                 endpoint_id: endpoint.vpc_endpoint_id().unwrap_or_default().to_owned(),
@@ -139,7 +139,9 @@ impl Kind for VpcEndpoint {
 
     async fn update(site: &Site<'_>, spec: &Spec, live: &Live<Spec, Outputs>) -> Result<(), KindError> {
         let id = &live.outputs.endpoint_id;
-        rename(site, id, &spec.name, &live.spec.name).await?;
+        if !live.spec.tagged || spec.name != live.spec.name {
+            put_tags(site, id, &spec.name).await?;
+        }
         if spec.attachment == live.spec.attachment {
             return Ok(());
         }
@@ -182,7 +184,10 @@ impl Kind for VpcEndpoint {
     }
 
     async fn delete(site: &Site<'_>, live: &Live<Spec, Outputs>) -> Result<(), KindError> {
-        let id = &live.outputs.endpoint_id;
+        Self::discard(site, &live.outputs.endpoint_id).await
+    }
+
+    async fn discard(site: &Site<'_>, id: &str) -> Result<(), KindError> {
         let result = site
             .cloud
             .ec2(site.region)
@@ -190,27 +195,38 @@ impl Kind for VpcEndpoint {
             .vpc_endpoint_ids(id)
             .send()
             .await;
-        absent(result, &["InvalidVpcEndpointId.NotFound"])
-            .map_err(|e| site.fail("DeleteVpcEndpoints", id, e))?;
-        Ok(())
+        let gone = "InvalidVpcEndpointId.NotFound";
+        let answer = absent(result, &[gone]).map_err(|e| site.fail("DeleteVpcEndpoints", id, e))?;
+        // A refusal is part of an answer that otherwise looks like a success.
+        let refused = answer.iter().flat_map(|answer| answer.unsuccessful());
+        let refused = refused
+            .filter_map(|item| item.error())
+            .find(|e| e.code() != Some(gone));
+        match refused {
+            Some(error) => Err(site.refuse(
+                "DeleteVpcEndpoints",
+                id,
+                error.code(),
+                error.message().unwrap_or_default(),
+            )),
+            None => Ok(()),
+        }
     }
 
     async fn list(site: &Site<'_>) -> Result<Vec<Found>, KindError> {
-        let request = site
-            .cloud
-            .ec2(site.region)
-            .describe_vpc_endpoints()
-            .filters(stack_filter(site));
-        let mut items = request.into_paginator().items().send();
-        let mut found = Vec::new();
-        while let Some(endpoint) = items.next().await {
-            let endpoint = endpoint.map_err(|e| site.fail("DescribeVpcEndpoints", site.suffix, e))?;
-            if state(&endpoint) != "deleted" {
-                let id = endpoint.vpc_endpoint_id().unwrap_or_default();
-                found.push(site.found::<VpcEndpoint>(id, key_of(endpoint.tags())));
-            }
-        }
-        Ok(found)
+        let request = site.cloud.ec2(site.region).describe_vpc_endpoints();
+        let pages = request.filters(stack_filter(site)).into_paginator().items();
+        let endpoints: Result<Vec<_>, _> = pages.send().collect().await;
+        let endpoints = endpoints.map_err(|e| site.fail("DescribeVpcEndpoints", site.suffix, e))?;
+        let found = |endpoint: &Described| {
+            let id = endpoint.vpc_endpoint_id().unwrap_or_default();
+            site.found::<VpcEndpoint>(id, key_of(endpoint.tags()))
+        };
+        Ok(endpoints
+            .iter()
+            .filter(|endpoint| state(endpoint) != "deleted")
+            .map(found)
+            .collect())
     }
 }
 

@@ -59,16 +59,23 @@ pub(super) fn answer(world: World<'_>, question: &Name, kind: RecordType) -> Ans
         };
     };
     let mut answers = Vec::new();
+    // The name that answers go under: what an alias of Route 53 leads to is shown as the alias's own.
+    let mut owner: Option<Name> = None;
     for _ in 0..MAX_CHAIN {
         match lookup(world, zone, &name, kind) {
             Found::Records(records) => {
-                answers.extend(records);
+                answers.extend(owned(records, owner.as_ref()));
                 return done(answers);
             }
             Found::Alias(target, records) => {
-                answers.extend(records);
+                if records.is_empty() {
+                    owner.get_or_insert_with(|| name.clone());
+                } else {
+                    answers.extend(owned(records, owner.take().as_ref()));
+                }
                 if let Some(api) = ExecuteApi::parse(&target.to_ascii()) {
-                    answers.extend(execute_api(world, &target, &api, kind).answers);
+                    let host = execute_api(world, &target, &api, kind).answers;
+                    answers.extend(owned(host, owner.as_ref()));
                     return done(answers);
                 }
                 match zone_of(world.snapshot, &target) {
@@ -89,15 +96,24 @@ pub(super) fn answer(world: World<'_>, question: &Name, kind: RecordType) -> Ans
     }
 }
 
-/// The API that a name leads to now.
-pub(super) fn api_behind_now(world: World<'_>, name: &Name) -> Option<ExecuteApi> {
-    // The answer to a question for the address holds the whole chain; its last owner is the API's host.
+/// The records under another name.
+fn owned(mut records: Vec<Record>, owner: Option<&Name>) -> Vec<Record> {
+    if let Some(owner) = owner {
+        for record in &mut records {
+            record.name = owner.clone();
+        }
+    }
+    records
+}
+
+/// The region whose APIs a name leads to now.
+pub(super) fn region_behind_now(world: World<'_>, name: &Name) -> Option<Region> {
     let answer = answer(world, name, RecordType::A);
-    answer
-        .answers
-        .iter()
-        .rev()
-        .find_map(|record| ExecuteApi::parse(&record.name.to_ascii()))
+    let mut addresses = answer.answers.iter().filter_map(|record| match &record.data {
+        RData::A(A(address)) => Some(*address),
+        _ => None,
+    });
+    addresses.find_map(|address| Region::ALL.into_iter().find(|region| region.address() == address))
 }
 
 /// The API of this region that a public name has a record for, whether or not it is the one that is answered now.
@@ -418,8 +434,28 @@ mod tests {
             states: &states,
             time_scale: 1.0,
         };
-        let api = api_behind_now(world, &name("www.example.test")).unwrap();
-        assert_eq!(api, ExecuteApi::parse(DR).unwrap());
+        let region = region_behind_now(world, &name("www.example.test"));
+        assert_eq!(region, Some(Region::UsEast2));
+    }
+
+    #[test]
+    fn an_alias_is_answered_under_its_own_name() {
+        let snapshot = snapshot(None);
+        let states = States::new();
+        let world = World {
+            snapshot: &snapshot,
+            states: &states,
+            time_scale: 1.0,
+        };
+        let alias = name("alias.example.test");
+        let records = answer(world, &alias, RecordType::A).answers;
+        assert_eq!(records.len(), 1);
+        assert_eq!(
+            records[0].name, alias,
+            "nothing else would a resolver take for an answer"
+        );
+        assert_eq!(region_behind_now(world, &alias), Some(Region::UsEast2));
+        assert_eq!(region_behind_now(world, &name("deep.below.example.test")), None);
     }
 
     #[test]

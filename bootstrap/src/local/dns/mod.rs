@@ -185,8 +185,8 @@ impl DnsHandle {
         let name = zones::parse_name(name).ok()?;
         let snapshot = self.snapshot();
         let states = self.states(&snapshot);
-        let api = answer::api_behind_now(self.world(&snapshot, &states), &name)?;
-        self.shared.config.front_doors.get(&api.region).copied()
+        let region = answer::region_behind_now(self.world(&snapshot, &states), &name)?;
+        self.shared.config.front_doors.get(&region).copied()
     }
 
     /// Reads the zones and health checks again; on return the answers follow them.

@@ -1,11 +1,14 @@
 //! AWS API calls: plain HTTP, path style. Where a call goes is in its signature; whether it gets there is for
 //! [`verdict`](super::verdict()) to say; what the emulator answers is completed by the bridges.
 
-use std::{sync::Arc, time::Instant};
+use std::{net::SocketAddr, sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use http::{
-    Method, Request, Response, StatusCode, header::CONTENT_LENGTH, request::Parts, uri::PathAndQuery,
+    HeaderName, HeaderValue, Method, Request, Response, StatusCode,
+    header::{AUTHORIZATION, CONTENT_LENGTH},
+    request::Parts,
+    uri::PathAndQuery,
 };
 use http_body_util::{BodyExt, Collected};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
@@ -25,22 +28,24 @@ use super::{
 };
 use crate::local::Region;
 
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+
 /// Answers at the listener for those in `source`, `None` for the outside.
 pub(super) fn serve(shared: &Arc<Shared>, listener: TcpListener, source: Option<Region>) {
     let connections = shared.clone();
-    shared.tasks.accept(listener, move |stream, _| {
-        connection(connections.clone(), stream, source)
+    shared.tasks.accept(listener, move |stream, peer| {
+        connection(connections.clone(), stream, peer, source)
     });
 }
 
-async fn connection(shared: Arc<Shared>, stream: TcpStream, source: Option<Region>) {
+async fn connection(shared: Arc<Shared>, stream: TcpStream, peer: SocketAddr, source: Option<Region>) {
     let service = service_fn(move |request| {
         let shared = shared.clone();
         async move {
             if request.method() == Method::CONNECT {
                 connect::open(&shared, source, request).await
             } else {
-                call(&shared, source, request).await
+                call(&shared, source, peer, request).await
             }
         }
     });
@@ -56,10 +61,11 @@ async fn connection(shared: Arc<Shared>, stream: TcpStream, source: Option<Regio
 async fn call(
     shared: &Arc<Shared>,
     source: Option<Region>,
+    peer: SocketAddr,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Severed> {
     let started = Instant::now();
-    let (parts, body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
     let Some(scope) = operation::scope(&parts.headers, parts.uri.query()) else {
         return Ok(forward::error(
             StatusCode::FORBIDDEN,
@@ -90,7 +96,14 @@ async fn call(
         Payload::Stream(body)
     };
     let operation = operation::name(&parts, body.bytes().map(|bytes| &bytes[..]));
-    let call = Call::new(source, &scope.region, &scope.service, &operation);
+    let call =
+        Call::new(source, &scope.region, &scope.service, &operation).by(operation::caller(&parts.headers));
+    // AWS endpoints speak TLS only, and policies ask whether the caller did (`aws:SecureTransport`). This listener is where
+    // callers meet AWS here; that the last step to the emulator is plain HTTP is nothing they chose.
+    parts
+        .headers
+        .insert(FORWARDED_PROTO, HeaderValue::from_static("https"));
+    let blow = shared.strikes.meets(&call);
     let target = scope.region.parse::<Region>().ok();
 
     let faults = shared.network.now();
@@ -114,6 +127,16 @@ async fn call(
                 answer = exchange(shared, Exchange { source, target, scope, operation, parts, body }) => Ok(answer),
             }
         }
+    };
+    let answer = match blow {
+        // The call took effect; nobody will ever hear of it.
+        Some(blow) if answer.is_ok() => {
+            // A task of its own: this one ends with the connection, and so with the caller.
+            let fallen = tokio::spawn(blow.fall(peer)).await;
+            debug_assert!(fallen.is_ok(), "the blow is dealt");
+            Err(Severed)
+        }
+        _ => answer,
     };
     let outcome = match &answer {
         Ok(response) => Outcome::Answered(response.status().as_u16()),
@@ -278,7 +301,8 @@ async fn rds(
     Ok(forward::with_body(head, rewritten.map_or(answer, Bytes::from)))
 }
 
-/// Calls the emulator in the name of whoever made the call that is taken back.
+/// Calls the emulator in the name of whoever made the call that is taken back, but not with that caller's rights: AWS does
+/// half of no call, so nobody needs to be allowed to take one back.
 async fn take_back(
     shared: &Shared,
     caller: &Parts,
@@ -288,6 +312,7 @@ async fn take_back(
     for form in calls {
         let mut parts = caller.clone();
         parts.headers.remove(CONTENT_LENGTH);
+        as_root(&mut parts);
         let response = shared
             .emulator
             .send(parts, path.clone(), forward::full(form))
@@ -297,6 +322,21 @@ async fn take_back(
         }
     }
     Ok(())
+}
+
+/// Signs for the account itself, whose signature the emulator does not check.
+fn as_root(parts: &mut Parts) {
+    let Some(scope) = operation::scope(&parts.headers, None) else {
+        return;
+    };
+    let signature = format!(
+        "AWS4-HMAC-SHA256 Credential=test/20260101/{}/{}/aws4_request, SignedHeaders=host, Signature=0",
+        scope.region, scope.service
+    );
+    if let Ok(signature) = HeaderValue::from_str(&signature) {
+        parts.headers.insert(AUTHORIZATION, signature);
+        parts.headers.remove("x-amz-security-token");
+    }
 }
 
 fn unavailable(error: &Unanswered) -> Response<Body> {

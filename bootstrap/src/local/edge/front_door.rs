@@ -126,7 +126,11 @@ async fn route(
         Some(_) => return Ok(None),
         None => match shared.dns.api_behind(host, region) {
             Some(api) => api,
-            None => return Ok(None),
+            // No CNAME leads to an API of this region: it may be a custom domain of API Gateway.
+            None => {
+                let mapped = shared.stages.mapped(&shared.emulator, region, host).await?;
+                return Ok(mapped.and_then(|(api, stage)| execute_path(&api, &stage, path)));
+            }
         },
     };
     let stages = shared.stages.of(&shared.emulator, &api).await?;
@@ -200,10 +204,14 @@ fn unavailable(error: &Unanswered) -> Response<Body> {
 /// When an API was asked for its stages, and what they were.
 type Known = (Instant, Arc<[String]>);
 
-/// The stages of the APIs that were asked for lately.
+/// When a custom domain's mapping was asked for, and the API and stage that it leads to.
+type Mapped = (Instant, Option<(String, String)>);
+
+/// The stages of the APIs, and the custom domains, that were asked for lately.
 #[derive(Debug, Default)]
 pub(super) struct Stages {
     known: Mutex<HashMap<ExecuteApi, Known>>,
+    domains: Mutex<HashMap<(Region, String), Mapped>>,
 }
 
 impl Stages {
@@ -228,13 +236,54 @@ impl Stages {
         }
         Ok(stages)
     }
+
+    /// The API and stage at the root of a custom domain; `None` if the region has no such domain.
+    async fn mapped(
+        &self,
+        emulator: &Emulator,
+        region: Region,
+        host: &str,
+    ) -> Result<Option<(String, String)>, Unanswered> {
+        let key = (region, host.to_owned());
+        let known = self
+            .domains
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&key)
+            .cloned();
+        if let Some((at, mapped)) = known
+            && at.elapsed() < STAGES_TTL
+        {
+            return Ok(mapped);
+        }
+        let path = format!("/domainnames/{host}/basepathmappings");
+        let text =
+            |mapping: &Value, field: &str| mapping.get(field).and_then(Value::as_str).map(str::to_owned);
+        let mappings = items(emulator, region, &path).await?;
+        let root = mappings
+            .iter()
+            .find(|mapping| text(mapping, "basePath").as_deref() == Some("(none)"));
+        let mapped = root.and_then(|root| Some((text(root, "restApiId")?, text(root, "stage")?)));
+        let mut domains = self.domains.lock().unwrap_or_else(PoisonError::into_inner);
+        domains.retain(|_, (at, _)| at.elapsed() < STAGES_TTL);
+        domains.insert(key, (Instant::now(), mapped.clone()));
+        Ok(mapped)
+    }
 }
 
 async fn ask(emulator: &Emulator, api: &ExecuteApi) -> Result<Vec<String>, Unanswered> {
+    let stages = items(emulator, api.region, &format!("/restapis/{}/stages", api.id)).await?;
+    let names = stages.iter();
+    Ok(names
+        .filter_map(|stage| Some(stage.get("stageName")?.as_str()?.to_owned()))
+        .collect())
+}
+
+/// A listing of API Gateway in a region; empty when what it is of does not exist.
+async fn items(emulator: &Emulator, region: Region, path: &str) -> Result<Vec<Value>, Unanswered> {
     // The emulator reads the region off the credential scope, and does not check who we are.
     let credential = format!(
-        "AWS4-HMAC-SHA256 Credential=test/20260101/{}/apigateway/aws4_request, SignedHeaders=host, Signature=0",
-        api.region
+        "AWS4-HMAC-SHA256 Credential=test/20260101/{region}/apigateway/aws4_request, SignedHeaders=host, Signature=0",
     );
     let (parts, ()) = Request::builder()
         .method(Method::GET)
@@ -243,7 +292,7 @@ async fn ask(emulator: &Emulator, api: &ExecuteApi) -> Result<Vec<String>, Unans
         .body(())
         .expect("the request is well formed")
         .into_parts();
-    let Ok(path) = format!("/restapis/{}/stages", api.id).parse::<PathAndQuery>() else {
+    let Ok(path) = path.parse::<PathAndQuery>() else {
         return Ok(Vec::new());
     };
     let response = emulator.send(parts, path, forward::full("")).await?;
@@ -253,15 +302,11 @@ async fn ask(emulator: &Emulator, api: &ExecuteApi) -> Result<Vec<String>, Unans
     let Ok(body) = forward::read(response.into_body()).await else {
         return Ok(Vec::new());
     };
-    let listing: Value = serde_json::from_slice(&body).unwrap_or_default();
-    let names = listing
-        .get("item")
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten();
-    Ok(names
-        .filter_map(|stage| Some(stage.get("stageName")?.as_str()?.to_owned()))
-        .collect())
+    let mut listing: Value = serde_json::from_slice(&body).unwrap_or_default();
+    Ok(match listing.get_mut("item").map(Value::take) {
+        Some(Value::Array(items)) => items,
+        _ => Vec::new(),
+    })
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 //! - `api`: AWS API calls, one listener per place they come from; `connect`: HTTPS through the same listeners.
 //! - `front_door`: HTTPS of a region's APIs. `database`: TLS in front of a region's PostgreSQL.
 //! - `replication`: the links between the database servers.
-//! - `verdict`: what a fault does to a call. `bridges`: what the emulator lacks.
+//! - `verdict`: what a fault does to a call; `strike`: a caller that dies of one. `bridges`: what the emulator lacks.
 
 mod api;
 mod bridges;
@@ -17,6 +17,7 @@ mod operation;
 mod percent;
 mod record;
 mod replication;
+mod strike;
 mod verdict;
 
 use std::{
@@ -30,7 +31,10 @@ use std::{
 use rustls::ServerConfig;
 use tokio::{net::TcpListener, sync::Mutex};
 
-use self::{bridges::global_tables::GlobalTables, forward::Emulator, front_door::Stages, record::Recorder};
+use self::{
+    bridges::global_tables::GlobalTables, forward::Emulator, front_door::Stages, record::Recorder,
+    strike::Strikes,
+};
 use super::{
     AuroraMirror, Network, Region,
     ca::Authority,
@@ -39,7 +43,8 @@ use super::{
 
 pub(in crate::local) use bridges::health_checks;
 pub(in crate::local) use net::Tasks;
-pub use record::{Call, Tally};
+pub use record::{Call, Tally, is_read};
+pub use strike::{Strike, StrikeReport, Struck};
 pub use verdict::{Needs, Verdict, verdict};
 
 /// The log of calls, in the cloud directory.
@@ -134,6 +139,7 @@ struct Shared {
     emulator: Emulator,
     dns: DnsHandle,
     recorder: Recorder,
+    strikes: Strikes,
     tasks: Tasks,
     stages: Stages,
     global_tables: GlobalTables,
@@ -230,6 +236,7 @@ impl Edge {
             emulator: Emulator::new(upstreams.emulator),
             dns,
             recorder,
+            strikes: Strikes::default(),
             tasks,
             stages: Stages::default(),
             global_tables,
@@ -297,6 +304,21 @@ impl EdgeHandle {
     /// How many calls passed, by kind.
     pub fn tally(&self) -> &Tally {
         self.shared.recorder.tally()
+    }
+
+    /// Strikes a caller down at the call that is described; counts from here.
+    pub fn strike(&self, strike: Strike) {
+        self.shared.strikes.arm(strike);
+    }
+
+    /// What became of the strike that is armed.
+    pub fn struck(&self) -> Option<StrikeReport> {
+        self.shared.strikes.report()
+    }
+
+    /// Strikes nobody any more, and says what became of the last.
+    pub fn spare(&self) -> Option<StrikeReport> {
+        self.shared.strikes.disarm()
     }
 
     /// The name server.

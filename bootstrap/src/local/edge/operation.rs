@@ -1,7 +1,11 @@
 //! Which AWS operation an HTTP request is: who is asked (the SigV4 credential scope), and for what (one of the four ways
 //! in which AWS protocols say it).
 
-use http::{HeaderMap, header::AUTHORIZATION, request::Parts};
+use http::{
+    HeaderMap,
+    header::{AUTHORIZATION, USER_AGENT},
+    request::Parts,
+};
 
 use super::percent;
 
@@ -41,6 +45,18 @@ pub(super) fn scope(headers: &HeaderMap, query: Option<&str>) -> Option<Scope> {
         region: region.to_owned(),
         service: service.to_owned(),
     })
+}
+
+/// The function that calls: SDKs tell the application's name, and the launcher names each function's after the function.
+pub(super) fn caller(headers: &HeaderMap) -> Option<String> {
+    let agents = [headers.get("x-amz-user-agent"), headers.get(USER_AGENT)];
+    agents
+        .into_iter()
+        .flatten()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(str::split_whitespace)
+        .find_map(|word| word.strip_prefix("app/"))
+        .map(str::to_owned)
 }
 
 /// Whether the operation's name is in the body.
@@ -134,6 +150,17 @@ mod tests {
             });
             assert_eq!(scope(&parts.headers, parts.uri.query()), expected, "{parts:?}");
         }
+    }
+
+    #[test]
+    fn a_function_is_known_by_the_application_it_names() {
+        let agent = "aws-sdk-rust/1.3 os/linux lang/rust/1.95 app/health-probe-dr-dev";
+        let named = parts("POST", "/", &[("x-amz-user-agent", agent), ("user-agent", "x")]);
+        assert_eq!(caller(&named.headers).as_deref(), Some("health-probe-dr-dev"));
+        assert_eq!(
+            caller(&parts("POST", "/", &[("user-agent", "aws-cli/2")]).headers),
+            None
+        );
     }
 
     #[test]

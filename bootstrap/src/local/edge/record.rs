@@ -28,6 +28,9 @@ pub struct Call {
     pub service: String,
     /// The operation: `PutItem`, or method and path for services that are addressed so.
     pub operation: String,
+    /// The function that called; none outside of functions.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub caller: Option<String>,
 }
 
 impl Call {
@@ -37,7 +40,33 @@ impl Call {
             region: region.to_owned(),
             service: service.to_owned(),
             operation: operation.to_owned(),
+            caller: None,
         }
+    }
+
+    /// The same, made by a function.
+    #[must_use]
+    pub(super) fn by(mut self, caller: Option<String>) -> Self {
+        self.caller = caller;
+        self
+    }
+
+    /// Whether it changes nothing, going by its name: AWS calls what only reads by one of a few words, and REST services read
+    /// with GET and HEAD.
+    pub fn only_reads(&self) -> bool {
+        is_read(&self.operation)
+    }
+}
+
+/// See [`Call::only_reads`].
+pub fn is_read(operation: &str) -> bool {
+    const WORDS: [&str; 12] = [
+        "BatchGet", "Describe", "Get", "Head", "List", "Lookup", "Query", "Scan", "Search", "Select",
+        "Simulate", "Test",
+    ];
+    match operation.split_once(' ') {
+        Some((method, _path)) => ["GET", "HEAD"].contains(&method),
+        None => WORDS.iter().any(|word| operation.starts_with(word)),
     }
 }
 
@@ -201,13 +230,40 @@ async fn write_batch(file: &mut BufWriter<File>, text: &str) -> std::io::Result<
 mod tests {
     use super::*;
 
+    #[test]
+    fn what_only_reads_is_known_by_its_name() {
+        for read in [
+            "DescribeVpcs",
+            "GetItem",
+            "ListTables",
+            "Query",
+            "BatchGetItem",
+            "GET /restapis",
+            "HEAD /bucket",
+        ] {
+            assert!(is_read(read), "{read}");
+        }
+        for write in [
+            "CreateVpc",
+            "PutItem",
+            "UpdateItem",
+            "TagResource",
+            "Invoke",
+            "PUT /bucket",
+            "POST /bucket?delete",
+        ] {
+            assert!(!is_read(write), "{write}");
+        }
+    }
+
     #[tokio::test]
     async fn a_call_is_counted_and_logged() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("edge.log");
         let (recorder, writer) = Recorder::open(&path, std::future::pending()).await.unwrap();
         let writer = tokio::spawn(writer);
-        let call = Call::new(Some(Region::UsEast2), "us-east-1", "dynamodb", "PutItem");
+        let call =
+            Call::new(Some(Region::UsEast2), "us-east-1", "dynamodb", "PutItem").by(Some("probe".into()));
         recorder.record(call.clone(), Instant::now(), Outcome::Answered(200));
         recorder.record(call.clone(), Instant::now(), Outcome::Refused);
         assert_eq!(recorder.tally().snapshot(), BTreeMap::from([(call, 2)]));
@@ -223,6 +279,7 @@ mod tests {
         assert_eq!(lines[0]["source"], "us-east-2");
         assert_eq!(lines[0]["region"], "us-east-1");
         assert_eq!(lines[0]["operation"], "PutItem");
+        assert_eq!(lines[0]["caller"], "probe");
         assert_eq!(lines[0]["status"], 200);
         assert_eq!(lines[1]["status"], 0);
     }

@@ -1,14 +1,14 @@
-//! The reconcile engine, as far as the deploy and teardown steps need it.
+//! The reconcile engine, as far as the deploy, reconcile and teardown steps need it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use continuity::names::Slot;
 use infra::blueprint;
 use infra::cloud::Cloud;
 use infra::engine::{self, OnProgress, Options, Permit};
-use infra::outcome::{Progress, Report};
+use infra::outcome::{Entry, PlanEntry, Progress, Report};
 use infra::spec::Spec;
 use tokio::sync::OnceCell;
 
@@ -32,6 +32,8 @@ pub struct Pass {
     pub changed: Vec<String>,
     /// How far the stack is.
     pub progress: Progress,
+    /// What became of each resource.
+    pub entries: Vec<Entry>,
 }
 
 impl From<Report> for Pass {
@@ -40,44 +42,62 @@ impl From<Report> for Pass {
             done: report.done,
             changed: report.changes().map(|entry| entry.key.clone()).collect(),
             progress: report.progress(),
+            entries: report.entries,
         }
     }
+}
+
+/// What a pass works on, and within which limits.
+#[derive(Clone)]
+pub struct Job<'a> {
+    /// The configuration.
+    pub spec: &'a Spec,
+    /// The time it may take.
+    pub budget: Duration,
+    /// The region that serves: changes reach it last.
+    pub serving: Option<String>,
+    /// What holds data and may yet be replaced.
+    pub replace: &'a BTreeSet<String>,
+    /// Whether what is ours and in no blueprint is deleted.
+    pub prune: bool,
+    /// Asked before every write.
+    pub permit: Arc<dyn Permit>,
+    /// Told how far it is.
+    pub on_progress: OnProgress,
 }
 
 /// Runs passes.
 #[async_trait]
 pub trait Engine: Send + Sync {
-    /// One pass within `budget`, which asks `permit` before every write. A resource that fails is in the result, not an
-    /// error.
-    async fn pass(
-        &self,
-        direction: Direction,
-        spec: &Spec,
-        budget: Duration,
-        permit: Option<Arc<dyn Permit>>,
-        on_progress: OnProgress,
-    ) -> Result<Pass, StepError>;
+    /// One pass within the job's limits. A resource that fails is in the result, not an error.
+    async fn pass(&self, direction: Direction, job: Job<'_>) -> Result<Pass, StepError>;
+
+    /// Compares everything with the configuration. Writes nothing.
+    async fn compare(&self, spec: &Spec, budget: Duration) -> Result<Vec<PlanEntry>, StepError>;
 }
 
 /// The engine of the crate `infra`, on AWS.
 #[derive(Debug)]
 pub struct CloudEngine {
     cloud: Cloud,
+    region: String,
     account: OnceCell<String>,
 }
 
 impl CloudEngine {
-    /// With clients that share this configuration.
-    pub fn new(sdk: aws_config::SdkConfig) -> Self {
+    /// With clients of any region. `region` is the one it runs in.
+    pub fn new(cloud: Cloud, region: &str) -> Self {
         CloudEngine {
-            cloud: Cloud::new(sdk),
+            cloud,
+            region: region.to_owned(),
             account: OnceCell::new(),
         }
     }
 
-    async fn account(&self, region: &str) -> Result<&str, StepError> {
+    /// Asked of the function's own region: the home region may be the one that does not answer.
+    async fn account(&self) -> Result<&str, StepError> {
         let ask = || async {
-            let identity = self.cloud.sts(region).get_caller_identity().send().await;
+            let identity = self.cloud.sts(&self.region).get_caller_identity().send().await;
             let identity = identity.map_err(|error| engine_failed(&error))?;
             identity
                 .account()
@@ -94,34 +114,33 @@ fn engine_failed(error: &(dyn std::error::Error + 'static)) -> StepError {
 
 #[async_trait]
 impl Engine for CloudEngine {
-    async fn pass(
-        &self,
-        direction: Direction,
-        spec: &Spec,
-        budget: Duration,
-        permit: Option<Arc<dyn Permit>>,
-        on_progress: OnProgress,
-    ) -> Result<Pass, StepError> {
-        let account = self.account(spec.regions.of(Slot::Primary)).await?;
-        let blueprint = blueprint::blueprint(spec, account);
+    async fn pass(&self, direction: Direction, job: Job<'_>) -> Result<Pass, StepError> {
+        let account = self.account().await?;
+        let blueprint = blueprint::blueprint(job.spec, account);
         let options = Options {
-            budget,
-            permit,
-            on_progress: Some(on_progress),
+            budget: job.budget,
+            permit: Some(job.permit),
+            on_progress: Some(job.on_progress),
             ..Options::default()
         };
         let report = match direction {
             Direction::Converge => engine::converge(&blueprint, &self.cloud, &options).await,
             Direction::Teardown => {
-                engine::teardown(
-                    &blueprint,
-                    &blueprint::seed(spec, account).keys(),
-                    &self.cloud,
-                    &options,
-                )
-                .await
+                let keep = blueprint::seed(job.spec, account).keys();
+                engine::teardown(&blueprint, &keep, &self.cloud, &options).await
             }
         };
         Ok(report.map_err(|error| engine_failed(&error))?.into())
+    }
+
+    async fn compare(&self, spec: &Spec, budget: Duration) -> Result<Vec<PlanEntry>, StepError> {
+        let blueprint = blueprint::blueprint(spec, self.account().await?);
+        let options = Options {
+            budget,
+            ..Options::default()
+        };
+        engine::plan(&blueprint, &self.cloud, &options)
+            .await
+            .map_err(|error| engine_failed(&error))
     }
 }

@@ -2,6 +2,8 @@
 
 pub mod aurora;
 pub mod engine;
+pub mod events;
+pub mod executions;
 pub mod probes;
 pub mod processor;
 pub mod public_name;
@@ -9,6 +11,8 @@ pub mod timer;
 
 pub use aurora::Aurora;
 pub use engine::Engine;
+pub use events::Events;
+pub use executions::Executions;
 pub use probes::Probes;
 pub use processor::Processor;
 pub use public_name::PublicName;

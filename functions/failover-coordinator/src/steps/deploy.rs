@@ -4,54 +4,44 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use continuity::assess::Policy;
-use continuity::control::{ControlRecord, ControlStore, Swap};
+use continuity::control::{ControlRecord, Swap};
 use continuity::error::chain;
 use continuity::names::Slot;
+use infra::change::{Configuration, Kind};
 use infra::engine::{OnProgress, Permit};
 use infra::outcome::Progress;
-use infra::spec::Spec;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
+use super::change::{self, Held, StillMine};
 use crate::context::Context;
 use crate::decide;
-use crate::effects::engine::{Direction, Pass};
+use crate::effects::engine::{Direction, Job, Pass};
 use crate::effects::processor;
 use crate::error::StepError;
-use crate::event::{Request, Step};
+use crate::event::{DeployInput, Request, Step};
 use crate::limits::{DEADLINE_MARGIN, PASS_LIMIT, PROGRESS_INTERVAL, WATCH_INTERVAL, WATCH_LIMIT};
 
 /// The item that holds the engine's progress.
 const PROGRESS_ITEM: &str = "deployment";
 
-/// The stack's configuration.
-///
-/// # Errors
-/// `SpecMissing`, `SpecMalformed`, `ControlUnavailable`.
-pub async fn spec(context: &Context) -> Result<Spec, StepError> {
-    let json = context
-        .control
-        .document("spec")
-        .await?
-        .ok_or(StepError::SpecMissing)?;
-    serde_json::from_str(&json).map_err(|error| StepError::SpecMalformed(error.to_string()))
-}
-
 /// When the stack takes over.
 ///
 /// # Errors
-/// As [`spec`].
+/// `SpecMissing`, `SpecMalformed`, `ControlUnavailable`.
 pub async fn policy(context: &Context) -> Result<Policy, StepError> {
-    Ok(spec(context).await?.failover)
+    Ok(change::configuration(context).await?.spec.failover)
 }
 
-/// One pass towards the blueprint. Refused while the epoch is changing, repair is frozen, this region is not active, or the
-/// deployment is of an older generation; a pass under which that becomes so writes nothing more.
+/// One pass towards the blueprint. Refused while the epoch is changing, repair is frozen, this region is not active, the
+/// deployment is of an older generation, or another change goes first; a pass under which that becomes so writes nothing more.
 pub async fn reconcile(context: &Context, request: &Request) -> Result<Value, StepError> {
-    let generation = request.input.get("generation").and_then(Value::as_u64);
+    let (input, configuration) = asked(context, request).await?;
+    let generation = configuration.generation;
     let mut record = context.control.read().await?;
+    decide::is_active(record.as_ref(), context.region()).map_err(StepError::RepairRefused)?;
+    let held = hold(context, request, Kind::Deploy, generation).await?;
     // Only the first pass lifts what a teardown stopped: a teardown that begins later is not overruled.
     let first_pass = request.result_of(Step::Reconcile).is_none();
     if first_pass
@@ -61,53 +51,91 @@ pub async fn reconcile(context: &Context, request: &Request) -> Result<Value, St
         store(context, stopped, &lifted).await?;
         record = Some(lifted);
     }
-    decide::may_reconcile(record.as_ref(), context.region(), generation).map_err(StepError::RepairRefused)?;
+    decide::may_reconcile(record.as_ref(), context.region(), Some(generation))
+        .map_err(StepError::RepairRefused)?;
     if let Some(record) = &record
-        && let Some(new) = decide::with_generation(record, generation)
+        && let Some(new) = decide::with_generation(record, Some(generation))
     {
         store(context, record, &new).await?;
     }
-    let spec = spec(context).await?;
-    let permit = record.map(|_| -> Arc<dyn Permit> {
-        Arc::new(StillAllowed {
-            control: Arc::clone(&context.control),
-            region: context.region().to_owned(),
-            generation,
-        })
-    });
-    let pass = run_pass(context, request, Direction::Converge, &spec, permit.clone()).await?;
-    if let Some(permit) = permit {
-        permit.check().await.map_err(StepError::RepairRefused)?;
+    if held == Held::JustTaken {
+        return Ok(after_a_moment(request));
     }
+    let permit = Arc::new(StillMine::new(context, request, Kind::Deploy, generation, None));
+    let serving = record.map(|record| record.active_region);
+    let asked = Arc::clone(&permit);
+    let pass = run_pass(
+        context,
+        request,
+        Direction::Converge,
+        &configuration,
+        &input,
+        serving,
+        asked,
+    )
+    .await?;
+    permit.still().await.map_err(StepError::RepairRefused)?;
     Ok(pass)
 }
 
-/// Asked by the engine before every write: a pass takes a minute, and a takeover may begin within it.
-struct StillAllowed {
-    control: Arc<dyn ControlStore>,
-    region: String,
-    generation: Option<u64>,
+/// What the execution was started with, and the configuration that it applies.
+async fn asked(context: &Context, request: &Request) -> Result<(DeployInput, Configuration), StepError> {
+    let input = request.deployment()?;
+    let configuration = change::configuration(context).await?;
+    match input.generation {
+        Some(generation) if generation != configuration.generation => Err(StepError::RepairRefused(format!(
+            "this is generation {generation}, and {} is stored",
+            configuration.generation
+        ))),
+        _ => Ok((input, configuration)),
+    }
 }
 
-#[async_trait]
-impl Permit for StillAllowed {
-    async fn check(&self) -> Result<(), String> {
-        let record = self.control.read().await.map_err(|error| chain(&error))?;
-        decide::may_reconcile(record.as_ref(), &self.region, self.generation)
+async fn hold(context: &Context, request: &Request, kind: Kind, generation: u64) -> Result<Held, StepError> {
+    match change::hold(context, request, kind, generation).await? {
+        Held::By(holder) => Err(StepError::ChangeRunning(holder)),
+        held => Ok(held),
     }
 }
 
 /// One pass of deletions. The first sets maintenance and freezes repair, so that nobody takes over what is being taken apart.
 pub async fn teardown(context: &Context, request: &Request) -> Result<Value, StepError> {
+    let (input, configuration) = asked(context, request).await?;
+    let generation = configuration.generation;
+    let held = hold(context, request, Kind::Teardown, generation).await?;
     if let Some(record) = context.control.read().await? {
-        let generation = request.input.get("generation").and_then(Value::as_u64);
-        decide::may_teardown(&record, generation).map_err(StepError::RepairRefused)?;
+        decide::may_teardown(&record, Some(generation)).map_err(StepError::RepairRefused)?;
         if let Some(new) = decide::for_teardown(&record, &request.execution) {
             store(context, &record, &new).await?;
         }
     }
-    let spec = spec(context).await?;
-    run_pass(context, request, Direction::Teardown, &spec, None).await
+    if held == Held::JustTaken {
+        return Ok(after_a_moment(request));
+    }
+    let permit = Arc::new(StillMine::new(context, request, Kind::Teardown, generation, None));
+    run_pass(
+        context,
+        request,
+        Direction::Teardown,
+        &configuration,
+        &input,
+        None,
+        permit,
+    )
+    .await
+}
+
+/// The pass that does nothing, after the change was taken from an execution one call of which may still be under way. That
+/// one asks before each write and is told no; the workflow waits and calls again.
+fn after_a_moment(request: &Request) -> Value {
+    let progress = Progress::default();
+    let pass = Pass {
+        progress,
+        ..Pass::default()
+    };
+    let mut result = pass_result(request, &pass);
+    result["waiting"] = json!(true);
+    result
 }
 
 async fn store(context: &Context, expected: &ControlRecord, new: &ControlRecord) -> Result<(), StepError> {
@@ -121,16 +149,26 @@ async fn run_pass(
     context: &Context,
     request: &Request,
     direction: Direction,
-    spec: &Spec,
-    permit: Option<Arc<dyn Permit>>,
+    configuration: &Configuration,
+    input: &DeployInput,
+    serving: Option<String>,
+    permit: Arc<dyn Permit>,
 ) -> Result<Value, StepError> {
     let (sender, receiver) = watch::channel(Progress::default());
     let on_progress: OnProgress = Arc::new(move |progress: &Progress| {
         sender.send_replace(progress.clone());
     });
-    let budget = budget(context, request);
+    let job = Job {
+        spec: &configuration.spec,
+        budget: budget(context, request),
+        serving,
+        replace: &input.replace,
+        prune: input.prune,
+        permit,
+        on_progress,
+    };
     let pass = tokio::select! {
-        pass = context.engine.pass(direction, spec, budget, permit, on_progress) => pass?,
+        pass = context.engine.pass(direction, job) => pass?,
         never = publish(context, receiver) => match never {},
     };
     put_progress(context, &pass.progress).await?;
@@ -143,7 +181,7 @@ async fn put_progress(context: &Context, progress: &Progress) -> Result<(), Step
 }
 
 /// How long a pass may take: what the caller allows, and always so that the function ends before its deadline.
-fn budget(context: &Context, request: &Request) -> Duration {
+pub fn budget(context: &Context, request: &Request) -> Duration {
     let left = Duration::from_millis(request.deadline_ms.saturating_sub(context.timer.now_ms()));
     let wanted = request.budget_ms.map_or(PASS_LIMIT, Duration::from_millis);
     wanted.min(PASS_LIMIT).min(left.saturating_sub(DEADLINE_MARGIN))
@@ -172,12 +210,6 @@ fn pass_result(request: &Request, pass: &Pass) -> Value {
     let mut changed: BTreeSet<&str> = earlier.filter_map(Value::as_str).collect();
     changed.extend(pass.changed.iter().map(String::as_str));
     let progress = &pass.progress;
-    let causes: Vec<String> = progress
-        .failed
-        .iter()
-        .take(3)
-        .map(|failed| format!("{}: {}", failed.key, failed.error))
-        .collect();
     json!({
         "done": pass.done,
         "stuck": decide::is_stuck(stuck_passes),
@@ -191,17 +223,30 @@ fn pass_result(request: &Request, pass: &Pass) -> Value {
         },
         "changed": changed,
         "error": "Stuck",
-        "cause": causes.join("; "),
+        "cause": causes(pass),
     })
+}
+
+/// The first failures of a pass, for a person.
+pub fn causes(pass: &Pass) -> String {
+    let failed = pass.progress.failed.iter().take(3);
+    let causes: Vec<String> = failed
+        .map(|failed| format!("{}: {}", failed.key, failed.error))
+        .collect();
+    causes.join("; ")
 }
 
 /// Migrates the ledger; on the first deployment also gives it epoch 1 and stores the first control record, after which this
 /// region serves. A ledger that is empty although the stack has served is refused: opening it would lose every payment
 /// without a word.
 pub async fn initialise(context: &Context, request: &Request) -> Result<Value, StepError> {
-    let generation = request.input.get("generation").and_then(Value::as_u64);
+    let (_, configuration) = asked(context, request).await?;
+    let generation = configuration.generation;
     let record = context.control.read().await?;
-    decide::may_reconcile(record.as_ref(), context.region(), generation).map_err(StepError::RepairRefused)?;
+    decide::is_active(record.as_ref(), context.region()).map_err(StepError::RepairRefused)?;
+    hold(context, request, Kind::Deploy, generation).await?;
+    decide::may_reconcile(record.as_ref(), context.region(), Some(generation))
+        .map_err(StepError::RepairRefused)?;
     let schema = processor::migrate(context.processor.as_ref()).await?;
     if record.is_some() {
         let ledger = processor::ledger_status(context.processor.as_ref()).await?;
@@ -210,7 +255,7 @@ pub async fn initialise(context: &Context, request: &Request) -> Result<Value, S
         }
     } else {
         let mut first = ControlRecord::first(context.region(), &request.execution, context.timer.now_ms());
-        first.generation = generation.unwrap_or(first.generation);
+        first.generation = generation;
         processor::set_epoch(context.processor.as_ref(), first.epoch).await?;
         // Lost means that an earlier run of this step was first.
         context.control.create(&first).await?;
@@ -245,14 +290,24 @@ pub async fn verify_serving(context: &Context, request: &Request) -> Result<Valu
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use continuity::control::ControlStore;
     use infra::outcome::FailedWith;
 
     use super::*;
     use crate::steps::handle;
-    use crate::testing::{DR, HOME, World, observed_home_serving};
+    use crate::testing::{DR, HOME, World, arn, observed_home_serving};
 
     fn event(step: Step, input: Value) -> Value {
-        json!({"step": step.as_str(), "execution": "deploy-1", "input": input})
+        named(step, "deploy-1", input)
+    }
+
+    fn named(step: Step, name: &str, input: Value) -> Value {
+        let kind = if step == Step::Teardown {
+            Kind::Teardown
+        } else {
+            Kind::Deploy
+        };
+        json!({"step": step.as_str(), "execution": name, "execution_arn": arn(kind, name), "input": input})
     }
 
     async fn run(world: &Arc<World>, slot: Slot, event: Value) -> Result<Value, StepError> {
@@ -267,6 +322,7 @@ mod tests {
             .unwrap();
         assert_eq!(passed["done"], true);
         assert!(world.document("deployment").is_some());
+        world.store_generation(4);
         for _ in 0..2 {
             let event = event(Step::Initialise, json!({"generation": 4}));
             let result = run(&world, Slot::Primary, event).await.unwrap();
@@ -308,6 +364,7 @@ mod tests {
     #[tokio::test]
     async fn an_older_generation_is_refused_and_a_newer_one_is_stored() {
         let world = World::deployed();
+        world.store_generation(3);
         let newer = event(Step::Reconcile, json!({"generation": 3}));
         run(&world, Slot::Primary, newer).await.unwrap();
         assert_eq!(world.record().generation, 3);
@@ -366,27 +423,61 @@ mod tests {
         let record = world.record();
         assert!(record.maintenance && record.repair_frozen);
         assert_eq!(record.version, 2);
-        let repair = run(&world, Slot::Primary, event(Step::Reconcile, json!({})))
-            .await
-            .unwrap_err();
-        assert_eq!(repair.error_type(), "RepairRefused");
+        let deploy = run(
+            &world,
+            Slot::Primary,
+            named(Step::Reconcile, "deploy-2", json!({})),
+        )
+        .await
+        .unwrap_err();
+        assert_eq!(deploy.error_type(), "ChangeRunning");
     }
 
     #[tokio::test]
     async fn a_deployment_goes_on_after_a_teardown_that_was_given_up() {
         let world = World::deployed();
-        let teardown = json!({"step": "teardown", "execution": "teardown-dev-1", "input": {}});
-        run(&world, Slot::Primary, teardown.clone()).await.unwrap();
+        let teardown = |name: &str| named(Step::Teardown, name, json!({}));
+        run(&world, Slot::Primary, teardown("teardown-dev-1"))
+            .await
+            .unwrap();
+        world.end_execution(&arn(Kind::Teardown, "teardown-dev-1"));
         let passed = run(&world, Slot::Primary, event(Step::Reconcile, json!({})))
             .await
             .unwrap();
         assert_eq!(passed["done"], true);
         assert!(!world.record().maintenance);
-        // A teardown that begins meanwhile is not overruled by a later pass.
-        run(&world, Slot::Primary, teardown).await.unwrap();
+        // A teardown that begins meanwhile goes first, and is not overruled by a later pass, even after its end.
+        let begins = run(&world, Slot::Primary, teardown("teardown-dev-2"))
+            .await
+            .unwrap();
+        assert_eq!(
+            (&begins["done"], &begins["waiting"]),
+            (&json!(false), &json!(true))
+        );
         let later = event(Step::Reconcile, json!({"reconcile": passed}));
+        let refused = run(&world, Slot::Primary, later.clone()).await.unwrap_err();
+        assert_eq!(refused.error_type(), "ChangeRunning");
+        world.end_execution(&arn(Kind::Teardown, "teardown-dev-2"));
         let refused = run(&world, Slot::Primary, later).await.unwrap_err();
         assert_eq!(refused.error_type(), "RepairRefused");
+    }
+
+    #[tokio::test]
+    async fn a_deployment_goes_before_a_reconcile_and_waits_a_moment_for_its_last_call() {
+        let world = World::deployed();
+        world.hold_change(Kind::Reconcile, "r-1");
+        let first = run(&world, Slot::Primary, event(Step::Reconcile, json!({})))
+            .await
+            .unwrap();
+        assert_eq!(
+            (&first["done"], &first["waiting"], world.passes()),
+            (&json!(false), &json!(true), 0)
+        );
+        let state = json!({"reconcile": first});
+        let second = run(&world, Slot::Primary, event(Step::Reconcile, state))
+            .await
+            .unwrap();
+        assert_eq!((&second["done"], world.passes()), (&json!(true), 1));
     }
 
     #[tokio::test]

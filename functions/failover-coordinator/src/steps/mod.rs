@@ -1,11 +1,13 @@
 //! The steps, one file per group. Each observes, decides in [`crate::decide`] or in `continuity`, and acts.
 
+mod change;
 mod deploy;
 mod evidence;
 mod fencing;
 mod ledger;
 mod opening;
 mod promotion;
+mod repair;
 mod swap;
 
 use serde_json::{Value, json};
@@ -56,6 +58,8 @@ async fn run(context: &Context, request: &Request) -> Result<Value, StepError> {
         Step::StartProbes => deploy::start_probes(context).await,
         Step::VerifyServing => deploy::verify_serving(context, request).await,
         Step::Teardown => deploy::teardown(context, request).await,
+        Step::Repair => repair::repair(context, request).await,
+        Step::ReportDrift => repair::report(context, request).await,
         Step::Assess => fencing::assess(context, request).await,
         Step::Fence => fencing::fence(context, request).await,
         Step::Promote => promotion::promote(context, request).await,

@@ -4,7 +4,7 @@ use continuity::names::Names;
 use continuity::takeover;
 use serde_json::{Value, json};
 
-use super::deploy::spec;
+use super::change::configuration;
 use super::swap::transit;
 use crate::context::Context;
 use crate::error::StepError;
@@ -33,7 +33,7 @@ pub async fn open(context: &Context, request: &Request) -> Result<Value, StepErr
 /// Waits a limited time until the public name answers from this region. What it saw is evidence; it never blocks.
 pub async fn await_traffic(context: &Context, request: &Request) -> Result<Value, StepError> {
     request.failover(context.region())?;
-    let host = match spec(context).await {
+    let host = match configuration(context).await.map(|stored| stored.spec) {
         Ok(spec) => spec.public_name(),
         Err(_) => Names::public_name(&context.config.names.default_zone()),
     };

@@ -73,17 +73,13 @@ impl Machine {
 
     /// Executes it in a slot's region.
     pub(crate) async fn run(&self, world: &Arc<World>, slot: Slot, name: &str, input: Value) -> Run {
-        self.run_with(
-            world,
-            slot,
-            name,
-            input,
-            &Treatment {
-                times: 1,
-                ..Treatment::default()
-            },
-        )
-        .await
+        let once = Treatment {
+            times: 1,
+            ..Treatment::default()
+        };
+        let run = self.run_with(world, slot, name, input, &once).await;
+        world.end_execution(&execution_arn(world.context(slot).region(), name));
+        run
     }
 
     /// Executes it under a treatment.
@@ -155,6 +151,10 @@ impl Machine {
     }
 }
 
+fn execution_arn(region: &str, name: &str) -> String {
+    format!("arn:aws:states:{region}:000000000000:execution:machine:{name}")
+}
+
 /// Runs a task with its Retry and Catch; returns the next state, `None` at the end.
 async fn task(
     world: &Arc<World>,
@@ -165,7 +165,7 @@ async fn task(
     times: usize,
 ) -> Result<Option<String>, (String, String)> {
     let context = world.context(slot);
-    let payload = parameters(&state["Parameters"], data, execution);
+    let payload = parameters(&state["Parameters"], data, context.region(), execution);
     let mut attempts: BTreeMap<usize, u64> = BTreeMap::new();
     loop {
         let deadline_ms = world.now_ms() + 120_000;
@@ -213,13 +213,14 @@ fn matches(rule: &Value, error: &str) -> bool {
     names.iter().any(|name| name == error || name == "States.ALL")
 }
 
-fn parameters(template: &Value, data: &Value, execution: &str) -> Value {
+fn parameters(template: &Value, data: &Value, region: &str, execution: &str) -> Value {
     let fields = template.as_object().unwrap().iter().map(|(key, value)| {
         let Some(plain) = key.strip_suffix(".$") else {
             return (key.clone(), value.clone());
         };
         let value = match value.as_str().unwrap() {
             "$$.Execution.Name" => json!(execution),
+            "$$.Execution.Id" => json!(execution_arn(region, execution)),
             path => select(data, path),
         };
         (plain.to_owned(), value)

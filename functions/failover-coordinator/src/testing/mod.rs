@@ -16,6 +16,11 @@ pub(crate) const HOME: &str = "us-east-1";
 pub(crate) const DR: &str = "us-east-2";
 pub(crate) const WITNESS: &str = "us-west-2";
 
+/// The ARN of an execution in the home region.
+pub(crate) fn arn(kind: infra::change::Kind, name: &str) -> String {
+    format!("arn:aws:states:{HOME}:000000000000:execution:{kind}-primary-dev:{name}")
+}
+
 /// A standby's ledger that shows `epoch`.
 pub(crate) fn standby_ledger(epoch: u64) -> LedgerStatus {
     LedgerStatus {

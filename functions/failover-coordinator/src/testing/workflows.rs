@@ -10,7 +10,7 @@ use crate::error::TYPES;
 use crate::event::Step;
 use crate::limits::{FUNCTION_TIMEOUT, STATE_TIMEOUT};
 
-const WORKFLOWS: [&str; 3] = ["deploy", "failover", "teardown"];
+const WORKFLOWS: [&str; 4] = ["deploy", "failover", "reconcile", "teardown"];
 
 /// Error names that Step Functions and Lambda define.
 /// <https://docs.aws.amazon.com/step-functions/latest/dg/concepts-error-handling.html>

@@ -13,19 +13,30 @@ use continuity::error::StoreError;
 use continuity::memory::MemoryControl;
 use continuity::names::{Names, Regions, Slot};
 use continuity::observe::Observation;
-use infra::engine::{OnProgress, Permit};
+use infra::change::{CONFIGURATION_ITEM, Change, Configuration, ITEM, Kind};
+use infra::engine::Write;
+use infra::outcome::{Entry, Outcome, PlanEntry};
 use infra::spec::Spec;
 use serde_json::{Value, json};
 
 use super::{DR, HOME, home_down};
 use crate::context::Context;
 use crate::effects::aurora::{Aurora, Member, Topology};
-use crate::effects::engine::{Direction, Engine, Pass};
+use crate::effects::engine::{Direction, Engine, Job, Pass};
+use crate::effects::events::Events;
+use crate::effects::executions::Executions;
 use crate::effects::probes::Probes;
 use crate::effects::processor::{Processor, Task};
 use crate::effects::public_name::{Answer, PublicName};
 use crate::effects::timer::Timer;
 use crate::error::StepError;
+
+/// What the engine of this world writes.
+const SOME_WRITE: Write<'static> = Write {
+    key: "vpc.dr",
+    kind: "vpc",
+    region: DR,
+};
 
 /// How a call fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,6 +64,11 @@ struct State {
     kicked: Vec<&'static str>,
     next_pass: Option<Pass>,
     passes: usize,
+    next_look: Vec<PlanEntry>,
+    acts_on_look: bool,
+    looks: usize,
+    ended: BTreeSet<String>,
+    events: Vec<(String, String)>,
     epoch_changes_to: Option<String>,
     permitted_writes: usize,
     traffic_follows: bool,
@@ -122,8 +138,10 @@ impl World {
             state: Mutex::new(state),
             now_ms: AtomicU64::new(10_000_000),
         };
-        let spec = serde_json::to_string(&Spec::default()).unwrap();
-        futures::executor::block_on(world.control.put_document("spec", &spec)).unwrap();
+        world.store(&Configuration {
+            generation: 1,
+            spec: Spec::default(),
+        });
         Arc::new(world)
     }
 
@@ -146,6 +164,8 @@ impl World {
             public_name: double.clone(),
             probes: double.clone(),
             engine: double.clone(),
+            executions: double.clone(),
+            events: double.clone(),
             timer: double,
         }
     }
@@ -195,6 +215,77 @@ impl World {
 
     pub(crate) fn permitted_writes(&self) -> usize {
         self.state.lock().unwrap().permitted_writes
+    }
+
+    /// Comparisons made.
+    pub(crate) fn looks(&self) -> usize {
+        self.state.lock().unwrap().looks
+    }
+
+    /// What comparisons find from now on.
+    pub(crate) fn next_look(&self, plan: Vec<PlanEntry>) {
+        self.state.lock().unwrap().next_look = plan;
+    }
+
+    /// From now on a pass does what the comparison found, as far as its permit allows.
+    pub(crate) fn act_on_next_look(&self) {
+        self.state.lock().unwrap().acts_on_look = true;
+    }
+
+    /// Events sent, by detail-type and detail.
+    pub(crate) fn events(&self) -> Vec<(String, String)> {
+        self.state.lock().unwrap().events.clone()
+    }
+
+    /// Step Functions says of this execution that it has ended.
+    pub(crate) fn end_execution(&self, arn: &str) {
+        self.state.lock().unwrap().ended.insert(arn.to_owned());
+    }
+
+    /// An execution of that name holds the change, as of now.
+    pub(crate) fn hold_change(&self, kind: Kind, name: &str) {
+        let change = Change {
+            kind,
+            execution: super::arn(kind, name),
+            generation: self.configuration().generation,
+            began_ms: self.now_ms(),
+            seen_ms: self.now_ms(),
+        };
+        let json = serde_json::to_string(&change).unwrap();
+        futures::executor::block_on(self.control.put_document(ITEM, &json)).unwrap();
+    }
+
+    fn configuration(&self) -> Configuration {
+        serde_json::from_str(&self.document(CONFIGURATION_ITEM).unwrap()).unwrap()
+    }
+
+    fn store(&self, configuration: &Configuration) {
+        let json = serde_json::to_string(configuration).unwrap();
+        futures::executor::block_on(self.control.put_document(CONFIGURATION_ITEM, &json)).unwrap();
+    }
+
+    /// `up` stores the configuration under this generation.
+    pub(crate) fn store_generation(&self, generation: u64) {
+        self.store(&Configuration {
+            generation,
+            ..self.configuration()
+        });
+    }
+
+    /// Changes the stored configuration, which keeps its generation.
+    pub(crate) fn change_spec(&self, change: impl FnOnce(&mut Spec)) {
+        let mut configuration = self.configuration();
+        change(&mut configuration.spec);
+        self.store(&configuration);
+    }
+
+    /// Changes the control record.
+    pub(crate) fn change_record(&self, change: impl FnOnce(&mut ControlRecord)) {
+        let before = self.record();
+        let mut after = before.clone();
+        change(&mut after);
+        after.version += 1;
+        futures::executor::block_on(self.control.replace(&before, &after)).unwrap();
     }
 
     pub(crate) fn next_pass(&self, pass: Pass) {
@@ -309,6 +400,14 @@ impl ControlStore for Double {
             .await
     }
 
+    async fn swap_document(&self, id: &str, expected: Option<&str>, json: &str) -> Result<Swap, StoreError> {
+        self.store(
+            "swap_document",
+            self.world.control.swap_document(id, expected, json),
+        )
+        .await
+    }
+
     async fn api_key(&self, sha256_hex: &str) -> Result<Option<ApiKey>, StoreError> {
         self.store("api_key", self.world.control.api_key(sha256_hex))
             .await
@@ -323,7 +422,7 @@ impl ControlStore for Double {
     }
 }
 
-fn arn(region: &str) -> String {
+fn cluster_arn(region: &str) -> String {
     format!("arn:aws:rds:{region}:000000000000:cluster:aurora-dev")
 }
 
@@ -341,7 +440,7 @@ impl Aurora for Double {
         let describe = async {
             let state = self.state();
             let member = |region: &&str| Member {
-                arn: arn(region),
+                arn: cluster_arn(region),
                 writer: state.writer == **region,
             };
             Ok(Topology {
@@ -354,7 +453,11 @@ impl Aurora for Double {
 
     async fn failover(&self, target_arn: &str) -> Result<(), StepError> {
         let promote = async {
-            assert_eq!(target_arn, arn(&self.region), "called in the target's region");
+            assert_eq!(
+                target_arn,
+                cluster_arn(&self.region),
+                "called in the target's region"
+            );
             let mut state = self.state();
             assert_ne!(state.writer, self.region, "promoted once only");
             state.writer = self.region.clone();
@@ -447,41 +550,69 @@ impl Probes for Double {
 
 #[async_trait]
 impl Engine for Double {
-    async fn pass(
-        &self,
-        _: Direction,
-        spec: &Spec,
-        _: Duration,
-        permit: Option<Arc<dyn Permit>>,
-        on_progress: OnProgress,
-    ) -> Result<Pass, StepError> {
-        assert_eq!(*spec, Spec::default());
-        let (pass, epoch_changes_to) = {
+    async fn pass(&self, _: Direction, job: Job<'_>) -> Result<Pass, StepError> {
+        let (mut pass, epoch_changes_to, look) = {
             let mut state = self.state();
             state.passes += 1;
             let pass = state.next_pass.clone().unwrap_or(Pass {
                 done: true,
                 ..Pass::default()
             });
-            (pass, state.epoch_changes_to.take())
+            let look = state.acts_on_look.then(|| state.next_look.clone());
+            (pass, state.epoch_changes_to.take(), look)
         };
-        on_progress(&pass.progress);
+        (job.on_progress)(&pass.progress);
         if let Some(to_region) = epoch_changes_to {
-            let record = self.world.record();
-            let changed = ControlRecord {
-                epoch: record.epoch + 1,
-                active_region: to_region,
-                version: record.version + 1,
-                ..record.clone()
-            };
-            self.world.control.replace(&record, &changed).await.unwrap();
+            self.world.change_record(|record| {
+                record.epoch += 1;
+                record.active_region = to_region;
+            });
         }
-        let permitted = match permit {
-            Some(permit) => permit.check().await.is_ok(),
-            None => true,
-        };
+        for found in look.unwrap_or_default() {
+            let write = Write {
+                key: &found.key,
+                kind: &found.kind,
+                region: &found.region,
+            };
+            let outcome = match job.permit.check(write).await {
+                Ok(()) => Outcome::Created,
+                Err(on) => Outcome::Waiting { on },
+            };
+            pass.done &= outcome.is_final();
+            pass.entries.push(Entry {
+                key: found.key,
+                kind: found.kind,
+                region: found.region,
+                group: infra::graph::Group::Global,
+                outcome,
+                roles: vec![],
+            });
+        }
+        let permitted = job.permit.check(SOME_WRITE).await.is_ok();
         self.state().permitted_writes += usize::from(permitted);
         Ok(pass)
+    }
+
+    async fn compare(&self, _: &Spec, _: Duration) -> Result<Vec<PlanEntry>, StepError> {
+        let mut state = self.state();
+        state.looks += 1;
+        Ok(state.next_look.clone())
+    }
+}
+
+#[async_trait]
+impl Executions for Double {
+    async fn ended(&self, execution_arn: &str, _: &str) -> bool {
+        self.state().ended.contains(execution_arn)
+    }
+}
+
+#[async_trait]
+impl Events for Double {
+    async fn send(&self, detail_type: &str, detail: &str) -> Result<(), StepError> {
+        let entry = (detail_type.to_owned(), detail.to_owned());
+        self.state().events.push(entry);
+        Ok(())
     }
 }
 

@@ -1,0 +1,210 @@
+//! Striking a caller down in the middle of its work: the chosen call takes effect, its answer is held back, and the process that
+//! made it is killed. So a crash at any call can be tried, which no client can do to itself this exactly.
+
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use nix::sys::signal::Signal;
+use serde::{Deserialize, Serialize};
+use tokio::time::{Instant, sleep};
+
+use super::{Call, record};
+use crate::local::process::{self, ProcessId};
+
+/// How long a killed process may take to be gone.
+const PATIENCE: Duration = Duration::from_secs(5);
+const POLL: Duration = Duration::from_millis(2);
+
+/// Which call is a caller's last. What is not said, matches.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Strike {
+    /// Where the caller is: a region's name or `outside`.
+    pub source: Option<String>,
+    /// The beginning of the calling function's name; an empty text means that no function calls.
+    pub caller: Option<String>,
+    /// The service that is called.
+    pub service: Option<String>,
+    /// The operation.
+    pub operation: Option<String>,
+    /// Operations that do not count.
+    pub except: Vec<String>,
+    /// Calls that only read do not count.
+    pub writes_only: bool,
+    /// Which of the calls that match, from 1. With 0 they are only counted.
+    pub nth: u64,
+}
+
+impl Strike {
+    fn matches(&self, call: &Call) -> bool {
+        let is = |wanted: &Option<String>, found: &str| wanted.as_ref().is_none_or(|wanted| wanted == found);
+        let caller = match self.caller.as_deref() {
+            None => true,
+            Some("") => call.caller.is_none(),
+            Some(wanted) => call
+                .caller
+                .as_ref()
+                .is_some_and(|caller| caller.starts_with(wanted)),
+        };
+        caller
+            && is(&self.source, &call.source)
+            && is(&self.service, &call.service)
+            && is(&self.operation, &call.operation)
+            && !self.except.contains(&call.operation)
+            && !(self.writes_only && record::is_read(&call.operation))
+    }
+}
+
+/// What became of a [`Strike`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StrikeReport {
+    /// How many calls matched so far.
+    pub seen: u64,
+    /// The call that was the last of its caller.
+    pub struck: Option<Struck>,
+}
+
+/// A caller that was struck down.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Struck {
+    /// The function that called; none outside of functions.
+    pub caller: Option<String>,
+    /// The region that was called.
+    pub region: String,
+    /// The service that was called.
+    pub service: String,
+    /// The operation that was its last.
+    pub operation: String,
+    /// The process that was killed. None if it was not found (it ran in another place, or was gone): its connection was cut.
+    pub killed: Option<u32>,
+}
+
+/// The strike that is armed, if any.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Strikes {
+    armed: Arc<Mutex<Option<Armed>>>,
+}
+
+#[derive(Debug)]
+struct Armed {
+    strike: Strike,
+    report: StrikeReport,
+}
+
+impl Strikes {
+    /// Counts anew from here.
+    pub(super) fn arm(&self, strike: Strike) {
+        let report = StrikeReport::default();
+        *self.lock() = Some(Armed { strike, report });
+    }
+
+    /// Strikes nobody any more, and says what became of the last.
+    pub(super) fn disarm(&self) -> Option<StrikeReport> {
+        self.lock().take().map(|armed| armed.report)
+    }
+
+    /// What became of the one that is armed.
+    pub(super) fn report(&self) -> Option<StrikeReport> {
+        self.lock().as_ref().map(|armed| armed.report.clone())
+    }
+
+    /// Counts a call. The chosen one gets the blow, to be dealt when its answer is there.
+    pub(super) fn meets(&self, call: &Call) -> Option<Blow> {
+        let mut armed = self.lock();
+        let armed = armed.as_mut().filter(|armed| armed.strike.matches(call))?;
+        armed.report.seen += 1;
+        (armed.report.seen == armed.strike.nth).then(|| Blow {
+            strikes: self.clone(),
+            call: call.clone(),
+        })
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Armed>> {
+        self.armed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What waits for a caller.
+#[derive(Debug)]
+pub(super) struct Blow {
+    strikes: Strikes,
+    call: Call,
+}
+
+impl Blow {
+    /// Kills the process at the other end of the connection and returns when it is gone.
+    pub(super) async fn fall(self, peer: SocketAddr) {
+        let found = tokio::task::spawn_blocking(move || process::holder_of(peer)).await;
+        let process = found.ok().flatten();
+        if let Some(process) = &process {
+            process.signal(Signal::SIGKILL);
+            let deadline = Instant::now() + PATIENCE;
+            while process.is_alive() && Instant::now() < deadline {
+                sleep(POLL).await;
+            }
+        }
+        let killed = process.as_ref().map(|process: &ProcessId| process.pid);
+        tracing::info!(call = ?self.call, ?killed, "a caller is struck down");
+        let struck = Struck {
+            caller: self.call.caller,
+            region: self.call.region,
+            service: self.call.service,
+            operation: self.call.operation,
+            killed,
+        };
+        if let Some(armed) = self.strikes.lock().as_mut() {
+            armed.report.struck = Some(struck);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::local::Region;
+
+    fn call(caller: Option<&str>, operation: &str) -> Call {
+        Call::new(None, Region::UsEast1.name(), "ec2", operation).by(caller.map(str::to_owned))
+    }
+
+    #[test]
+    fn only_the_chosen_call_is_struck() {
+        let strikes = Strikes::default();
+        assert!(strikes.meets(&call(None, "CreateVpc")).is_none());
+        strikes.arm(Strike {
+            caller: Some("failover".into()),
+            writes_only: true,
+            except: vec!["CreateTags".into()],
+            nth: 2,
+            ..Strike::default()
+        });
+        let struck: Vec<bool> = [
+            call(Some("failover-coordinator-primary-dev"), "CreateVpc"),
+            call(Some("health-probe-dr-dev"), "CreateVpc"),
+            call(None, "CreateVpc"),
+            call(Some("failover-coordinator-primary-dev"), "DescribeVpcs"),
+            call(Some("failover-coordinator-primary-dev"), "CreateTags"),
+            call(Some("failover-coordinator-dr-dev"), "CreateSubnet"),
+            call(Some("failover-coordinator-primary-dev"), "CreateSubnet"),
+        ]
+        .iter()
+        .map(|call| strikes.meets(call).is_some())
+        .collect();
+        assert_eq!(struck, [false, false, false, false, false, true, false]);
+        assert_eq!(strikes.report().map(|report| report.seen), Some(3));
+        assert!(strikes.disarm().is_some() && strikes.report().is_none());
+    }
+
+    #[test]
+    fn an_empty_name_means_that_no_function_calls() {
+        let strike = Strike {
+            caller: Some(String::new()),
+            ..Strike::default()
+        };
+        assert!(strike.matches(&call(None, "CreateVpc")));
+        assert!(!strike.matches(&call(Some("health-probe-dr-dev"), "CreateVpc")));
+    }
+}

@@ -1,0 +1,200 @@
+//! Drift is found, told and repaired from whichever region is active; what runs in an isolated region hangs nobody; after the
+//! region is back `up` and `down` work from the region that took over.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use understudy_tests::{CloudFolder, run, run_json};
+
+/// The environment of a program that uses this local cloud.
+fn environment(folder: &CloudFolder) -> Vec<(String, String)> {
+    let map = run_json(&["local", "env", "--dir", folder.path(), "--output", "json"]);
+    map.as_object()
+        .expect("an object")
+        .iter()
+        .map(|(name, value)| (name.clone(), value.as_str().unwrap_or_default().to_owned()))
+        .collect()
+}
+
+async fn cloud(folder: &CloudFolder) -> infra::cloud::Cloud {
+    let endpoint = environment(folder)
+        .into_iter()
+        .find(|(name, _)| name == "AWS_ENDPOINT_URL")
+        .expect("the local cloud has an endpoint")
+        .1;
+    continuity::aws::install_tls();
+    let config = continuity::aws::loader(Some("us-east-1"))
+        .endpoint_url(endpoint)
+        .credentials_provider(aws_credential_types::Credentials::new(
+            "test", "test", None, None, "test",
+        ))
+        .load()
+        .await;
+    infra::cloud::Cloud::new(config)
+}
+
+/// Runs the reconcile workflow of a region to its end.
+async fn reconcile(cloud: &infra::cloud::Cloud, region: &str, slot: &str) -> Value {
+    let client = cloud.sfn(region);
+    let machine =
+        infra::resources::state_machine::arn(region, "000000000000", &format!("reconcile-{slot}-dev"));
+    let started = client
+        .start_execution()
+        .state_machine_arn(machine)
+        .input("{}")
+        .send()
+        .await;
+    let arn = started.expect("it starts").execution_arn;
+    let patience = Instant::now() + Duration::from_secs(120);
+    loop {
+        let seen = client
+            .describe_execution()
+            .execution_arn(&arn)
+            .send()
+            .await
+            .expect("it is there");
+        match seen.status().as_str() {
+            "SUCCEEDED" => break serde_json::from_str(seen.output().unwrap_or("{}")).expect("JSON"),
+            "RUNNING" => assert!(Instant::now() < patience, "the reconcile does not end"),
+            status => panic!("{status}: {:?} {:?}", seen.error(), seen.cause()),
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+fn status(folder: &CloudFolder) -> (Value, Option<i32>) {
+    let output = run(&["status", "--local", "--dir", folder.path(), "--output", "json"]);
+    let status = serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|error| panic!("no status ({error}): {}", String::from_utf8_lossy(&output.stderr)));
+    (status, output.status.code())
+}
+
+fn state(status: &Value, key: &str) -> String {
+    let resources = status["resources"].as_array().expect("resources");
+    let found = resources.iter().find(|one| one["key"] == key);
+    found.map_or_else(
+        || "not listed".to_owned(),
+        |one| one["state"].as_str().unwrap_or_default().to_owned(),
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn drift_is_repaired_where_the_stack_is_active_before_and_after_a_failover() {
+    let folder = CloudFolder::new();
+    run_json(&["up", "--local", "--dir", folder.path(), "--output", "json"]);
+    let cloud = cloud(&folder).await;
+    let (before, code) = status(&folder);
+    assert_eq!(
+        (before["counts"]["ok"].as_u64(), code),
+        (
+            before["resources"].as_array().map(|all| all.len() as u64),
+            Some(0)
+        ),
+        "{}",
+        before["counts"]
+    );
+
+    // Behind its back.
+    let shrink = async || {
+        let client = cloud.lambda("us-east-2");
+        let changed = client
+            .update_function_configuration()
+            .function_name("health-probe-dr-dev")
+            .memory_size(256);
+        changed.send().await.expect("the function is there");
+    };
+    shrink().await;
+    cloud
+        .scheduler("us-east-1")
+        .delete_schedule()
+        .name("reconcile-primary-dev")
+        .send()
+        .await
+        .expect("the schedule is there");
+    let (drifted, code) = status(&folder);
+    assert_eq!(code, Some(1));
+    assert_eq!(state(&drifted, "function.health-probe.dr"), "drift");
+    assert_eq!(state(&drifted, "reconcile-schedule.primary"), "missing");
+
+    let standby = reconcile(&cloud, "us-east-2", "dr").await;
+    assert_eq!(standby["repair"]["outcome"], "not-active", "{standby}");
+    let active = reconcile(&cloud, "us-east-1", "primary").await;
+    assert_eq!(active["repair"]["counts"]["repaired"], 2, "{active}");
+    let (repaired, code) = status(&folder);
+    assert_eq!(code, Some(0), "{}", repaired["counts"]);
+    let told = &repaired["reconcile"]["last"]["entries"];
+    assert_eq!(told[0]["key"], "function.health-probe.dr", "{told}");
+    assert_eq!(
+        told[0]["fields"][0],
+        json!({"field": "memory_mb", "from": 256, "to": 128})
+    );
+
+    // The home region goes, the other takes over by itself.
+    assert!(
+        run(&[
+            "local",
+            "outage",
+            "us-east-1",
+            "--kill-database",
+            "--dir",
+            folder.path()
+        ])
+        .status
+        .success()
+    );
+    let patience = Instant::now() + Duration::from_secs(90);
+    loop {
+        let (now, code) = status(&folder);
+        assert_eq!(code, Some(1), "a region does not answer");
+        if now["control"]["epoch"] == 2 && now["control"]["phase"] == "serving" {
+            break;
+        }
+        assert!(Instant::now() < patience, "nobody took over: {}", now["control"]);
+    }
+    let began = Instant::now();
+    let refused = run(&["up", "--local", "--dir", folder.path()]);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(
+        !refused.status.success() && said.contains("`us-east-1` does not answer"),
+        "{said}"
+    );
+    assert!(
+        began.elapsed() < Duration::from_secs(30),
+        "an isolated region held `up` for {:?}",
+        began.elapsed()
+    );
+
+    // It comes back: roles stay where they are, everything else is looked after from the region that took over.
+    assert!(
+        run(&["local", "heal", "us-east-1", "--dir", folder.path()])
+            .status
+            .success()
+    );
+    let again = run_json(&["up", "--local", "--dir", folder.path(), "--output", "json"]);
+    assert_eq!(
+        (&again["active_region"], &again["epoch"], &again["changed"]),
+        (&json!("us-east-2"), &json!(2), &json!([]))
+    );
+    shrink().await;
+    let home = reconcile(&cloud, "us-east-1", "primary").await;
+    assert_eq!(home["repair"]["outcome"], "not-active", "{home}");
+    let active = reconcile(&cloud, "us-east-2", "dr").await;
+    assert_eq!(active["repair"]["counts"]["repaired"], 1, "{active}");
+    assert_eq!(
+        active["repair"]["counts"]["roles"], 2,
+        "the writer moved, and is left: {active}"
+    );
+
+    let gone = run_json(&[
+        "down",
+        "--local",
+        "--yes",
+        "--dir",
+        folder.path(),
+        "--output",
+        "json",
+    ]);
+    assert_eq!(gone["left_over"], json!([]), "{gone}");
+    let nothing = run(&["status", "--local", "--dir", folder.path()]);
+    assert!(String::from_utf8_lossy(&nothing.stderr).contains("nothing is deployed"));
+}
