@@ -235,6 +235,14 @@ async fn host(here: Here, for_lambda: bool, say: impl Fn(&str)) -> Result<Packag
         }
         None => here.beside.clone(),
     };
+    binaries(folder, for_lambda).await
+}
+
+/// Packs the binaries of this machine that lie in a folder. `for_lambda`: refuse those that Lambda could not run.
+///
+/// # Errors
+/// See [`ArtifactError`].
+pub async fn binaries(folder: PathBuf, for_lambda: bool) -> Result<Packages, ArtifactError> {
     in_background(folder, move |folder| {
         let artifacts: Result<Vec<Artifact>, ArtifactError> = FUNCTIONS
             .into_iter()

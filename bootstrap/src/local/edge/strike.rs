@@ -26,9 +26,11 @@ pub struct Strike {
     pub source: Option<String>,
     /// The beginning of the calling function's name; an empty text means that no function calls.
     pub caller: Option<String>,
+    /// The region that is called.
+    pub region: Option<String>,
     /// The service that is called.
     pub service: Option<String>,
-    /// The operation.
+    /// The operation. A part of a path that is `*` stands for any one part: ids differ from one deployment to the next.
     pub operation: Option<String>,
     /// Operations that do not count.
     pub except: Vec<String>,
@@ -51,10 +53,23 @@ impl Strike {
         };
         caller
             && is(&self.source, &call.source)
+            && is(&self.region, &call.region)
             && is(&self.service, &call.service)
-            && is(&self.operation, &call.operation)
+            && self.operation.as_ref().is_none_or(|wanted| stands_for(wanted, &call.operation))
             && !self.except.contains(&call.operation)
             && !(self.writes_only && record::is_read(&call.operation))
+    }
+}
+
+/// Whether `wanted` is this operation, part by part of its path.
+fn stands_for(wanted: &str, operation: &str) -> bool {
+    let (mut wanted, mut found) = (wanted.split('/'), operation.split('/'));
+    loop {
+        match (wanted.next(), found.next()) {
+            (None, None) => return true,
+            (Some(wanted), Some(found)) if wanted == "*" || wanted == found => {}
+            _ => return false,
+        }
     }
 }
 
@@ -196,6 +211,31 @@ mod tests {
         assert_eq!(struck, [false, false, false, false, false, true, false]);
         assert_eq!(strikes.report().map(|report| report.seen), Some(3));
         assert!(strikes.disarm().is_some() && strikes.report().is_none());
+    }
+
+    #[test]
+    fn a_star_stands_for_one_part_of_a_path() {
+        let rows = [
+            ("CreateVpc", "CreateVpc", true),
+            ("CreateVpc", "CreateVpcEndpoint", false),
+            ("POST /restapis/*/deployments", "POST /restapis/a1b2/deployments", true),
+            ("POST /restapis/*/deployments", "POST /restapis/a1b2/stages", false),
+            ("POST /restapis/*", "POST /restapis/a1b2/stages", false),
+            ("POST /restapis", "POST /restapis/a1b2", false),
+        ];
+        for (wanted, operation, expected) in rows {
+            assert_eq!(stands_for(wanted, operation), expected, "{wanted} {operation}");
+        }
+    }
+
+    #[test]
+    fn only_calls_to_the_chosen_region_count() {
+        let strike = Strike {
+            region: Some(Region::UsEast2.name().into()),
+            ..Strike::default()
+        };
+        assert!(!strike.matches(&call(None, "CreateVpc")));
+        assert!(strike.matches(&Call::new(None, Region::UsEast2.name(), "ec2", "CreateVpc")));
     }
 
     #[test]
