@@ -82,7 +82,11 @@ async fn main() -> ExitCode {
     match run(&options, stop, Arc::new(|line| eprintln!("{line}"))).await {
         Ok(summary) => {
             print(&summary, arguments.output);
-            if summary.holds() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+            if summary.holds() {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            }
         }
         Err(why) => {
             eprintln!("error: {why}");
@@ -97,7 +101,10 @@ fn print(summary: &Summary, output: Output) {
         println!("{json}");
         return;
     }
-    println!("{:20} {:>6} {:>6} {:>6} {:>11} {:>6}", "series", "calls", "tried", "held", "not called", "failed");
+    println!(
+        "{:20} {:>6} {:>6} {:>6} {:>11} {:>6}",
+        "series", "calls", "tried", "held", "not called", "failed"
+    );
     for (name, count) in &summary.series {
         println!(
             "{name:20} {:>6} {:>6} {:>6} {:>11} {:>6}",

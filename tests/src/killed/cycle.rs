@@ -21,7 +21,10 @@ pub async fn strike(stage: &mut Stage, reference: &Reference, point: &Point) -> 
             return Err("the call was made, and its process was not found".to_owned());
         }
         (Some(struck), Victim::CommandLine) if !first.is_killed() || struck.killed != first.pid => {
-            return Err(format!("another process was killed: {struck:?}, `{}` ended {}", point.command, first.status));
+            return Err(format!(
+                "another process was killed: {struck:?}, `{}` ended {}",
+                point.command, first.status
+            ));
         }
         _ => {}
     }

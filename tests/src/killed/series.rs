@@ -253,10 +253,6 @@ impl Queue {
     fn take(&mut self, command: Command) -> Option<Point> {
         self.points.get_mut(&command)?.pop_front()
     }
-
-    fn has(&self, command: Command) -> bool {
-        self.points.get(&command).is_some_and(|points| !points.is_empty())
-    }
 }
 
 struct Work {
@@ -309,7 +305,9 @@ impl Work {
                 Some(point) => self.attempt(stage, point).await?,
                 None => {
                     // Only `down` is left to be struck.
-                    let Some(point) = lock(&self.queue).take(Command::Down) else { break };
+                    let Some(point) = lock(&self.queue).take(Command::Down) else {
+                        break;
+                    };
                     let began = Instant::now();
                     if let Err(why) = cycle::undisturbed(stage, Command::Up).await {
                         return Err((point, why, began.elapsed().as_secs_f64()));
@@ -319,7 +317,9 @@ impl Work {
                 }
             }
             // A new cloud is there sooner than a stack is taken down.
-            let Some(point) = lock(&self.queue).take(Command::Down) else { break };
+            let Some(point) = lock(&self.queue).take(Command::Down) else {
+                break;
+            };
             self.attempt(stage, point).await?;
         }
         Ok(())

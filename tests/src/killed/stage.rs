@@ -3,13 +3,13 @@
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::os::unix::process::ExitStatusExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
 use aws_credential_types::Credentials;
-use bootstrap::local::edge::{Struck, StrikeReport};
+use bootstrap::local::edge::{StrikeReport, Struck};
 use bootstrap::local::{self, AttachedCloud, StartOptions};
 use continuity::names::Slot;
 use infra::engine::{self, Inventory};
@@ -27,6 +27,7 @@ const PATIENCE: Duration = Duration::from_secs(150);
 const _: () = assert!(PATIENCE.as_secs() < infra::change::LEASE.as_secs());
 /// Between the end of a killed process and the edge's word of it.
 const REPORT_PATIENCE: Duration = Duration::from_secs(10);
+const SIGKILL: i32 = 9;
 const POLL: Duration = Duration::from_millis(10);
 /// The account of the local cloud.
 const ACCOUNT: &str = "000000000000";
@@ -47,7 +48,7 @@ pub struct Ended {
 impl Ended {
     /// It was killed.
     pub fn is_killed(&self) -> bool {
-        self.status.signal() == Some(nix_sigkill())
+        self.status.signal() == Some(SIGKILL)
     }
 
     /// What it printed.
@@ -61,10 +62,6 @@ impl Ended {
             Err(format!("{}: {}", self.status, self.said))
         }
     }
-}
-
-const fn nix_sigkill() -> i32 {
-    9
 }
 
 /// A local cloud. It ends with this value.
@@ -234,7 +231,11 @@ impl Stage {
             output.status,
             started.elapsed().as_secs_f64(),
             // A status is long, and is looked at where it fails.
-            if output.status.success() && name == "status" { "" } else { &printed },
+            if output.status.success() && name == "status" {
+                ""
+            } else {
+                &printed
+            },
         ));
         Ok(Ended {
             pid,
@@ -248,11 +249,6 @@ impl Stage {
     pub fn note(&mut self, text: &str) {
         // A log that cannot be written is no reason to stop.
         let _ = writeln!(self.log, "{} {text}", continuity::clock::now_ms());
-    }
-
-    /// The folder of the cloud.
-    pub fn folder(&self) -> &Path {
-        self.folder.path()
     }
 }
 

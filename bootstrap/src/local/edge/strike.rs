@@ -55,7 +55,10 @@ impl Strike {
             && is(&self.source, &call.source)
             && is(&self.region, &call.region)
             && is(&self.service, &call.service)
-            && self.operation.as_ref().is_none_or(|wanted| stands_for(wanted, &call.operation))
+            && self
+                .operation
+                .as_ref()
+                .is_none_or(|wanted| stands_for(wanted, &call.operation))
             && !self.except.contains(&call.operation)
             && !(self.writes_only && record::is_read(&call.operation))
     }
@@ -218,8 +221,16 @@ mod tests {
         let rows = [
             ("CreateVpc", "CreateVpc", true),
             ("CreateVpc", "CreateVpcEndpoint", false),
-            ("POST /restapis/*/deployments", "POST /restapis/a1b2/deployments", true),
-            ("POST /restapis/*/deployments", "POST /restapis/a1b2/stages", false),
+            (
+                "POST /restapis/*/deployments",
+                "POST /restapis/a1b2/deployments",
+                true,
+            ),
+            (
+                "POST /restapis/*/deployments",
+                "POST /restapis/a1b2/stages",
+                false,
+            ),
             ("POST /restapis/*", "POST /restapis/a1b2/stages", false),
             ("POST /restapis", "POST /restapis/a1b2", false),
         ];
