@@ -24,6 +24,7 @@ async fn whoever_is_killed_at_whichever_call_running_again_converges() {
     let seed = seed();
     let options = Options {
         sample: Some((KILLS + SPARE, seed)),
+        together: 3,
         jobs: 2,
         ..Options::default()
     };
@@ -32,7 +33,11 @@ async fn whoever_is_killed_at_whichever_call_running_again_converges() {
     let summary = run(&options, stop, Arc::new(|line| eprintln!("{line}"))).await;
     let summary = summary.unwrap_or_else(|why| panic!("{why}; {told}"));
     assert!(summary.holds(), "{:#?}; {told}", summary.failures);
-    assert!(summary.held() >= KILLS, "not called: {:?}; {told}", summary.missed);
+    assert!(
+        summary.held() >= KILLS,
+        "not called: {:?}; {told}",
+        summary.missed
+    );
     let of_each = summary.series.values().filter(|count| count.held > 0).count();
     assert_eq!(of_each, 4, "{:?}; {told}", summary.series);
 }

@@ -114,10 +114,10 @@ pub trait Commands: Send + Sync + 'static {
     async fn heal(&self, heal: Heal) -> Result<(), String>;
     /// Holds or releases replication.
     async fn lag(&self, lag: Lag) -> Result<(), String>;
-    /// Strikes a caller down at the call that is described; none: nobody any more.
-    fn strike(&self, strike: Option<Strike>);
-    /// What became of the strike that is armed.
-    fn struck(&self) -> Option<StrikeReport>;
+    /// Strikes callers down at the calls that are described; none: nobody any more.
+    fn strike(&self, strikes: Vec<Strike>);
+    /// What became of the strikes that are armed.
+    fn struck(&self) -> Vec<StrikeReport>;
     /// Ends the cloud; returns before it has ended.
     fn stop(&self);
 }
@@ -157,8 +157,8 @@ async fn answer(request: Request<Incoming>, token: &str, commands: &dyn Commands
         (&Method::GET, "/status") => return json(StatusCode::OK, &commands.status().await),
         (&Method::GET, "/strike") => return json(StatusCode::OK, &commands.struck()),
         (&Method::POST, "/strike") => match parse(&body) {
-            Ok(strike) => {
-                commands.strike(strike);
+            Ok(strikes) => {
+                commands.strike(strikes);
                 Ok(())
             }
             Err(refusal) => return refusal,
@@ -269,13 +269,13 @@ impl Cloud {
         self.post("/lag", &Lag { region, on }).await
     }
 
-    /// Strikes a caller down at the call that is described, and counts from here; none: nobody any more.
-    pub async fn strike(&self, strike: Option<&Strike>) -> Result<(), ControlError> {
-        self.post("/strike", &strike).await
+    /// Strikes callers down at the calls that are described, and counts from here, for each by itself; none: nobody any more.
+    pub async fn strike(&self, strikes: &[Strike]) -> Result<(), ControlError> {
+        self.post("/strike", &strikes).await
     }
 
-    /// What became of the strike that is armed.
-    pub async fn struck(&self) -> Result<Option<StrikeReport>, ControlError> {
+    /// What became of the strikes that are armed.
+    pub async fn struck(&self) -> Result<Vec<StrikeReport>, ControlError> {
         self.command(Method::GET, "/strike", &()).await
     }
 
@@ -373,12 +373,12 @@ mod tests {
         async fn lag(&self, lag: Lag) -> Result<(), String> {
             self.hear(format!("{lag:?}"))
         }
-        fn strike(&self, strike: Option<Strike>) {
-            self.hear(format!("strike {:?}", strike.map(|strike| strike.nth)))
-                .unwrap();
+        fn strike(&self, strikes: Vec<Strike>) {
+            let nth: Vec<u64> = strikes.iter().map(|strike| strike.nth).collect();
+            self.hear(format!("strike {nth:?}")).unwrap();
         }
-        fn struck(&self) -> Option<StrikeReport> {
-            None
+        fn struck(&self) -> Vec<StrikeReport> {
+            Vec::new()
         }
         fn stop(&self) {
             self.hear("stop".to_owned()).unwrap();
@@ -418,12 +418,12 @@ mod tests {
             nth: 3,
             ..Strike::default()
         };
-        cloud.strike(Some(&strike)).await.unwrap();
-        assert_eq!(cloud.struck().await.unwrap(), None);
-        cloud.strike(None).await.unwrap();
+        cloud.strike(&[strike]).await.unwrap();
+        assert_eq!(cloud.struck().await.unwrap(), []);
+        cloud.strike(&[]).await.unwrap();
         cloud.request_stop().await.unwrap();
         let heard = fake.heard.lock().unwrap().join("; ");
-        let wanted = "Outage { region: UsEast1, kill_database: true }; Lag { region: UsEast2, on: true }; strike Some(3); strike None; stop";
+        let wanted = "Outage { region: UsEast1, kill_database: true }; Lag { region: UsEast2, on: true }; strike [3]; strike []; stop";
         assert_eq!(heard, wanted);
         assert_eq!(
             cloud.heal(Region::UsEast1).await.unwrap_err().to_string(),

@@ -518,14 +518,11 @@ impl Commands for Daemon {
         Ok(())
     }
 
-    fn strike(&self, strike: Option<Strike>) {
-        match strike {
-            Some(strike) => self.edge.strike(strike),
-            None => drop(self.edge.spare()),
-        }
+    fn strike(&self, strikes: Vec<Strike>) {
+        self.edge.strike(strikes);
     }
 
-    fn struck(&self) -> Option<StrikeReport> {
+    fn struck(&self) -> Vec<StrikeReport> {
         self.edge.struck()
     }
 

@@ -27,13 +27,13 @@ for number in range(4):
 #[tokio::test]
 async fn a_caller_that_is_struck_down_has_made_its_last_call_and_no_other() {
     let cloud = Cloud::start().await;
-    cloud.edge.strike(Strike {
+    cloud.edge.strike(vec![Strike {
         caller: Some("maker".into()),
         service: Some("s3".into()),
         writes_only: true,
         nth: 2,
         ..Strike::default()
-    });
+    }]);
     let mut process = caller(&cloud.endpoint(None)).spawn().unwrap();
     let pid = process.id();
     let ended = tokio::task::spawn_blocking(move || process.wait().unwrap())
@@ -45,10 +45,10 @@ async fn a_caller_that_is_struck_down_has_made_its_last_call_and_no_other() {
         "{ended}"
     );
     eventually("the strike is reported", async || {
-        cloud.edge.struck().is_some_and(|report| report.struck.is_some())
+        cloud.edge.struck().iter().any(|report| report.struck.is_some())
     })
     .await;
-    let report = cloud.edge.spare().unwrap();
+    let report = cloud.edge.spare().remove(0);
     let struck = report.struck.unwrap();
     assert_eq!((report.seen, struck.killed), (2, Some(pid)));
     assert!(struck.operation == "PUT /bucket-1" && !is_read(&struck.operation));
@@ -67,13 +67,13 @@ async fn a_caller_that_is_struck_down_has_made_its_last_call_and_no_other() {
 #[tokio::test]
 async fn nobody_is_struck_down_when_calls_are_only_counted() {
     let cloud = Cloud::start().await;
-    cloud.edge.strike(Strike::default());
+    cloud.edge.strike(vec![Strike::default()]);
     let mut process = caller(&cloud.endpoint(None)).spawn().unwrap();
     let ended = tokio::task::spawn_blocking(move || process.wait().unwrap())
         .await
         .unwrap();
     assert!(ended.success(), "{ended}");
-    let report = cloud.edge.spare().unwrap();
+    let report = cloud.edge.spare().remove(0);
     assert_eq!((report.seen, report.struck), (4, None));
     cloud.edge.stop().await;
 }

@@ -14,7 +14,8 @@ use understudy_tests::killed::{Command, Options, Summary, Victim, run};
 /// Learns from an undisturbed deployment on a local cloud which calls are made. Then, for each of them: runs the command, lets the
 /// call take effect, kills its caller before the answer comes, runs the command again, and looks. After `up`: another `up`
 /// changes nothing, the inventory is that of the undisturbed deployment with nothing twice, every resource is in order, and the
-/// stack serves. After `down`: the inventory is empty. A deployment is struck once on its way up and once on its way down.
+/// stack serves. After `down`: the inventory is empty. A deployment is struck once on its way up and once on its way down, or several times, far
+/// apart, with `--together`.
 ///
 /// Only calls that write are struck, unless told otherwise: being killed after a read is being killed after the write before it.
 /// Exits with 1 when something does not hold; the local cloud's logs are kept, with what the commands said in `commands.log`.
@@ -23,6 +24,7 @@ use understudy_tests::killed::{Command, Options, Summary, Victim, run};
     killed                                         every call of both commands, one after the other\n  \
     killed --jobs 2 --keep-going                   the same on two local clouds side by side, to the end\n  \
     killed --only up --victim coordinator --from 40 --to 45\n  \
+    killed --jobs 2 --together 4                   four kills in a deployment: a quarter of the time\n  \
     killed --sample 20 --seed 7                    twenty points, as many of each series")]
 struct Arguments {
     /// Strike one command only.
@@ -46,6 +48,9 @@ struct Arguments {
     /// What chooses the sample: the same seed, the same points.
     #[arg(long, value_name = "S", default_value_t = 1, requires = "sample")]
     seed: u64,
+    /// Kills in one deployment, as far apart as can be, and as many in taking it down. Faster, and harder to tell apart.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    together: usize,
     /// Strike calls that only read too.
     #[arg(long)]
     reads: bool,
@@ -66,6 +71,7 @@ async fn main() -> ExitCode {
         from: arguments.from,
         to: arguments.to,
         sample: arguments.sample.map(|count| (count, arguments.seed)),
+        together: arguments.together,
         reads: arguments.reads,
         jobs: arguments.jobs,
         keep_going: arguments.keep_going,

@@ -1,4 +1,6 @@
-//! One command with one kill: struck, run again, and looked at.
+//! One command with its kills: struck, run again, and looked at.
+
+use std::collections::BTreeSet;
 
 use serde_json::json;
 
@@ -6,43 +8,61 @@ use super::points::{Command, Point, Victim};
 use super::reference::{Reference, difference, resources};
 use super::stage::{Ended, Stage};
 
-/// Runs the point's command with the blow, runs it again as a person would, and checks what there is. Says whether the blow
-/// fell: a call that depends on timing (how far a deployment is, is written twice a second) is not made in every run.
+/// Runs the command of the points with their blows, runs it again as a person would until nobody is killed any more, and checks
+/// what there is. Says for each point whether its blow fell: a call that depends on timing (how far a deployment is, is written
+/// twice a second) is not made in every run. The points are of one series.
 ///
 /// # Errors
 /// What does not hold.
-pub async fn strike(stage: &mut Stage, reference: &Reference, point: &Point) -> Result<bool, String> {
-    stage.arm(Some(point)).await?;
-    let first = run(stage, point.command).await?;
-    let struck = stage.struck(point).await?;
-    stage.arm(None).await?;
-    match (&struck, point.victim) {
-        (Some(struck), _) if struck.killed.is_none() => {
-            return Err("the call was made, and its process was not found".to_owned());
+pub async fn strike(stage: &mut Stage, reference: &Reference, points: &[Point]) -> Result<Vec<bool>, String> {
+    let Some(Point { command, victim, .. }) = points.first().cloned() else {
+        return Ok(Vec::new());
+    };
+    stage.arm(points).await?;
+    // The workflow goes on after the coordinator's death by itself. Should the command fail of it all the same, it may be run
+    // again once, as after its own death.
+    let mut deaths = BTreeSet::new();
+    let mut failures = Vec::new();
+    loop {
+        let ended = run(stage, command).await?;
+        if ended.status.success() {
+            settled(command, ended)?;
+            break;
         }
-        (Some(struck), Victim::CommandLine) if !first.is_killed() || struck.killed != first.pid => {
+        if victim == Victim::CommandLine && ended.is_killed() && deaths.len() < points.len() {
+            deaths.extend(ended.pid);
+            continue;
+        }
+        failures.push(ended.said);
+        let killed = stage.struck(points).await?.iter().flatten().count();
+        if victim == Victim::CommandLine || killed == 0 || failures.len() > 1 {
             return Err(format!(
-                "another process was killed: {struck:?}, `{}` ended {}",
-                point.command, first.status
+                "`{command}` failed after {killed} kills: {}",
+                failures.join("; then: ")
             ));
         }
-        _ => {}
     }
-    // The workflow goes on after the coordinator's death by itself, so the command may have succeeded. If not, it is run again,
-    // once.
-    if first.status.success() {
-        settled(point.command, first)?;
-    } else if struck.is_none() {
-        return Err(format!("nobody was killed, and it failed: {}", first.said));
-    } else {
-        let again = run(stage, point.command).await?;
-        settled(point.command, again)?;
+    let struck = stage.struck(points).await?;
+    stage.arm(&[]).await?;
+    // Of two calls that are chosen and made at the same time, the second may find its caller dead.
+    let killed: BTreeSet<u32> = struck
+        .iter()
+        .flatten()
+        .filter_map(|struck| struck.killed)
+        .collect();
+    if killed.is_empty() && struck.iter().any(Option::is_some) {
+        return Err("the chosen call was made, and its process was not found".to_owned());
     }
-    match point.command {
+    if victim == Victim::CommandLine && killed != deaths {
+        return Err(format!(
+            "killed were {killed:?}, and `{command}` died as {deaths:?}"
+        ));
+    }
+    match command {
         Command::Up => is_deployed(stage, reference).await?,
         Command::Down => is_gone(stage).await?,
     }
-    Ok(struck.is_some())
+    Ok(struck.iter().map(Option::is_some).collect())
 }
 
 /// The command without any kill.

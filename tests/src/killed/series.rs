@@ -31,6 +31,8 @@ pub struct Options {
     pub to: usize,
     /// As many points as this, chosen by the seed.
     pub sample: Option<(usize, u64)>,
+    /// Kills in one deployment, far apart, and in taking it down.
+    pub together: usize,
     /// Calls that only read are struck too.
     pub reads: bool,
     /// Clouds side by side.
@@ -47,6 +49,7 @@ impl Default for Options {
             from: 1,
             to: usize::MAX,
             sample: None,
+            together: 1,
             reads: false,
             jobs: 1,
             keep_going: false,
@@ -205,7 +208,7 @@ pub async fn run(options: &Options, stop: watch::Receiver<bool>, say: Say) -> Re
         reference: Arc::clone(&reference),
         programs,
         keep_going: options.keep_going,
-        queue: Mutex::new(Queue::new(chosen)),
+        queue: Mutex::new(Queue::new(&chosen, options.together)),
         outcomes: Mutex::default(),
         total,
         started: Instant::now(),
@@ -230,28 +233,41 @@ async fn stopped(mut stop: watch::Receiver<bool>) {
 
 /// The points that are still to be tried.
 struct Queue {
-    points: BTreeMap<Command, VecDeque<Point>>,
+    groups: BTreeMap<Command, VecDeque<Vec<Point>>>,
     given_up: bool,
 }
 
 impl Queue {
-    fn new(chosen: Vec<Point>) -> Queue {
-        let mut points: BTreeMap<Command, VecDeque<Point>> = BTreeMap::new();
-        for point in chosen {
-            points.entry(point.command).or_default().push_back(point);
+    fn new(chosen: &[Point], together: usize) -> Queue {
+        let mut groups: BTreeMap<Command, VecDeque<Vec<Point>>> = BTreeMap::new();
+        for (command, victim) in SERIES {
+            let of_it = |point: &&Point| (point.command, point.victim) == (command, victim);
+            let series: Vec<&Point> = chosen.iter().filter(of_it).collect();
+            // Every so many points: those that are tried together are far apart.
+            let step = series.len().div_ceil(together.max(1));
+            let group = |first| {
+                series
+                    .iter()
+                    .skip(first)
+                    .step_by(step)
+                    .copied()
+                    .cloned()
+                    .collect()
+            };
+            groups.entry(command).or_default().extend((0..step).map(group));
         }
         Queue {
-            points,
+            groups,
             given_up: false,
         }
     }
 
     fn is_empty(&self) -> bool {
-        self.given_up || self.points.values().all(VecDeque::is_empty)
+        self.given_up || self.groups.values().all(VecDeque::is_empty)
     }
 
-    fn take(&mut self, command: Command) -> Option<Point> {
-        self.points.get_mut(&command)?.pop_front()
+    fn take(&mut self, command: Command) -> Option<Vec<Point>> {
+        self.groups.get_mut(&command)?.pop_front()
     }
 }
 
@@ -280,14 +296,14 @@ impl Work {
             };
             match ended {
                 Ok(()) => stage.close().await,
-                Err((point, why, seconds)) => {
+                Err(failed) => {
                     let logs = stage.close_and_keep().await;
                     lock(&self.queue).given_up |= !self.keep_going;
-                    self.tell(Outcome {
-                        point,
-                        verdict: Verdict::Failed { why, logs },
-                        seconds,
-                    });
+                    let why = failed.why;
+                    for point in failed.points {
+                        let (why, logs) = (why.clone(), logs.clone());
+                        self.tell(point, Verdict::Failed { why, logs }, failed.seconds);
+                    }
                 }
             }
         }
@@ -295,73 +311,81 @@ impl Work {
     }
 
     /// Deployments on one cloud, as long as it is of use.
-    async fn deployments(&self, stage: &mut Stage) -> Result<(), (Point, String, f64)> {
+    async fn deployments(&self, stage: &mut Stage) -> Result<(), Failed> {
         for _ in 0..DEPLOYMENTS_PER_CLOUD {
             if lock(&self.queue).is_empty() {
                 break;
             }
-            let point = lock(&self.queue).take(Command::Up);
-            match point {
-                Some(point) => self.attempt(stage, point).await?,
-                None => {
-                    // Only `down` is left to be struck.
-                    let Some(point) = lock(&self.queue).take(Command::Down) else {
-                        break;
-                    };
-                    let began = Instant::now();
-                    if let Err(why) = cycle::undisturbed(stage, Command::Up).await {
-                        return Err((point, why, began.elapsed().as_secs_f64()));
-                    }
-                    self.attempt(stage, point).await?;
-                    continue;
-                }
+            let up = lock(&self.queue).take(Command::Up);
+            let only_down = up.is_none();
+            if let Some(points) = up {
+                self.attempt(stage, points).await?;
             }
-            // A new cloud is there sooner than a stack is taken down.
-            let Some(point) = lock(&self.queue).take(Command::Down) else {
+            // Where nothing is to be struck on the way down: a new cloud is there sooner than a stack is taken down.
+            let Some(points) = lock(&self.queue).take(Command::Down) else {
                 break;
             };
-            self.attempt(stage, point).await?;
+            if only_down {
+                let began = Instant::now();
+                cycle::undisturbed(stage, Command::Up)
+                    .await
+                    .map_err(|why| Failed::new(&points, why, began))?;
+            }
+            self.attempt(stage, points).await?;
         }
         Ok(())
     }
 
-    async fn attempt(&self, stage: &mut Stage, point: Point) -> Result<(), (Point, String, f64)> {
+    async fn attempt(&self, stage: &mut Stage, points: Vec<Point>) -> Result<(), Failed> {
         let began = Instant::now();
-        let verdict = match cycle::strike(stage, &self.reference, &point).await {
-            Ok(true) => Verdict::Held,
-            Ok(false) => Verdict::Missed,
-            Err(why) => {
-                stage.note(&format!("FAILED {point}: {why}"));
-                return Err((point, why, began.elapsed().as_secs_f64()));
-            }
-        };
-        self.tell(Outcome {
-            point,
-            verdict,
-            seconds: began.elapsed().as_secs_f64(),
-        });
+        let fell = cycle::strike(stage, &self.reference, &points)
+            .await
+            .map_err(|why| {
+                stage.note(&format!("FAILED: {why}"));
+                Failed::new(&points, why, began)
+            })?;
+        let seconds = began.elapsed().as_secs_f64();
+        for (point, fell) in points.into_iter().zip(fell) {
+            let verdict = if fell { Verdict::Held } else { Verdict::Missed };
+            self.tell(point, verdict, seconds);
+        }
         Ok(())
     }
 
-    fn tell(&self, outcome: Outcome) {
-        let done = {
-            let mut outcomes = lock(&self.outcomes);
-            outcomes.push(outcome.clone());
-            outcomes.len()
-        };
-        let told = match &outcome.verdict {
+    fn tell(&self, point: Point, verdict: Verdict, seconds: f64) {
+        let told = match &verdict {
             Verdict::Held => "held".to_owned(),
             Verdict::Missed => "not called this time".to_owned(),
             Verdict::Failed { why, logs } => format!("FAILED: {why}\n  logs: {}", logs.display()),
         };
-        let spent = self.started.elapsed();
+        let done = lock(&self.outcomes).len() + 1;
+        let left = about(self.started.elapsed(), done, self.total);
         (self.say)(&format!(
-            "{done}/{} {}: {told} ({:.1} s, about {} to go)",
-            self.total,
-            outcome.point,
-            outcome.seconds,
-            about(spent, done, self.total),
+            "{done}/{} {point}: {told} ({seconds:.1} s, about {left} to go)",
+            self.total
         ));
+        lock(&self.outcomes).push(Outcome {
+            point,
+            verdict,
+            seconds,
+        });
+    }
+}
+
+/// Points at which something does not hold.
+struct Failed {
+    points: Vec<Point>,
+    why: String,
+    seconds: f64,
+}
+
+impl Failed {
+    fn new(points: &[Point], why: String, began: Instant) -> Failed {
+        Failed {
+            points: points.to_vec(),
+            why,
+            seconds: began.elapsed().as_secs_f64(),
+        }
     }
 }
 
@@ -372,5 +396,39 @@ fn about(spent: Duration, done: usize, total: usize) -> String {
         format!("{left:.0} s")
     } else {
         format!("{:.0} min", left / 60.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn points_that_are_tried_together_are_of_one_series_and_far_apart() {
+        let points: Vec<Point> = (1..=5)
+            .flat_map(|position| {
+                SERIES.map(|(command, victim)| Point {
+                    command,
+                    victim,
+                    position,
+                    region: "us-east-1".into(),
+                    service: "ec2".into(),
+                    operation: "CreateVpc".into(),
+                    nth: 1,
+                })
+            })
+            .collect();
+        let mut queue = Queue::new(&points, 2);
+        let mut taken = Vec::new();
+        while let Some(group) = queue.take(Command::Up) {
+            let victim = group[0].victim;
+            assert!(group.iter().all(|point| point.victim == victim));
+            taken.push(group.iter().map(|point| point.position).collect::<Vec<_>>());
+        }
+        let expected = [vec![1, 4], vec![2, 5], vec![3]];
+        assert_eq!(taken, [expected.clone(), expected].concat());
+        assert!(!queue.is_empty(), "`down` is left");
+        assert_eq!(Queue::new(&points, 1).groups[&Command::Up].len(), 10);
+        assert!(Queue::new(&[], 3).is_empty());
     }
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aws_credential_types::Credentials;
-use bootstrap::local::edge::{StrikeReport, Struck};
+use bootstrap::local::edge::{Strike, StrikeReport, Struck};
 use bootstrap::local::{self, AttachedCloud, StartOptions};
 use continuity::names::Slot;
 use infra::engine::{self, Inventory};
@@ -129,32 +129,32 @@ impl Stage {
             .map_err(|error| error.to_string())
     }
 
-    /// Arms the edge; none: nobody is struck any more.
+    /// Arms the edge for these points; none: nobody is struck any more.
     ///
     /// # Errors
     /// The cloud does not answer.
-    pub async fn arm(&mut self, point: Option<&Point>) -> Result<(), String> {
-        if let Some(point) = point {
+    pub async fn arm(&mut self, points: &[Point]) -> Result<(), String> {
+        for point in points {
             self.note(&format!("--- {point}"));
         }
-        let strike = point.map(Point::strike);
-        self.cloud
-            .strike(strike.as_ref())
-            .await
-            .map_err(|error| error.to_string())
+        let strikes: Vec<Strike> = points.iter().map(Point::strike).collect();
+        let armed = self.cloud.strike(&strikes).await;
+        armed.map_err(|error| error.to_string())
     }
 
-    /// Who was struck down, if the chosen call was made.
+    /// Who was struck down at each of the points that the edge is armed for; none where the call was not made.
     ///
     /// # Errors
-    /// The cloud does not answer, or the blow does not fall.
-    pub async fn struck(&self, point: &Point) -> Result<Option<Struck>, String> {
+    /// The cloud does not answer, or a blow does not fall.
+    pub async fn struck(&self, points: &[Point]) -> Result<Vec<Option<Struck>>, String> {
         let deadline = Instant::now() + REPORT_PATIENCE;
         loop {
-            let report = self.cloud.struck().await.map_err(|error| error.to_string())?;
-            let StrikeReport { seen, struck } = report.unwrap_or_default();
-            if struck.is_some() || seen < point.nth {
-                return Ok(struck);
+            let reports = self.cloud.struck().await.map_err(|error| error.to_string())?;
+            let falls = |(point, report): (&Point, &StrikeReport)| {
+                report.struck.is_none() && report.seen >= point.nth
+            };
+            if !points.iter().zip(&reports).any(falls) {
+                return Ok(reports.into_iter().map(|report| report.struck).collect());
             }
             if Instant::now() > deadline {
                 return Err("the chosen call was made, and the blow did not fall".to_owned());

@@ -306,18 +306,18 @@ impl EdgeHandle {
         self.shared.recorder.tally()
     }
 
-    /// Strikes a caller down at the call that is described; counts from here.
-    pub fn strike(&self, strike: Strike) {
-        self.shared.strikes.arm(strike);
+    /// Strikes callers down at the calls that are described; counts from here, for each by itself.
+    pub fn strike(&self, strikes: Vec<Strike>) {
+        self.shared.strikes.arm(strikes);
     }
 
-    /// What became of the strike that is armed.
-    pub fn struck(&self) -> Option<StrikeReport> {
+    /// What became of the strikes that are armed.
+    pub fn struck(&self) -> Vec<StrikeReport> {
         self.shared.strikes.report()
     }
 
     /// Strikes nobody any more, and says what became of the last.
-    pub fn spare(&self) -> Option<StrikeReport> {
+    pub fn spare(&self) -> Vec<StrikeReport> {
         self.shared.strikes.disarm()
     }
 

@@ -100,47 +100,62 @@ pub struct Struck {
     pub killed: Option<u32>,
 }
 
-/// The strike that is armed, if any.
+/// The strikes that are armed.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Strikes {
-    armed: Arc<Mutex<Option<Armed>>>,
+    armed: Arc<Mutex<Vec<Arc<Armed>>>>,
 }
 
 #[derive(Debug)]
 struct Armed {
     strike: Strike,
-    report: StrikeReport,
+    report: Mutex<StrikeReport>,
+}
+
+impl Armed {
+    fn report(&self) -> std::sync::MutexGuard<'_, StrikeReport> {
+        self.report.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Strikes {
-    /// Counts anew from here.
-    pub(super) fn arm(&self, strike: Strike) {
-        let report = StrikeReport::default();
-        *self.lock() = Some(Armed { strike, report });
+    /// Counts anew from here, each strike for itself.
+    pub(super) fn arm(&self, strikes: Vec<Strike>) {
+        let armed = strikes.into_iter().map(|strike| {
+            let report = Mutex::default();
+            Arc::new(Armed { strike, report })
+        });
+        *self.lock() = armed.collect();
     }
 
     /// Strikes nobody any more, and says what became of the last.
-    pub(super) fn disarm(&self) -> Option<StrikeReport> {
-        self.lock().take().map(|armed| armed.report)
+    pub(super) fn disarm(&self) -> Vec<StrikeReport> {
+        let armed = std::mem::take(&mut *self.lock());
+        armed.iter().map(|armed| armed.report().clone()).collect()
     }
 
-    /// What became of the one that is armed.
-    pub(super) fn report(&self) -> Option<StrikeReport> {
-        self.lock().as_ref().map(|armed| armed.report.clone())
+    /// What became of those that are armed.
+    pub(super) fn report(&self) -> Vec<StrikeReport> {
+        self.lock().iter().map(|armed| armed.report().clone()).collect()
     }
 
     /// Counts a call. The chosen one gets the blow, to be dealt when its answer is there.
     pub(super) fn meets(&self, call: &Call) -> Option<Blow> {
-        let mut armed = self.lock();
-        let armed = armed.as_mut().filter(|armed| armed.strike.matches(call))?;
-        armed.report.seen += 1;
-        (armed.report.seen == armed.strike.nth).then(|| Blow {
-            strikes: self.clone(),
+        let mut chosen = None;
+        for armed in self.lock().iter().filter(|armed| armed.strike.matches(call)) {
+            let mut report = armed.report();
+            report.seen += 1;
+            if report.seen == armed.strike.nth {
+                chosen = Some(Arc::clone(armed));
+            }
+        }
+        chosen.map(|armed| Blow {
+            armed,
             call: call.clone(),
         })
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Armed>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Arc<Armed>>> {
         self.armed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -148,7 +163,7 @@ impl Strikes {
 /// What waits for a caller.
 #[derive(Debug)]
 pub(super) struct Blow {
-    strikes: Strikes,
+    armed: Arc<Armed>,
     call: Call,
 }
 
@@ -173,9 +188,7 @@ impl Blow {
             operation: self.call.operation,
             killed,
         };
-        if let Some(armed) = self.strikes.lock().as_mut() {
-            armed.report.struck = Some(struck);
-        }
+        self.armed.report().struck = Some(struck);
     }
 }
 
@@ -192,13 +205,13 @@ mod tests {
     fn only_the_chosen_call_is_struck() {
         let strikes = Strikes::default();
         assert!(strikes.meets(&call(None, "CreateVpc")).is_none());
-        strikes.arm(Strike {
+        strikes.arm(vec![Strike {
             caller: Some("failover".into()),
             writes_only: true,
             except: vec!["CreateTags".into()],
             nth: 2,
             ..Strike::default()
-        });
+        }]);
         let struck: Vec<bool> = [
             call(Some("failover-coordinator-primary-dev"), "CreateVpc"),
             call(Some("health-probe-dr-dev"), "CreateVpc"),
@@ -212,8 +225,37 @@ mod tests {
         .map(|call| strikes.meets(call).is_some())
         .collect();
         assert_eq!(struck, [false, false, false, false, false, true, false]);
-        assert_eq!(strikes.report().map(|report| report.seen), Some(3));
-        assert!(strikes.disarm().is_some() && strikes.report().is_none());
+        assert_eq!(strikes.report()[0].seen, 3);
+        assert!(strikes.disarm().len() == 1 && strikes.report().is_empty());
+    }
+
+    #[test]
+    fn each_of_several_strikes_counts_for_itself() {
+        let strikes = Strikes::default();
+        let of = |operation: &str, nth| Strike {
+            operation: Some(operation.to_owned()),
+            nth,
+            ..Strike::default()
+        };
+        strikes.arm(vec![
+            of("CreateVpc", 1),
+            of("CreateSubnet", 2),
+            of("CreateVpc", 3),
+        ]);
+        let struck: Vec<bool> = [
+            "CreateVpc",
+            "CreateSubnet",
+            "CreateVpc",
+            "CreateVpc",
+            "CreateSubnet",
+            "CreateVpc",
+        ]
+        .iter()
+        .map(|operation| strikes.meets(&call(None, operation)).is_some())
+        .collect();
+        assert_eq!(struck, [true, false, false, true, true, false]);
+        let seen: Vec<u64> = strikes.report().iter().map(|report| report.seen).collect();
+        assert_eq!(seen, [4, 2, 4]);
     }
 
     #[test]
