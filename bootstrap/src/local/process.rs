@@ -84,13 +84,14 @@ pub fn descendants(root: &ProcessId) -> Vec<ProcessId> {
         .collect()
 }
 
-/// The process that holds this end of a TCP connection on this machine, if it is another than this one.
+/// The process that holds this end of a TCP connection on this machine, if it is another than this one. Both ends are needed:
+/// one address may have connections to several others, held by as many processes.
 #[cfg(target_os = "linux")]
-pub fn holder_of(end: std::net::SocketAddr) -> Option<ProcessId> {
-    let std::net::SocketAddr::V4(end) = end else {
+pub fn holder_of(end: std::net::SocketAddr, other: std::net::SocketAddr) -> Option<ProcessId> {
+    let (std::net::SocketAddr::V4(end), std::net::SocketAddr::V4(other)) = (end, other) else {
         return None;
     };
-    let inode = socket_inode(&fs::read_to_string("/proc/net/tcp").ok()?, end)?;
+    let inode = socket_inode(&fs::read_to_string("/proc/net/tcp").ok()?, end, other)?;
     let socket = PathBuf::from(format!("socket:[{inode}]"));
     let holds = |pid: u32| {
         let files = fs::read_dir(format!("/proc/{pid}/fd"));
@@ -107,17 +108,19 @@ pub fn holder_of(end: std::net::SocketAddr) -> Option<ProcessId> {
 
 /// Elsewhere the system does not tell.
 #[cfg(not(target_os = "linux"))]
-pub fn holder_of(_end: std::net::SocketAddr) -> Option<ProcessId> {
+pub fn holder_of(_end: std::net::SocketAddr, _other: std::net::SocketAddr) -> Option<ProcessId> {
     None
 }
 
 /// Finds the socket in /proc/net/tcp, which writes addresses as hexadecimal numbers in the machine's own byte order.
 #[cfg(target_os = "linux")]
-fn socket_inode(tcp: &str, end: std::net::SocketAddrV4) -> Option<String> {
-    let local = format!("{:08X}:{:04X}", u32::from_ne_bytes(end.ip().octets()), end.port());
+fn socket_inode(tcp: &str, end: std::net::SocketAddrV4, other: std::net::SocketAddrV4) -> Option<String> {
+    let ends =
+        [end, other].map(|end| format!("{:08X}:{:04X}", u32::from_ne_bytes(end.ip().octets()), end.port()));
     tcp.lines().find_map(|line| {
         let fields: Vec<&str> = line.split_whitespace().collect();
-        (fields.get(1) == Some(&local.as_str())).then(|| fields.get(9).map(|&inode| inode.to_owned()))?
+        let is_it = fields.get(1..3).is_some_and(|found| found == ends);
+        is_it.then(|| fields.get(9).map(|&inode| inode.to_owned()))?
     })
 }
 
@@ -383,12 +386,48 @@ mod tests {
             .spawn()
             .unwrap();
         let (stream, peer) = listener.accept().unwrap();
-        let holder = holder_of(peer).unwrap();
+        let here = stream.local_addr().unwrap();
+        let holder = holder_of(peer, here).unwrap();
         assert!(holder.is_alive());
-        assert_eq!(holder_of(stream.local_addr().unwrap()), None);
+        assert_eq!(holder_of(here, peer), None);
         drop(stream);
         client.wait().unwrap();
         assert!(!holder.is_alive());
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn two_processes_that_call_from_one_address_are_told_apart() {
+        const SCRIPT: &str = "
+import socket, sys
+c = socket.socket()
+c.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+c.bind(('127.0.0.1', int(sys.argv[1])))
+c.connect(('127.0.0.1', int(sys.argv[2])))
+c.recv(1)
+";
+        let shared = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let from = shared.local_addr().unwrap().port().to_string();
+        drop(shared);
+        let connections: Vec<_> = (0..2)
+            .map(|_| {
+                let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+                let to = listener.local_addr().unwrap();
+                let client = Command::new("python3")
+                    .args(["-c", SCRIPT, &from, &to.port().to_string()])
+                    .spawn()
+                    .unwrap();
+                let (stream, peer) = listener.accept().unwrap();
+                (client, stream, peer, to)
+            })
+            .collect();
+        assert_eq!(connections[0].2, connections[1].2, "the same address");
+        for (mut client, stream, peer, to) in connections {
+            let holder = holder_of(peer, to).map(|holder| holder.pid);
+            assert_eq!(holder, Some(client.id()));
+            drop(stream);
+            client.wait().unwrap();
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bootstrap::ui::Output;
 use clap::Parser;
 use tokio::sync::watch;
-use understudy_tests::killed::{Command, Options, Summary, Victim, run};
+use understudy_tests::killed::{Command, Options, Summary, Verdict, Victim, run};
 
 /// Kills `up`, `down` and the coordinator in the middle of their work, and checks that running again converges.
 ///
@@ -118,7 +118,12 @@ fn print(summary: &Summary, output: Output) {
         );
     }
     for failure in &summary.failures {
-        println!("failed: {}: {:?}", failure.point, failure.verdict);
+        if let Verdict::Failed { why, logs } = &failure.verdict {
+            println!("failed: {}: {why}\n  logs: {}", failure.point, logs.display());
+        }
+    }
+    for point in &summary.missed {
+        println!("not called this time: {point}");
     }
     if summary.untried > 0 {
         println!("{} points were not tried", summary.untried);

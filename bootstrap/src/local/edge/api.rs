@@ -24,6 +24,7 @@ use super::{
     operation::{self, Scope},
     percent,
     record::Outcome,
+    strike::Ends,
     verdict,
 };
 use crate::local::Region;
@@ -39,13 +40,15 @@ pub(super) fn serve(shared: &Arc<Shared>, listener: TcpListener, source: Option<
 }
 
 async fn connection(shared: Arc<Shared>, stream: TcpStream, peer: SocketAddr, source: Option<Region>) {
+    let Ok(here) = stream.local_addr() else { return };
+    let ends = Ends { peer, here };
     let service = service_fn(move |request| {
         let shared = shared.clone();
         async move {
             if request.method() == Method::CONNECT {
                 connect::open(&shared, source, request).await
             } else {
-                call(&shared, source, peer, request).await
+                call(&shared, source, ends, request).await
             }
         }
     });
@@ -61,7 +64,7 @@ async fn connection(shared: Arc<Shared>, stream: TcpStream, peer: SocketAddr, so
 async fn call(
     shared: &Arc<Shared>,
     source: Option<Region>,
-    peer: SocketAddr,
+    ends: Ends,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Severed> {
     let started = Instant::now();
@@ -132,7 +135,7 @@ async fn call(
         // The call took effect; nobody will ever hear of it.
         Some(blow) if answer.is_ok() => {
             // A task of its own: this one ends with the connection, and so with the caller.
-            let fallen = tokio::spawn(blow.fall(peer)).await;
+            let fallen = tokio::spawn(blow.fall(ends)).await;
             debug_assert!(fallen.is_ok(), "the blow is dealt");
             Err(Severed)
         }

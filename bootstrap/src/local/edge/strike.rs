@@ -160,6 +160,15 @@ impl Strikes {
     }
 }
 
+/// The two ends of a caller's connection.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ends {
+    /// The caller's.
+    pub(super) peer: SocketAddr,
+    /// The edge's.
+    pub(super) here: SocketAddr,
+}
+
 /// What waits for a caller.
 #[derive(Debug)]
 pub(super) struct Blow {
@@ -169,8 +178,8 @@ pub(super) struct Blow {
 
 impl Blow {
     /// Kills the process at the other end of the connection and returns when it is gone.
-    pub(super) async fn fall(self, peer: SocketAddr) {
-        let found = tokio::task::spawn_blocking(move || process::holder_of(peer)).await;
+    pub(super) async fn fall(self, ends: Ends) {
+        let found = tokio::task::spawn_blocking(move || process::holder_of(ends.peer, ends.here)).await;
         let process = found.ok().flatten();
         if let Some(process) = &process {
             process.signal(Signal::SIGKILL);
