@@ -77,8 +77,9 @@ async fn main() -> ExitCode {
         keep_going: arguments.keep_going,
     };
     let (sender, stop) = watch::channel(false);
+    let in_background = ignores_interrupts();
     tokio::spawn(async move {
-        if tokio::signal::ctrl_c().await.is_ok() {
+        if !in_background && tokio::signal::ctrl_c().await.is_ok() {
             eprintln!("interrupted; the local clouds are being stopped");
             sender.send_replace(true);
         }
@@ -99,6 +100,16 @@ async fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Whether it was started so that interrupts are not for it, as a shell does with what runs in the background.
+fn ignores_interrupts() -> bool {
+    const INTERRUPT: u64 = 1 << 1;
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    ignored
+        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .is_some_and(|mask| mask & INTERRUPT != 0)
 }
 
 fn print(summary: &Summary, output: Output) {
