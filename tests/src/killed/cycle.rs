@@ -10,7 +10,8 @@ use super::stage::{Ended, Stage};
 
 /// Runs the command of the points with their blows, runs it again as a person would until nobody is killed any more, and checks
 /// what there is. Says for each point whether its blow fell: a call that depends on timing (how far a deployment is, is written
-/// twice a second) is not made in every run. The points are of one series.
+/// twice a second) is not made in every run, and of two calls at the same time the second finds its caller dead. The points are
+/// of one series.
 ///
 /// # Errors
 /// What does not hold.

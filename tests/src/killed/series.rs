@@ -262,6 +262,14 @@ impl Queue {
         }
     }
 
+    /// To be tried again by itself, at the end.
+    fn alone(&mut self, point: Point) {
+        self.groups
+            .entry(point.command)
+            .or_default()
+            .push_back(vec![point]);
+    }
+
     fn is_empty(&self) -> bool {
         self.given_up || self.groups.values().all(VecDeque::is_empty)
     }
@@ -345,9 +353,16 @@ impl Work {
                 Failed::new(&points, why, began)
             })?;
         let seconds = began.elapsed().as_secs_f64();
+        let together = points.len() > 1;
         for (point, fell) in points.into_iter().zip(fell) {
-            let verdict = if fell { Verdict::Held } else { Verdict::Missed };
-            self.tell(point, verdict, seconds);
+            if fell {
+                self.tell(point, Verdict::Held, seconds);
+            } else if together {
+                // Another kill may have come before it.
+                lock(&self.queue).alone(point);
+            } else {
+                self.tell(point, Verdict::Missed, seconds);
+            }
         }
         Ok(())
     }

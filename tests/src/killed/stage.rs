@@ -142,7 +142,8 @@ impl Stage {
         armed.map_err(|error| error.to_string())
     }
 
-    /// Who was struck down at each of the points that the edge is armed for; none where the call was not made.
+    /// Who was struck down at each of the points that the edge is armed for; none where the call was not made, or its caller was
+    /// dead by then.
     ///
     /// # Errors
     /// The cloud does not answer, or a blow does not fall.
@@ -151,7 +152,7 @@ impl Stage {
         loop {
             let reports = self.cloud.struck().await.map_err(|error| error.to_string())?;
             let falls = |(point, report): (&Point, &StrikeReport)| {
-                report.struck.is_none() && report.seen >= point.nth
+                report.struck.is_none() && !report.in_vain && report.seen >= point.nth
             };
             if !points.iter().zip(&reports).any(falls) {
                 return Ok(reports.into_iter().map(|report| report.struck).collect());

@@ -83,6 +83,8 @@ pub struct StrikeReport {
     pub seen: u64,
     /// The call that was the last of its caller.
     pub struck: Option<Struck>,
+    /// The chosen call was made, but its caller was gone before the answer, or the call was refused: there was nobody to kill.
+    pub in_vain: bool,
 }
 
 /// A caller that was struck down.
@@ -190,14 +192,28 @@ impl Blow {
         }
         let killed = process.as_ref().map(|process: &ProcessId| process.pid);
         tracing::info!(call = ?self.call, ?killed, "a caller is struck down");
+        let Call {
+            caller,
+            region,
+            service,
+            operation,
+            ..
+        } = self.call.clone();
         let struck = Struck {
-            caller: self.call.caller,
-            region: self.call.region,
-            service: self.call.service,
-            operation: self.call.operation,
+            caller,
+            region,
+            service,
+            operation,
             killed,
         };
         self.armed.report().struck = Some(struck);
+    }
+}
+
+impl Drop for Blow {
+    fn drop(&mut self) {
+        let mut report = self.armed.report();
+        report.in_vain = report.struck.is_none();
     }
 }
 
@@ -265,6 +281,19 @@ mod tests {
         assert_eq!(struck, [true, false, false, true, true, false]);
         let seen: Vec<u64> = strikes.report().iter().map(|report| report.seen).collect();
         assert_eq!(seen, [4, 2, 4]);
+    }
+
+    #[test]
+    fn a_blow_that_is_not_dealt_is_in_vain() {
+        let strikes = Strikes::default();
+        strikes.arm(vec![Strike {
+            nth: 1,
+            ..Strike::default()
+        }]);
+        let blow = strikes.meets(&call(None, "CreateVpc"));
+        assert!(!strikes.report()[0].in_vain);
+        drop(blow);
+        assert!(strikes.report()[0].in_vain);
     }
 
     #[test]
