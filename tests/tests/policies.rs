@@ -1,6 +1,11 @@
 //! Policies enforced: each function, workflow, schedule and replication does its work with its own role and nothing more.
 
-use understudy_tests::{Authorization, CloudFolder, run_json};
+use std::time::Duration;
+
+use understudy_tests::{Authorization, CloudFolder, run_json_within};
+
+/// The demo, with the start of the cloud and the first build of the functions. Its own waits end earlier.
+const PATIENCE: Duration = Duration::from_secs(900);
 
 /// Refusals that are not the end of a role: those before the role's own policies were deleted.
 fn refusals(questions: &[Authorization]) -> Vec<&Authorization> {
@@ -27,7 +32,7 @@ fn the_demo_needs_nothing_that_its_roles_are_not_allowed() {
         "--output",
         "json",
     ];
-    let closing = run_json(&arguments);
+    let closing = run_json_within(PATIENCE, &arguments);
     for none in ["lost", "duplicated", "left_over"] {
         assert_eq!(closing[none], 0, "{closing}");
     }
