@@ -2,6 +2,7 @@
 //! themselves.
 
 pub mod finish;
+pub mod policies;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -13,38 +14,49 @@ use finish::{Unfinished, finish};
 /// How long `understudy` may take, unless the caller says otherwise.
 pub const PATIENCE: Duration = Duration::from_secs(300);
 
-/// The `understudy` program of this build, built first if it is not up to date.
+/// The `understudy` program of this build, built first if it is not up to date. Outside of cargo's folder, the one beside this
+/// program.
 pub fn understudy() -> &'static PathBuf {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
     PROGRAM.get_or_init(|| {
-        let test = std::env::current_exe().expect("a test knows its own path");
-        let folder = test
-            .parent()
-            .and_then(|deps| deps.parent())
-            .expect("tests run in target/PROFILE/deps");
-        let target = folder.parent().expect("target/PROFILE is in target");
-        let profile = match folder.file_name().and_then(|name| name.to_str()) {
-            Some("debug") | None => "dev",
-            Some(other) => other,
+        let program = std::env::current_exe().expect("a program knows its own path");
+        let beside = program.parent().expect("a program is in a folder");
+        let folder = if beside.ends_with("deps") {
+            beside.parent().expect("`deps` is in target/PROFILE")
+        } else {
+            beside
         };
-        let status = Command::new(env!("CARGO"))
-            .args([
-                "build",
-                "--bins",
-                "--quiet",
-                "--locked",
-                "--profile",
-                profile,
-                "--target-dir",
-            ])
-            .arg(target)
-            .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
-            .stdin(Stdio::null())
-            .status()
-            .expect("cargo can be run");
-        assert!(status.success(), "cargo build failed");
+        if let Some(target) = folder
+            .parent()
+            .filter(|target| target.join("CACHEDIR.TAG").is_file())
+        {
+            build(folder, target);
+        }
         folder.join("understudy")
     })
+}
+
+fn build(folder: &Path, target: &Path) {
+    let profile = match folder.file_name().and_then(|name| name.to_str()) {
+        Some("debug") | None => "dev",
+        Some(other) => other,
+    };
+    let status = Command::new(env!("CARGO"))
+        .args([
+            "build",
+            "--bins",
+            "--quiet",
+            "--locked",
+            "--profile",
+            profile,
+            "--target-dir",
+        ])
+        .arg(target)
+        .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+        .stdin(Stdio::null())
+        .status()
+        .expect("cargo can be run");
+    assert!(status.success(), "cargo build failed");
 }
 
 /// Runs `understudy` to its end, within [`PATIENCE`].

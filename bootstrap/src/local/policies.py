@@ -169,7 +169,8 @@ def _is_request_tag(key):
 
 def _know_actions():
     """The action of a REST call is its operation. ministack guesses Lambda's from the path (it takes a concurrency setting that is
-    removed for one that is put), and lets CloudWatch's binary protocol pass unasked."""
+    removed for one that is put), lets CloudWatch's binary protocol pass unasked, and takes the first version that S3 is to delete
+    for an object."""
     original = iam_actions.extract_iam_action
     names = {"Invoke": "InvokeFunction", "InvokeWithResponseStream": "InvokeFunction"}
     iam_actions._BOTOCORE_SERVICE_MAP["lambda"] = ["lambda"]
@@ -182,6 +183,10 @@ def _know_actions():
         operation = re.search(r"/service/GraniteServiceVersion20100801/operation/(\w+)$", path)
         if service == "monitoring" and operation:
             return f"cloudwatch:{operation.group(1)}"
+        if service == "s3" and method == "POST" and "delete" in params:
+            targets = iam_actions._s3_batch_delete_targets(path.strip("/").split("/", 1)[0], body)
+            if targets and targets[0][1]:
+                return "s3:DeleteObjectVersion"
         return original(service, method, path, headers, body, params)
 
     iam_actions.extract_iam_action = extract_iam_action
@@ -380,6 +385,10 @@ class Call:
 
     def ask_iam(self):
         name = self.one("RoleName")
+        if self.operation == "CreatePolicy":
+            policy = self.arn("iam", f"policy{self.one('Path') or '/'}{self.one('PolicyName')}", region="")
+            tagging = [Question("iam:TagPolicy", policy, new=True)] if self.one("Tags.member.1.Key") else []
+            return [Question(self.action, policy, new=True), *tagging]
         if not name:
             return None
         role = iam._roles.get(name)
@@ -449,6 +458,25 @@ class Call:
         asked = [Question(self.action, resource, keys, new=True)]
         if self.operation == "CreateTable" and self.json.get("Tags"):
             asked.append(Question("dynamodb:TagResource", resource, new=True))
+        for change in self.json.get("ReplicaUpdates") or []:
+            asked += self.replicas(resource, "TableReplica", change)
+        for change in self.json.get("GlobalTableWitnessUpdates") or []:
+            asked += self.replicas(resource, "GlobalTableWitness", change)
+        return asked
+
+    def replicas(self, table, what, change):
+        """Who adds a replica copies what is there; who removes one needs less.
+        https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/V2gt_IAM.html"""
+        asked = []
+        for verb in ("Create", "Delete"):
+            region = (change.get(verb) or {}).get("RegionName")
+            if not region:
+                continue
+            there = self.arn("dynamodb", table.split(":", 5)[-1], region=region)
+            asked.append(Question(f"dynamodb:{verb}{what}", table))
+            if (verb, what) == ("Create", "TableReplica"):
+                copying = ("Query", "Scan", "GetItem", "PutItem", "UpdateItem", "DeleteItem", "BatchWriteItem")
+                asked += [Question(f"dynamodb:{name}", there) for name in copying]
         return asked
 
     def ask_secretsmanager(self):
