@@ -213,6 +213,10 @@ impl Default for CloudFolder {
 
 impl Drop for CloudFolder {
     fn drop(&mut self) {
+        if std::thread::panicking() && !Path::new(&self.file("logs")).exists() {
+            // Nothing was started here, and perhaps there is no program to ask.
+            return;
+        }
         let problem = match try_run(PATIENCE, &["local", "stop", "--dir", self.path()]) {
             Ok(output) if output.status.success() => return,
             Ok(output) => String::from_utf8_lossy(&output.stderr).into_owned(),

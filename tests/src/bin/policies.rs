@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use understudy_tests::policies::series::{Choice, Removal, run};
-use understudy_tests::policies::stage::Stage;
+use understudy_tests::policies::stage::{NO_TAKEOVER, Stage};
 
 /// Take each action from each role in turn; the step that needs it must fail and name role, action and resource.
 ///
@@ -46,7 +46,7 @@ async fn main() -> ExitCode {
         seed: arguments.seed,
     };
     say("deploying a stack in a local cloud that enforces policies");
-    let mut stage = Stage::deploy().await;
+    let mut stage = Stage::deploy(NO_TAKEOVER).await;
     let removals = run(&mut stage, &choice, |number, all, removal| {
         say(&format!("{number}/{all} {}", line(removal)));
     })

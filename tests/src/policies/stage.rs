@@ -1,6 +1,6 @@
 //! A deployed stack in a local cloud that enforces policies, and what an operator does to it.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use aws_sdk_lambda::primitives::Blob;
 use bootstrap::client::{Client, NewPayment};
@@ -14,9 +14,11 @@ use serde_json::{Value, json};
 use super::grants::Grant;
 use crate::{Authorization, CloudFolder, run_json_within};
 
-/// A drill by hand: the schedule must not repair in between; alerts go somewhere, so that the subscription is used.
+/// The schedule must not repair in between; alerts go somewhere, so that the subscription is used.
 const CONFIGURATION: &str =
     "[reconcile]\ninterval_minutes = 1440\n[alerts]\naddress = \"oncall@example.com\"\n";
+/// Nobody takes over while the home region's roles are being crippled: a stack that is left alone would go on elsewhere.
+pub const NO_TAKEOVER: &str = "[failover]\ndecider = \"approve\"\n";
 /// How long a deployment may take.
 const PATIENCE: Duration = Duration::from_secs(300);
 /// The policy that is the boundary of a role that lacks an action.
@@ -35,11 +37,12 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// Starts a cloud and deploys the stack there.
-    pub async fn deploy() -> Stage {
+    /// Starts a cloud and deploys the stack there, with more configuration.
+    pub async fn deploy(more: &str) -> Stage {
         let folder = CloudFolder::new();
         let configuration = tempfile::tempdir().expect("a temporary folder");
-        std::fs::write(configuration.path().join("stack.toml"), CONFIGURATION).expect("the folder is ours");
+        let text = format!("{CONFIGURATION}{more}");
+        std::fs::write(configuration.path().join("stack.toml"), text).expect("the folder is ours");
         up(&folder, &configuration, &["--enforce-policies"]);
         continuity::aws::install_tls();
         let options = StackOptions {
@@ -163,7 +166,7 @@ impl Stage {
             .await
             .expect("the table is there");
         let names = self.stack.names();
-        let name = format!("by-hand-{}", self.next());
+        let name = format!("{kind}-by-hand-{}", self.next());
         let machine = names.state_machine(kind, slot);
         let event = json!({
             "step": step,
@@ -176,6 +179,36 @@ impl Stage {
             .invoke(&region, &names.failover_coordinator(slot), &event)
             .await;
         serde_json::from_str(&answer).unwrap_or(Value::String(answer))
+    }
+
+    /// Runs a workflow of a slot to its end, and returns how it ended: status, error, cause.
+    pub async fn execute(&self, slot: Slot, kind: &str) -> String {
+        let region = self.region(slot);
+        let client = self.stack.cloud.sfn(region);
+        let name = self.stack.names().state_machine(kind, slot);
+        let machine = infra::resources::state_machine::arn(region, &self.stack.account, &name);
+        let request = client.start_execution().state_machine_arn(machine).input("{}");
+        let execution = request.send().await.expect("it starts").execution_arn;
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let request = client.describe_execution().execution_arn(&execution);
+            let seen = request.send().await.expect("it is there");
+            if seen.status().as_str() != "RUNNING" {
+                return format!("{} {:?} {:?}", seen.status(), seen.error(), seen.cause());
+            }
+            assert!(Instant::now() < until, "`{execution}` does not end");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// Runs the reconcile workflow, which must succeed.
+    pub async fn reconcile(&self, slot: Slot) {
+        let ended = self.execute(slot, "reconcile").await;
+        assert!(
+            ended.starts_with("SUCCEEDED"),
+            "{ended}\n{}",
+            self.told(slot).await
+        );
     }
 
     /// What the control table tells an operator: progress and drift.
