@@ -539,6 +539,15 @@ class Call:
         return asked
 
     def ask_events(self):
+        if self.operation == "PutEvents":
+            # Each event is asked about with what it says of itself.
+            asked = []
+            for entry in self.json.get("Entries") or []:
+                bus = entry.get("EventBusName") or "default"
+                bus = bus if bus.startswith("arn:") else self.arn("events", f"event-bus/{bus}")
+                keys = {"events:source": entry.get("Source", ""), "events:detail-type": entry.get("DetailType", "")}
+                asked.append(Question(self.action, bus, keys, new=True))
+            return asked
         name = self.json.get("Name") or self.json.get("Rule")
         resource = self.json.get("ResourceARN") or self.resource
         if name and self.json.get("EventBusName", "default") == "default":

@@ -122,18 +122,6 @@ pub const ALL: &[Damage] = &[
         let request = request.db_cluster_identifier(live.stack.names().aurora_cluster(Slot::Primary));
         request.backup_retention_period(1)
     }),
-    damage!("rds:ModifyDBInstance", |live| {
-        let request = live
-            .stack
-            .cloud
-            .rds(&live.home)
-            .modify_db_instance()
-            .apply_immediately(true);
-        let cluster = live.stack.names().aurora_cluster(Slot::Primary);
-        request
-            .db_instance_identifier(format!("{cluster}-1"))
-            .auto_minor_version_upgrade(true)
-    }),
     damage!("rds:ModifyDBSubnetGroup", |live| {
         let name = live.stack.names().aurora_cluster(Slot::Primary);
         let subnets = vec![
@@ -197,8 +185,8 @@ pub const ALL: &[Damage] = &[
         request.s3_bucket(&bucket).s3_key(other)
     }),
     damage!("lambda:DeleteFunctionConcurrency", |live| {
-        let request = live.stack.cloud.lambda(&live.home).put_function_concurrency();
-        let request = request.function_name(live.stack.names().payment_processor(Slot::Primary));
+        let request = live.stack.cloud.lambda(&live.standby).put_function_concurrency();
+        let request = request.function_name(live.stack.names().health_probe(Slot::Dr));
         request.reserved_concurrent_executions(1)
     }),
     damage!("iam:CreatePolicyVersion", |live| {

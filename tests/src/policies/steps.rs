@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::damage::{self, Damage, Live};
 use super::grants::{Grant, matches};
+use super::reviewed::UNUSED;
 use super::stage::Stage;
 
 /// How long a pass that compares or mends may take here. It gives up on a refusal only after ten seconds, or with the pass.
@@ -62,7 +63,11 @@ impl Step {
         if !grant.role.ends_with("-primary-dev") {
             return None;
         }
-        match (grant.purpose(), grant.action.as_str()) {
+        let this = (grant.purpose(), grant.action.as_str());
+        if UNUSED.iter().any(|(role, action, _)| (*role, *action) == this) {
+            return None;
+        }
+        match this {
             ("failover-coordinator", action) => of_coordinator(action),
             (
                 "payment-processor",
@@ -134,10 +139,6 @@ impl Step {
 fn of_coordinator(action: &str) -> Option<Step> {
     if let Some(damage) = damage::ALL.iter().find(|damage| damage.action == action) {
         return Some(Step::Mend(damage));
-    }
-    // Only a stack with a domain has certificates, and nobody here answers for its zone.
-    if action.starts_with("acm:") {
-        return None;
     }
     let verb = action.split(':').nth(1).unwrap_or_default();
     let begins = |words: &[&str]| words.iter().any(|word| verb.starts_with(word));
