@@ -10,16 +10,11 @@ use continuity::names::Slot;
 use understudy_tests::policies::damage::{ALL as DAMAGE, Live};
 use understudy_tests::policies::grants::{self, Grant};
 use understudy_tests::policies::reviewed::{A_MATTER_OF_TIME, UNUSED};
-use understudy_tests::policies::series::{self, Choice};
-use understudy_tests::policies::stage::{NO_TAKEOVER, Stage};
+use understudy_tests::policies::stage::Stage;
 use understudy_tests::{Authorization, CloudFolder, run_json_within};
 
 /// The demo, with the start of the cloud and the first build of the functions. Its own waits end earlier.
 const PATIENCE: Duration = Duration::from_secs(900);
-/// How many actions the test suite takes away; `cargo run -p understudy-tests --bin policies` takes each in turn.
-const SAMPLE: usize = 4;
-/// What chooses them.
-const SEED: u64 = 1;
 
 /// Refusals that are not the end of a role: those before the role's own policies were deleted.
 fn refusals(questions: &[Authorization]) -> Vec<&Authorization> {
@@ -144,21 +139,4 @@ async fn everything_granted_is_used_or_reviewed() {
         .filter(|pair| !may_be_used(pair))
         .collect();
     assert!(outlived.is_empty(), "used or no longer granted: {outlived:?}");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_role_without_one_action_fails_in_the_step_that_needs_it_and_says_so() {
-    let mut stage = Stage::deploy(NO_TAKEOVER).await;
-    let choice = Choice {
-        filter: Some("primary-dev".to_owned()),
-        sample: Some(SAMPLE),
-        seed: SEED,
-    };
-    let removals = series::run(&mut stage, &choice, |_, _, _| {}).await;
-    assert_eq!(removals.len(), SAMPLE);
-    let silent: Vec<_> = removals
-        .iter()
-        .filter(|removal| removal.outcome.is_err())
-        .collect();
-    assert!(silent.is_empty(), "{silent:#?}");
 }

@@ -184,11 +184,6 @@ pub const ALL: &[Damage] = &[
         let request = request.function_name(live.stack.names().health_probe(Slot::Witness));
         request.s3_bucket(&bucket).s3_key(other)
     }),
-    damage!("lambda:DeleteFunctionConcurrency", |live| {
-        let request = live.stack.cloud.lambda(&live.standby).put_function_concurrency();
-        let request = request.function_name(live.stack.names().health_probe(Slot::Dr));
-        request.reserved_concurrent_executions(1)
-    }),
     damage!("iam:CreatePolicyVersion", |live| {
         let name = live.stack.names().failover_coordinator(Slot::Dr);
         let nothing = r#"{"Version": "2012-10-17", "Statement": [{"Sid": "Nothing", "Effect": "Allow",

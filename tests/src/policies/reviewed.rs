@@ -10,10 +10,12 @@ const LINKED: &str = "AWS asks when it makes its service-linked roles, the first
 const ALIAS: &str =
     "An alias that leads to another key: the key is found by its alias, so that key would be taken for ours.";
 const INSTANCE: &str = "An instance that was changed behind its back showed no drift here, and why is not known. A new class needs it.";
+const CONCURRENCY: &str =
+    "A function whose reserved concurrency was set by hand, or taken out of the configuration.";
 const RESTORE: &str = "A secret whose deletion was begun, by a teardown that was killed and given up.";
 const LATE: &str = "Lambda tells the topic in the name of the function when an asynchronous call has failed for good. The emulator asks nobody.";
 const ATTEMPT: &str = "The probe looks at an execution that is there already; whether it looks twice before the takeover is a matter of time.";
-const SCHEDULE: &str = "The emulator's schedules call their targets without a question to their roles, as far as this run goes on.";
+const SCHEDULE: &str = "A schedule asks when it comes round: the probes' after a minute or more, the reconcile's in this run never.";
 
 /// Purpose of the role, action, reason.
 pub const UNUSED: &[(&str, &str, &str)] = &[
@@ -48,6 +50,11 @@ pub const UNUSED: &[(&str, &str, &str)] = &[
     ("failover-coordinator", "iam:TagPolicy", SEED),
     ("failover-coordinator", "iam:CreateServiceLinkedRole", LINKED),
     ("failover-coordinator", "kms:UpdateAlias", ALIAS),
+    (
+        "failover-coordinator",
+        "lambda:DeleteFunctionConcurrency",
+        CONCURRENCY,
+    ),
     ("failover-coordinator", "rds:ModifyDBInstance", INSTANCE),
     ("failover-coordinator", "secretsmanager:RestoreSecret", RESTORE),
     ("failover-coordinator", "sns:Publish", LATE),
