@@ -421,6 +421,9 @@ fn reconcile(status: &Status) -> String {
     if let Some(note) = &run.note {
         text.push_str(&format!("; us-east-1 is failing: {note}"));
     }
+    for why in &run.unreadable {
+        text.push_str(&format!("\n             not readable: {why}"));
+    }
     for entry in run.entries.iter().filter(|entry| is_open(entry)) {
         text.push_str(&format!("\n             {}", open_entry(entry)));
     }

@@ -45,6 +45,9 @@ fn cut(value: &Value) -> Value {
     }
 }
 
+/// How many resources that could not be looked at are told with their reason.
+const UNREADABLE_TOLD: usize = 3;
+
 /// What is wrong with a resource.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -138,6 +141,9 @@ pub struct Run {
     /// Why it could not do all it should, if so: what is failing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
+    /// What could not be looked at, and why: the first few.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unreadable: Vec<String>,
     /// The event has been sent.
     #[serde(default)]
     pub reported: bool,
@@ -246,6 +252,15 @@ pub fn found(plan: &[PlanEntry]) -> (Vec<Drifted>, usize) {
     (drifted, unreadable)
 }
 
+/// Why the first few resources of a comparison could not be looked at: a call that was refused, or not answered.
+pub fn unreadable(plan: &[PlanEntry]) -> Vec<String> {
+    let failed = plan.iter().filter_map(|entry| match &entry.plan {
+        PlanOutcome::Failed { error } => Some(format!("{}: {error}", entry.key)),
+        PlanOutcome::Planned(_) => None,
+    });
+    failed.take(UNREADABLE_TOLD).collect()
+}
+
 /// What a repairing pass did about `found`, and what it found beyond. What the first pass finds to be right without a write is
 /// dropped: AWS had shown an old state. In a later pass it is what an earlier one wrote.
 pub fn repaired(found: Vec<Drifted>, outcomes: &[Entry], first_pass: bool) -> Vec<Drifted> {
@@ -351,6 +366,7 @@ mod tests {
             entries: Vec::new(),
             omitted: 0,
             note: None,
+            unreadable: Vec::new(),
             reported: false,
         }
     }

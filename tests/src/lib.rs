@@ -1,10 +1,19 @@
-//! What the end-to-end tests share: the `understudy` program, built, and folders that clean up after themselves.
+//! What the end-to-end tests share: the `understudy` program, built and run with a deadline, and folders that clean up after
+//! themselves.
+
+pub mod finish;
+pub mod killed;
+pub mod policies;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
+use std::time::Duration;
 
-pub mod killed;
+use finish::{Unfinished, finish};
+
+/// How long `understudy` may take, unless the caller says otherwise.
+pub const PATIENCE: Duration = Duration::from_secs(300);
 
 /// The `understudy` program of this build, built first if it is not up to date. Outside of cargo's folder, the one beside this
 /// program.
@@ -51,18 +60,37 @@ fn build(folder: &Path, target: &Path) {
     assert!(status.success(), "cargo build failed");
 }
 
-/// Runs `understudy` to its end.
+/// Runs `understudy` to its end, within [`PATIENCE`].
 pub fn run(arguments: &[&str]) -> Output {
-    Command::new(understudy())
-        .args(arguments)
-        .stdin(Stdio::null())
-        .output()
-        .expect("understudy can be run")
+    run_within(PATIENCE, arguments)
 }
 
-/// Runs `understudy`, which must succeed, and returns its standard output as JSON.
+/// Runs `understudy` to its end. One that takes longer than `limit` is ended, and the test fails with what it had said and with
+/// the end of each log of its cloud.
+pub fn run_within(limit: Duration, arguments: &[&str]) -> Output {
+    try_run(limit, arguments).unwrap_or_else(|unfinished| panic!("{unfinished}"))
+}
+
+fn try_run(limit: Duration, arguments: &[&str]) -> Result<Output, Unfinished> {
+    let mut command = Command::new(understudy());
+    command.args(arguments);
+    finish(command, limit).map_err(|unfinished| {
+        let folder = arguments
+            .windows(2)
+            .find(|pair| ["--dir", "--keep"].contains(&pair[0]))
+            .map(|pair| Path::new(pair[1]));
+        unfinished.with_logs(folder)
+    })
+}
+
+/// Runs `understudy`, which must succeed within [`PATIENCE`], and returns its standard output as JSON.
 pub fn run_json(arguments: &[&str]) -> serde_json::Value {
-    let output = run(arguments);
+    run_json_within(PATIENCE, arguments)
+}
+
+/// Runs `understudy`, which must succeed within `limit`, and returns its standard output as JSON.
+pub fn run_json_within(limit: Duration, arguments: &[&str]) -> serde_json::Value {
+    let output = run_within(limit, arguments);
     let error_text = String::from_utf8_lossy(&output.stderr);
     assert!(
         output.status.success(),
@@ -186,9 +214,17 @@ impl Default for CloudFolder {
 
 impl Drop for CloudFolder {
     fn drop(&mut self) {
-        let output = run(&["local", "stop", "--dir", self.path()]);
-        if !output.status.success() && !std::thread::panicking() {
-            panic!("local stop failed:\n{}", String::from_utf8_lossy(&output.stderr));
+        if std::thread::panicking() && !Path::new(&self.file("logs")).exists() {
+            // Nothing was started here, and perhaps there is no program to ask.
+            return;
+        }
+        let problem = match try_run(PATIENCE, &["local", "stop", "--dir", self.path()]) {
+            Ok(output) if output.status.success() => return,
+            Ok(output) => String::from_utf8_lossy(&output.stderr).into_owned(),
+            Err(unfinished) => unfinished.to_string(),
+        };
+        if !std::thread::panicking() {
+            panic!("local stop failed:\n{problem}");
         }
     }
 }

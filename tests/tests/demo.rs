@@ -1,10 +1,15 @@
 //! The demo, as a newcomer runs it, and what its closing table promises.
 
-use understudy_tests::run_json;
+use std::time::Duration;
+
+use understudy_tests::run_json_within;
+
+/// The demo, with the start of the cloud and the first build of the functions. Its own waits end earlier.
+const PATIENCE: Duration = Duration::from_secs(900);
 
 #[test]
 fn the_demo_loses_and_duplicates_nothing_and_leaves_nothing() {
-    let closing = run_json(&["demo", "--output", "json"]);
+    let closing = run_json_within(PATIENCE, &["demo", "--output", "json"]);
     let number = |name: &str| {
         closing[name]
             .as_f64()

@@ -1,6 +1,20 @@
 //! Policies enforced: each function, workflow, schedule and replication does its work with its own role and nothing more.
 
-use understudy_tests::{Authorization, CloudFolder, run_json};
+use std::time::Duration;
+
+use std::collections::BTreeSet;
+
+use bootstrap::local::Region;
+use continuity::control::ControlStore;
+use continuity::names::Slot;
+use understudy_tests::policies::damage::{ALL as DAMAGE, Live};
+use understudy_tests::policies::grants::{self, Grant};
+use understudy_tests::policies::reviewed::{A_MATTER_OF_TIME, UNUSED};
+use understudy_tests::policies::stage::Stage;
+use understudy_tests::{Authorization, CloudFolder, run_json_within};
+
+/// The demo, with the start of the cloud and the first build of the functions. Its own waits end earlier.
+const PATIENCE: Duration = Duration::from_secs(900);
 
 /// Refusals that are not the end of a role: those before the role's own policies were deleted.
 fn refusals(questions: &[Authorization]) -> Vec<&Authorization> {
@@ -27,7 +41,7 @@ fn the_demo_needs_nothing_that_its_roles_are_not_allowed() {
         "--output",
         "json",
     ];
-    let closing = run_json(&arguments);
+    let closing = run_json_within(PATIENCE, &arguments);
     for none in ["lost", "duplicated", "left_over"] {
         assert_eq!(closing[none], 0, "{closing}");
     }
@@ -47,4 +61,82 @@ fn the_demo_needs_nothing_that_its_roles_are_not_allowed() {
         assert!(questions.iter().any(|question| question.role == role), "{role}");
     }
     assert_eq!(refusals(&questions), Vec::<&Authorization>::new());
+}
+
+/// Waits until the standby has taken over.
+async fn taken_over(stage: &Stage) {
+    let control = stage.stack.control(stage.region(Slot::Dr));
+    let until = std::time::Instant::now() + Duration::from_secs(120);
+    loop {
+        let record = control.read().await.expect("the standby's table answers");
+        let record = record.expect("the stack is deployed");
+        if record.epoch == 2 && record.phase == continuity::control::Phase::Serving {
+            return;
+        }
+        assert!(std::time::Instant::now() < until, "nobody took over: {record:?}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// Something in the home region's bucket: what replication carries, and what a teardown has to empty.
+async fn fill_the_bucket(stage: &Stage) {
+    let s3 = stage.stack.cloud.s3(stage.stack.home());
+    let bucket = stage
+        .stack
+        .names()
+        .data_bucket(Slot::Primary, &stage.stack.account);
+    let request = s3.put_object().bucket(&bucket).key("evidence");
+    request.send().await.expect("the bucket is there");
+    let request = s3.delete_object().bucket(&bucket).key("evidence");
+    request.send().await.expect("the object is there");
+    let request = s3.create_multipart_upload().bucket(&bucket).key("unfinished");
+    request.send().await.expect("the bucket is there");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn everything_granted_is_used_or_reviewed() {
+    let mut stage = Stage::deploy("").await;
+    let granted = grants::of_stack(&stage.stack.cloud, stage.stack.home()).await;
+    stage.pay(PATIENCE).await.expect("it comes through");
+    fill_the_bucket(&stage).await;
+    for damage in DAMAGE {
+        (damage.make)(Live::of(&stage.stack)).await;
+    }
+    stage.reconcile(Slot::Primary).await;
+    stage.reconcile(Slot::Primary).await;
+    stage.configure("[probe]\ninterval_ms = 900\n");
+    stage.up(&["--prune"]);
+
+    let home: Region = stage.stack.home().parse().expect("a region of the local cloud");
+    stage.local().outage(home, true).await.expect("the cloud answers");
+    taken_over(&stage).await;
+    stage.pay(PATIENCE).await.expect("the standby serves");
+    stage.local().heal(home).await.expect("the cloud answers");
+    let gone = stage.down();
+    assert_eq!(gone["left_over"], serde_json::json!([]), "{gone}");
+
+    // Either slot's use of a role counts: both are made by the same code, and one of them is the standby.
+    let questions = stage.questions();
+    let used = |grant: &Grant| {
+        questions.iter().any(|question| {
+            grants::purpose(&question.role) == grant.purpose()
+                && grants::matches(&grant.action, &question.action)
+        })
+    };
+    let pair = |grant: &Grant| (grant.purpose().to_owned(), grant.action.clone());
+    let unused: BTreeSet<_> = granted.iter().filter(|grant| !used(grant)).map(pair).collect();
+    let reviewed: BTreeSet<_> = UNUSED
+        .iter()
+        .map(|(role, action, _)| ((*role).to_owned(), (*action).to_owned()))
+        .collect();
+    assert_eq!(
+        unused.difference(&reviewed).collect::<Vec<_>>(),
+        Vec::<&(String, String)>::new()
+    );
+    let may_be_used = |(role, action): &&(String, String)| A_MATTER_OF_TIME.contains(&(role, action));
+    let outlived: Vec<_> = reviewed
+        .difference(&unused)
+        .filter(|pair| !may_be_used(pair))
+        .collect();
+    assert!(outlived.is_empty(), "used or no longer granted: {outlived:?}");
 }

@@ -92,6 +92,10 @@ const UNREPLICATED: usize = 100;
 const AFTER: usize = 100;
 /// How long any one thing may take before the demo gives up.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// How long the start of the local cloud may take; the first one fetches Python packages.
+const START_PATIENCE: Duration = Duration::from_secs(600);
+/// How long the deployment may take, and how long the teardown; the first deployment builds the functions.
+const WORKFLOW_PATIENCE: Duration = Duration::from_secs(300);
 /// How often a condition is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
@@ -104,7 +108,8 @@ pub async fn run(directory: &Path, enforce_policies: bool, ui: &Arc<Ui>) -> Resu
     let options = local::StartOptions::new(directory)
         .enforce_policies(enforce_policies)
         .progress(move |text| voice.step(text));
-    let cloud = local::start_attached(options).await?;
+    let starting = async { local::start_attached(options).await.map_err(Failure::from) };
+    let cloud = within(START_PATIENCE, "the start of the local cloud", starting).await?;
     ui.done("local cloud is up: AWS control planes, two PostgreSQL servers, edge, DNS");
     let outcome = tell((*cloud).clone(), ui).await;
     let started = processes(directory)?;
@@ -139,7 +144,9 @@ async fn tell(cloud: local::Cloud, ui: &Arc<Ui>) -> Result<Closing, Failure> {
     let mut stack = Stack::on_local(spec, cloud.clone()).await?;
     let (home, standby) = (stack.spec.regions.primary.clone(), stack.spec.regions.dr.clone());
 
-    let deployed = up::up(&mut stack, &up::Wishes::default(), ui).await?;
+    let wishes = up::Wishes::default();
+    let deploying = up::up(&mut stack, &wishes, ui);
+    let deployed = within(WORKFLOW_PATIENCE, "the deployment", deploying).await?;
     ui.done(format!(
         "{} resources in two regions, a witness and globally",
         deployed.resources
@@ -218,7 +225,7 @@ async fn tell(cloud: local::Cloud, ui: &Arc<Ui>) -> Result<Closing, Failure> {
         result.acknowledged
     ));
 
-    let gone = down::down(&stack, ui).await?;
+    let gone = within(WORKFLOW_PATIENCE, "the teardown", down::down(&stack, ui)).await?;
     for found in &gone.left_over {
         ui.warn(format!(
             "left over: {} {} in {}",
@@ -266,6 +273,19 @@ pub async fn customer(stack: &Stack, cloud: &local::Cloud) -> Result<Client, Fai
         ca_pem: Some(std::fs::read(&cloud.ca_certificate)?),
         api_key: key.reveal().to_owned(),
     })?)
+}
+
+/// Gives up on work that does not end. What it last waited for has been shown.
+async fn within<T>(
+    patience: Duration,
+    what: &str,
+    work: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    tokio::time::timeout(patience, work).await.unwrap_or_else(|_| {
+        let seconds = patience.as_secs();
+        Err(Failure::text(format!("{what} did not end in {seconds} s"))
+            .help("run `understudy demo --keep DIR` and read DIR/logs"))
+    })
 }
 
 /// Waits until a condition of the load holds.
@@ -369,5 +389,18 @@ async fn rejoined(cloud: &local::Cloud, region: &str) -> Result<(), Failure> {
             )));
         }
         tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[tokio::test]
+    async fn work_that_never_ends_is_given_up_by_name() {
+        let endless = std::future::pending::<Result<(), Failure>>();
+        let failure = within(Duration::ZERO, "the teardown", endless).await.unwrap_err();
+        assert_eq!(failure.message(), "the teardown did not end in 0 s");
     }
 }

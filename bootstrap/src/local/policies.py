@@ -17,6 +17,7 @@ import time
 from dataclasses import dataclass, field
 from urllib.parse import unquote
 
+import cbor2
 from ministack.core import iam_actions, iam_evaluator
 from ministack.core.responses import get_account_id, get_region
 from ministack.services import dynamodb, ec2, eventbridge, iam, kms, s3, secretsmanager, stepfunctions, tagging
@@ -41,7 +42,7 @@ class Question:
 _questions = contextvars.ContextVar("questions", default=None)
 # The judgements on one question: the role's policies first, then the resource's own.
 _judgements = contextvars.ContextVar("judgements", default=None)
-# The action of the question that was answered with no.
+# The question that was answered with no.
 _refused = contextvars.ContextVar("refused", default=None)
 
 
@@ -84,7 +85,8 @@ def _ask_every_question(log):
 
     def extract_resource_arn(service, method, path, headers, body, params, region, account):
         call = Call(service, method, path, headers, body, params, region, account)
-        call.resource = resource_of(service, method, path, headers, body, params, region, account)
+        if not _is_cbor(headers):
+            call.resource = resource_of(service, method, path, headers, body, params, region, account)
         questions = call.questions()
         _questions.set(questions)
         return questions[0].resource
@@ -118,7 +120,7 @@ def _ask_every_question(log):
                 decision = "allow" if answer is None else "deny"
                 log.write(judged[0].principal_arn, question.action, question.resource, decision, judged[0].matched_sid)
             if answer is not None:
-                _refused.set(question.action)
+                _refused.set(question)
                 return answer
         return None
 
@@ -130,13 +132,35 @@ def _ask_every_question(log):
             judgements.append(result)
         return result
 
-    def access_denied_response(service, action, *arguments, **named):
-        return denied(service, _refused.get() or action, *arguments, **named)
+    def access_denied_response(service, action, principal_arn, *arguments, **named):
+        """AWS names the resource, too. What is no refusal of ours (a wrong signature) has a code of its own."""
+        refused = _refused.get()
+        if refused and not named.get("error_code"):
+            action = refused.action
+            named.update(message=refusal(principal_arn, refused.action, refused.resource, named.get("explicit_deny")))
+        return denied(service, action, principal_arn, *arguments, **named)
 
     iam_actions.extract_resource_arn = extract_resource_arn
     iam_actions.access_denied_response = access_denied_response
     iam_evaluator.enforce = enforce_all
     iam_evaluator.evaluate = evaluate_and_note
+
+
+def _is_cbor(headers):
+    """CloudWatch's binary protocol. ministack reads every body as JSON when it looks for the resource, and breaks the connection
+    over this one; `Call.ask_cloudwatch` reads it."""
+    return "cbor" in headers.get("content-type", "") or "cbor" in headers.get("smithy-protocol", "")
+
+
+def refusal(principal, action, resource, explicit=False):
+    """What AWS says: who may not do what to what, and why.
+    https://docs.aws.amazon.com/IAM/latest/UserGuide/troubleshoot_access-denied.html"""
+    reason = (
+        "with an explicit deny in an identity-based policy"
+        if explicit
+        else f"because no identity-based policy allows the {action} action"
+    )
+    return f"User: {principal} is not authorized to perform: {action} on resource: {resource} {reason}"
 
 
 def _is_request_tag(key):
@@ -145,7 +169,8 @@ def _is_request_tag(key):
 
 def _know_actions():
     """The action of a REST call is its operation. ministack guesses Lambda's from the path (it takes a concurrency setting that is
-    removed for one that is put), and lets CloudWatch's binary protocol pass unasked."""
+    removed for one that is put), lets CloudWatch's binary protocol pass unasked, and takes the first version that S3 is to delete
+    for an object."""
     original = iam_actions.extract_iam_action
     names = {"Invoke": "InvokeFunction", "InvokeWithResponseStream": "InvokeFunction"}
     iam_actions._BOTOCORE_SERVICE_MAP["lambda"] = ["lambda"]
@@ -158,6 +183,10 @@ def _know_actions():
         operation = re.search(r"/service/GraniteServiceVersion20100801/operation/(\w+)$", path)
         if service == "monitoring" and operation:
             return f"cloudwatch:{operation.group(1)}"
+        if service == "s3" and method == "POST" and "delete" in params:
+            targets = iam_actions._s3_batch_delete_targets(path.strip("/").split("/", 1)[0], body)
+            if targets and targets[0][1]:
+                return "s3:DeleteObjectVersion"
         return original(service, method, path, headers, body, params)
 
     iam_actions.extract_iam_action = extract_iam_action
@@ -356,6 +385,10 @@ class Call:
 
     def ask_iam(self):
         name = self.one("RoleName")
+        if self.operation == "CreatePolicy":
+            policy = self.arn("iam", f"policy{self.one('Path') or '/'}{self.one('PolicyName')}", region="")
+            tagging = [Question("iam:TagPolicy", policy, new=True)] if self.one("Tags.member.1.Key") else []
+            return [Question(self.action, policy, new=True), *tagging]
         if not name:
             return None
         role = iam._roles.get(name)
@@ -425,6 +458,25 @@ class Call:
         asked = [Question(self.action, resource, keys, new=True)]
         if self.operation == "CreateTable" and self.json.get("Tags"):
             asked.append(Question("dynamodb:TagResource", resource, new=True))
+        for change in self.json.get("ReplicaUpdates") or []:
+            asked += self.replicas(resource, "TableReplica", change)
+        for change in self.json.get("GlobalTableWitnessUpdates") or []:
+            asked += self.replicas(resource, "GlobalTableWitness", change)
+        return asked
+
+    def replicas(self, table, what, change):
+        """Who adds a replica copies what is there; who removes one needs less.
+        https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/V2gt_IAM.html"""
+        asked = []
+        for verb in ("Create", "Delete"):
+            region = (change.get(verb) or {}).get("RegionName")
+            if not region:
+                continue
+            there = self.arn("dynamodb", table.split(":", 5)[-1], region=region)
+            asked.append(Question(f"dynamodb:{verb}{what}", table))
+            if (verb, what) == ("Create", "TableReplica"):
+                copying = ("Query", "Scan", "GetItem", "PutItem", "UpdateItem", "DeleteItem", "BatchWriteItem")
+                asked += [Question(f"dynamodb:{name}", there) for name in copying]
         return asked
 
     def ask_secretsmanager(self):
@@ -487,6 +539,15 @@ class Call:
         return asked
 
     def ask_events(self):
+        if self.operation == "PutEvents":
+            # Each event is asked about with what it says of itself.
+            asked = []
+            for entry in self.json.get("Entries") or []:
+                bus = entry.get("EventBusName") or "default"
+                bus = bus if bus.startswith("arn:") else self.arn("events", f"event-bus/{bus}")
+                keys = {"events:source": entry.get("Source", ""), "events:detail-type": entry.get("DetailType", "")}
+                asked.append(Question(self.action, bus, keys, new=True))
+            return asked
         name = self.json.get("Name") or self.json.get("Rule")
         resource = self.json.get("ResourceARN") or self.resource
         if name and self.json.get("EventBusName", "default") == "default":
@@ -498,9 +559,7 @@ class Call:
 
     def ask_cloudwatch(self):
         body = self.json
-        if "cbor" in self.headers.get("content-type", "") and self.body:
-            import cbor2
-
+        if _is_cbor(self.headers) and self.body:
             body = cbor2.loads(self.body)
         names = body.get("AlarmNames") if self.operation == "DeleteAlarms" else [body.get("AlarmName")]
         resources = [self.arn("cloudwatch", f"alarm:{name}") for name in names or [] if name]
@@ -566,10 +625,7 @@ def _ask(log, role_arn, action, resource, keys=None):
     allowed = result.decision == "Allow"
     log.write(context.principal_arn, action, resource, "allow" if allowed else "deny", result.matched_sid)
     if not allowed:
-        raise Denied(
-            f"User: {context.principal_arn} is not authorized to perform: {action} on resource: {resource} "
-            f"because no identity-based policy allows the {action} action"
-        )
+        raise Denied(refusal(context.principal_arn, action, resource))
 
 
 def _ask_roles_of_workflows(log):

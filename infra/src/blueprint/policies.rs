@@ -62,7 +62,7 @@ pub fn payment_processor(context: &Context<'_>, slot: Slot) -> Vec<Value> {
         ),
         allow(
             "Journal",
-            &["dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:Query"],
+            &["dynamodb:PutItem", "dynamodb:Query"],
             json!(table(context, region, &names.journal_table())),
         ),
         allow("Credentials", &["secretsmanager:GetSecretValue"], json!(secret)),
@@ -291,11 +291,7 @@ fn data(context: &Context<'_>) -> Vec<Value> {
         ),
         allow(
             "EmptyBuckets",
-            &[
-                "s3:DeleteObject",
-                "s3:DeleteObjectVersion",
-                "s3:AbortMultipartUpload",
-            ],
+            &["s3:DeleteObjectVersion", "s3:AbortMultipartUpload"],
             json!(objects),
         ),
         allow(
@@ -326,7 +322,6 @@ fn data(context: &Context<'_>) -> Vec<Value> {
                 "rds:ModifyGlobalCluster",
                 "rds:RemoveFromGlobalCluster",
                 "rds:ResetDBClusterParameterGroup",
-                "rds:SwitchoverGlobalCluster",
             ],
             json!([
                 format!("arn:aws:rds::{account}:global-cluster:{}", names.aurora_global()),
@@ -378,7 +373,6 @@ fn data(context: &Context<'_>) -> Vec<Value> {
                 "kms:Decrypt",
                 "kms:DeleteAlias",
                 "kms:DescribeKey",
-                "kms:DisableKeyRotation",
                 "kms:EnableKey",
                 "kms:EnableKeyRotation",
                 "kms:GenerateDataKey",

@@ -57,13 +57,16 @@ pub async fn repair(context: &Context, request: &Request) -> Result<Value, StepE
         entries: Vec::new(),
         omitted: 0,
         note: None,
+        unreadable: Vec::new(),
         reported: false,
     });
     let before = request.result_of(Step::Repair).unwrap_or(&Value::Null);
     let passes = before["passes"].as_u64().unwrap_or(0) + 1;
     let (found, unreadable) = if passes == 1 {
         let limit = deploy::budget(context, request).min(LOOK_LIMIT);
-        drift::found(&context.engine.compare(&configuration.spec, limit).await?)
+        let plan = context.engine.compare(&configuration.spec, limit).await?;
+        run.unreadable = drift::unreadable(&plan);
+        drift::found(&plan)
     } else {
         (run.entries.clone(), 0)
     };
@@ -271,6 +274,23 @@ mod tests {
         assert!(world.events().is_empty());
         let last = drift(&world).last.unwrap();
         assert_eq!((last.counts, last.reported), (Counts::default(), true));
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_looked_at_is_told_with_its_reason() {
+        let world = World::deployed();
+        let mut hidden = differs("function.health-probe.dr", "lambda-function", DR);
+        hidden.plan = PlanOutcome::Failed {
+            error: "GetFunction: AccessDenied".into(),
+        };
+        world.next_look(vec![hidden]);
+        reconcile(&world, Slot::Primary, "r-1").await;
+        let last = drift(&world).last.unwrap();
+        assert_eq!(last.counts.unreadable, 1);
+        assert_eq!(
+            last.unreadable,
+            ["function.health-probe.dr: GetFunction: AccessDenied"]
+        );
     }
 
     #[tokio::test]

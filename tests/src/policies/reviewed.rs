@@ -1,0 +1,75 @@
+//! Grants that no end-to-end run in a local cloud is known to use, and why each is there all the same. A grant that is used must
+//! not be here, nor one that is not granted: the list can only shrink.
+
+const API_GATEWAY: &str = "API Gateway writes the logs itself, which the emulator does not, and refuses a role with less than its managed policy.";
+const DOMAIN: &str =
+    "Only a stack with a domain has certificates, and nobody in a local cloud answers for its zone.";
+const PRUNE: &str = "What lists everything that is ours, which only `--prune` needs. The run asks for it, and nothing lists yet.";
+const SEED: &str = "The command line makes and removes the policy with the seed; the coordinator makes it again when somebody deleted it.";
+const LINKED: &str = "AWS asks when it makes its service-linked roles, the first time in an account.";
+const ALIAS: &str =
+    "An alias that leads to another key: the key is found by its alias, so that key would be taken for ours.";
+const INSTANCE: &str = "An instance that was changed behind its back showed no drift here, and why is not known. A new class needs it.";
+const CONCURRENCY: &str =
+    "A function whose reserved concurrency was set by hand, or taken out of the configuration.";
+const RESTORE: &str = "A secret whose deletion was begun, by a teardown that was killed and given up.";
+const LATE: &str = "Lambda tells the topic in the name of the function when an asynchronous call has failed for good. The emulator asks nobody.";
+const ATTEMPT: &str = "The probe looks at an execution that is there already; whether it looks twice before the takeover is a matter of time.";
+const SCHEDULE: &str = "A schedule asks when it comes round: the probes' after a minute or more, the reconcile's in this run never.";
+
+/// Purpose of the role, action, reason.
+pub const UNUSED: &[(&str, &str, &str)] = &[
+    ("api-logs", "logs:CreateLogGroup", API_GATEWAY),
+    ("api-logs", "logs:CreateLogStream", API_GATEWAY),
+    ("api-logs", "logs:DescribeLogGroups", API_GATEWAY),
+    ("api-logs", "logs:DescribeLogStreams", API_GATEWAY),
+    ("api-logs", "logs:FilterLogEvents", API_GATEWAY),
+    ("api-logs", "logs:GetLogEvents", API_GATEWAY),
+    ("api-logs", "logs:PutLogEvents", API_GATEWAY),
+    ("failover-coordinator", "acm:AddTagsToCertificate", DOMAIN),
+    ("failover-coordinator", "acm:DeleteCertificate", DOMAIN),
+    ("failover-coordinator", "acm:DescribeCertificate", DOMAIN),
+    ("failover-coordinator", "acm:ListCertificates", DOMAIN),
+    ("failover-coordinator", "acm:ListTagsForCertificate", DOMAIN),
+    ("failover-coordinator", "acm:RequestCertificate", DOMAIN),
+    ("failover-coordinator", "cloudwatch:ListDashboards", PRUNE),
+    ("failover-coordinator", "dynamodb:ListTables", PRUNE),
+    ("failover-coordinator", "iam:ListPolicies", PRUNE),
+    ("failover-coordinator", "iam:ListPolicyTags", PRUNE),
+    ("failover-coordinator", "iam:ListRoleTags", PRUNE),
+    ("failover-coordinator", "iam:ListRoles", PRUNE),
+    ("failover-coordinator", "lambda:ListFunctions", PRUNE),
+    ("failover-coordinator", "lambda:ListTags", PRUNE),
+    ("failover-coordinator", "s3:ListAllMyBuckets", PRUNE),
+    ("failover-coordinator", "scheduler:ListSchedules", PRUNE),
+    ("failover-coordinator", "secretsmanager:ListSecrets", PRUNE),
+    ("failover-coordinator", "sns:ListTopics", PRUNE),
+    ("failover-coordinator", "states:ListStateMachines", PRUNE),
+    ("failover-coordinator", "iam:CreatePolicy", SEED),
+    ("failover-coordinator", "iam:DeletePolicy", SEED),
+    ("failover-coordinator", "iam:TagPolicy", SEED),
+    ("failover-coordinator", "iam:CreateServiceLinkedRole", LINKED),
+    ("failover-coordinator", "kms:UpdateAlias", ALIAS),
+    (
+        "failover-coordinator",
+        "lambda:DeleteFunctionConcurrency",
+        CONCURRENCY,
+    ),
+    ("failover-coordinator", "rds:ModifyDBInstance", INSTANCE),
+    ("failover-coordinator", "secretsmanager:RestoreSecret", RESTORE),
+    ("failover-coordinator", "sns:Publish", LATE),
+    ("health-probe", "kms:Decrypt", LATE),
+    ("health-probe", "kms:GenerateDataKey", LATE),
+    ("health-probe", "sns:Publish", LATE),
+    ("health-probe", "states:DescribeExecution", ATTEMPT),
+    ("payment-processor", "kms:GenerateDataKey", LATE),
+    ("payment-processor", "sns:Publish", LATE),
+    ("probe-schedule", "lambda:InvokeFunction", SCHEDULE),
+    ("reconcile-schedule", "states:StartExecution", SCHEDULE),
+];
+
+/// Those of [`UNUSED`] that a slower run may use: by then the schedule has come round, or the probe has looked again.
+pub const A_MATTER_OF_TIME: &[(&str, &str)] = &[
+    ("probe-schedule", "lambda:InvokeFunction"),
+    ("health-probe", "states:DescribeExecution"),
+];
