@@ -1,5 +1,7 @@
 //! What the end-to-end tests share: the `understudy` program, built, and folders that clean up after themselves.
 
+pub mod stack;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
