@@ -5,6 +5,8 @@ pub mod finish;
 pub mod killed;
 pub mod policies;
 
+pub mod stack;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;

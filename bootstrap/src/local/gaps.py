@@ -3,6 +3,7 @@ does; a test in `tests/edge_network/gaps.rs` fails when ministack does it by its
 """
 
 import asyncio
+import html
 import json
 
 from ministack.core.responses import json_response
@@ -20,15 +21,18 @@ from ministack.services import (
 
 
 def vpc_endpoints():
-    """DescribeVpcEndpoints honours filters by tag and reports the security groups of an interface endpoint; ModifyVpcEndpoint
-    changes them. ministack answers every description with all endpoints and forgets the groups."""
+    """DescribeVpcEndpoints honours filters by tag and reports the security groups and private DNS of an interface endpoint, and
+    the policy, which AWS gives to those who give none; ModifyVpcEndpoint changes them, and resets the policy. ministack answers
+    every description with all endpoints, forgets groups and private DNS, and never shows a policy."""
     create, modify, fields = ec2._create_vpc_endpoint, ec2._modify_vpc_endpoint, ec2._vpce_fields_xml
 
     def created(parameters):
         known = set(ec2._vpc_endpoints)
         answer = create(parameters)
         for endpoint_id in set(ec2._vpc_endpoints) - known:
-            ec2._vpc_endpoints[endpoint_id]["Groups"] = ec2._parse_member_list(parameters, "SecurityGroupId")
+            endpoint = ec2._vpc_endpoints[endpoint_id]
+            endpoint["Groups"] = ec2._parse_member_list(parameters, "SecurityGroupId")
+            endpoint["PrivateDnsEnabled"] = ec2._p(parameters, "PrivateDnsEnabled") == "true"
         return answer
 
     def modified(parameters):
@@ -37,6 +41,11 @@ def vpc_endpoints():
             removed = ec2._parse_member_list(parameters, "RemoveSecurityGroupId")
             groups = endpoint.get("Groups", []) + ec2._parse_member_list(parameters, "AddSecurityGroupId")
             endpoint["Groups"] = [group for group in dict.fromkeys(groups) if group not in removed]
+            private_dns = ec2._p(parameters, "PrivateDnsEnabled")
+            if private_dns:
+                endpoint["PrivateDnsEnabled"] = private_dns == "true"
+            if ec2._p(parameters, "ResetPolicy") == "true":
+                endpoint.pop("PolicyDocument", None)
         return modify(parameters)
 
     def described(parameters):
@@ -53,12 +62,38 @@ def vpc_endpoints():
 
     def with_groups(endpoint, tag="item"):
         groups = "".join(f"<item><groupId>{group}</groupId></item>" for group in endpoint.get("Groups", []))
-        return fields(endpoint, tag).replace("<subnetIdSet>", f"<groupSet>{groups}</groupSet><subnetIdSet>", 1)
+        more = (
+            f"<groupSet>{groups}</groupSet>"
+            f"<privateDnsEnabled>{str(endpoint.get('PrivateDnsEnabled', False)).lower()}</privateDnsEnabled>"
+            f"<policyDocument>{html.escape(endpoint.get('PolicyDocument') or OPEN_POLICY)}</policyDocument>"
+        )
+        return fields(endpoint, tag).replace("<subnetIdSet>", f"{more}<subnetIdSet>", 1)
 
     ec2._vpce_fields_xml = with_groups
     ec2._ACTION_MAP.update(
         CreateVpcEndpoint=created, ModifyVpcEndpoint=modified, DescribeVpcEndpoints=described
     )
+
+
+# What an endpoint has that was given no policy.
+OPEN_POLICY = (
+    '{"Version":"2008-10-17","Statement":[{"Effect":"Allow","Principal":"*","Action":"*","Resource":"*"}]}'
+)
+
+
+def minor_upgrades():
+    """ModifyDBInstance switches an instance's automatic minor upgrades on and off. ministack knows them from creation only."""
+    modify = rds._modify_db_instance
+
+    def modified(parameters):
+        answer = modify(parameters)
+        wanted = rds._p(parameters, "AutoMinorVersionUpgrade")
+        instance = rds._instances.get(rds._p(parameters, "DBInstanceIdentifier"))
+        if answer[0] == 200 and wanted and instance:
+            instance["AutoMinorVersionUpgrade"] = wanted == "true"
+        return answer
+
+    rds._ACTION_MAP.update(ModifyDBInstance=modified)
 
 
 def log_exports():

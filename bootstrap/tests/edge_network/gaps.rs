@@ -2,6 +2,7 @@
 //! when the emulator does it by itself: then the bridge can go.
 
 use aws_sdk_dynamodb::types::{MultiRegionConsistency, WitnessStatus};
+use aws_sdk_ec2::types::{VpcEndpoint, VpcEndpointType};
 use aws_sdk_rds::types::CloudwatchLogsExportConfiguration;
 use bootstrap::local::Region::{UsEast1, UsEast2, UsWest2};
 
@@ -269,5 +270,69 @@ async fn clusters_say_which_logs_they_export() {
         .await
         .unwrap();
     assert_eq!(exports().await, Vec::<String>::new());
+    cloud.edge.stop().await;
+}
+
+#[tokio::test]
+async fn endpoints_say_how_they_are_attached_and_who_may_use_them() {
+    let cloud = Cloud::start().await;
+    let ec2 = aws_sdk_ec2::Client::new(&cloud.aws(None, UsEast1).await);
+    let endpoint = async || -> VpcEndpoint {
+        let answer = ec2.describe_vpc_endpoints().send().await.unwrap();
+        answer.vpc_endpoints.unwrap().remove(0)
+    };
+    ec2.create_vpc_endpoint()
+        .vpc_id("vpc-1")
+        .service_name("com.amazonaws.us-east-1.secretsmanager")
+        .vpc_endpoint_type(VpcEndpointType::Interface)
+        .private_dns_enabled(true)
+        .security_group_ids("sg-1")
+        .send()
+        .await
+        .unwrap();
+    let made = endpoint().await;
+    assert_eq!(made.private_dns_enabled(), Some(true));
+    assert_eq!(made.groups()[0].group_id(), Some("sg-1"));
+    let open = made.policy_document().unwrap().to_owned();
+    assert!(open.contains(r#""Action":"*""#), "{open}");
+    let nothing = r#"{"Statement":[]}"#;
+    let change = || {
+        ec2.modify_vpc_endpoint()
+            .vpc_endpoint_id(made.vpc_endpoint_id().unwrap())
+    };
+    change()
+        .private_dns_enabled(false)
+        .policy_document(nothing)
+        .send()
+        .await
+        .unwrap();
+    let changed = endpoint().await;
+    assert_eq!(changed.private_dns_enabled(), Some(false));
+    assert_eq!(changed.policy_document(), Some(nothing));
+    change().reset_policy(true).send().await.unwrap();
+    assert_eq!(endpoint().await.policy_document(), Some(open.as_str()));
+    cloud.edge.stop().await;
+}
+
+#[tokio::test]
+async fn instances_take_another_word_on_minor_upgrades() {
+    let cloud = Cloud::start().await;
+    let rds = aws_sdk_rds::Client::new(&cloud.aws(None, UsEast1).await);
+    rds.create_db_instance()
+        .db_instance_identifier("one")
+        .db_instance_class("db.r6g.large")
+        .engine("aurora-postgresql")
+        .auto_minor_version_upgrade(false)
+        .send()
+        .await
+        .unwrap();
+    rds.modify_db_instance()
+        .db_instance_identifier("one")
+        .auto_minor_version_upgrade(true)
+        .send()
+        .await
+        .unwrap();
+    let answer = rds.describe_db_instances().send().await.unwrap();
+    assert_eq!(answer.db_instances()[0].auto_minor_version_upgrade(), Some(true));
     cloud.edge.stop().await;
 }

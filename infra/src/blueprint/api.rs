@@ -58,6 +58,7 @@ pub fn api(
             rest_api_id: api.id,
             stage: STAGE.to_owned(),
             document_sha256: api.document_sha256,
+            deployed: true,
             rate_limit: limits.rate_limit,
             burst_limit: limits.burst_limit,
             metrics: true,

@@ -212,6 +212,7 @@ fn instances(
                 cluster: cluster.identifier,
                 class: class.clone(),
                 publicly_accessible: false,
+                minor_upgrades: false,
                 tagged: true,
             };
             blueprint.add(

@@ -65,6 +65,8 @@ pub fn network(blueprint: &mut Blueprint, context: &Context<'_>, slot: Slot) -> 
                     vpc_id: vpc.vpc_id,
                     service: service_name.clone(),
                     attachment: Attachment::gateway(vec![table.route_table_id]),
+                    private_dns: false,
+                    full_access: true,
                     tagged: true,
                 },
             )
@@ -80,6 +82,8 @@ pub fn network(blueprint: &mut Blueprint, context: &Context<'_>, slot: Slot) -> 
             vpc_id: vpc.vpc_id,
             service: service_name.clone(),
             attachment: Attachment::interface(subnet_ids(subnets), vec![group.group_id]),
+            private_dns: true,
+            full_access: true,
             tagged: true,
         },
     ));
@@ -125,6 +129,7 @@ fn subnets(
                     vpc_id: vpc.vpc_id,
                     cidr: cidr.clone(),
                     zone: zone.clone(),
+                    public_addresses: false,
                     tagged: true,
                 },
             )

@@ -214,6 +214,7 @@ fn network(context: &Context<'_>) -> Vec<Value> {
                 "ec2:DeleteVpc",
                 "ec2:DeleteVpcEndpoints",
                 "ec2:DisassociateRouteTable",
+                "ec2:ModifySubnetAttribute",
                 "ec2:ModifyVpcAttribute",
                 "ec2:ModifyVpcEndpoint",
                 "ec2:RevokeSecurityGroupEgress",

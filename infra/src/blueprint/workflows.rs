@@ -105,6 +105,7 @@ fn reconcile_schedule(
             // The next one comes soon enough.
             retries: 0,
             max_age_s: 60,
+            flexible: false,
             enabled: true,
         },
     );
@@ -151,6 +152,7 @@ pub fn probe_schedule(
             // The next minute brings the next call.
             retries: 0,
             max_age_s: 60,
+            flexible: false,
             enabled: true,
         },
     );

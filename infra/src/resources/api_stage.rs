@@ -1,6 +1,6 @@
 //! A stage of a REST API together with the deployment it points to: clients reach the API through it, as it was when it was
-//! deployed. The hash of the deployed document stands in the stage's description, which changes in the same call as the
-//! deployment: one call tells whether the stage is behind.
+//! deployed. The deployment and the hash of its document stand in the stage's description, which changes in the same call as
+//! the deployment: one call tells whether the stage is behind, or points to a deployment that somebody else made.
 
 use aws_sdk_apigateway::operation::get_stage::GetStageOutput;
 use aws_sdk_apigateway::types::{Op, PatchOperation};
@@ -13,6 +13,9 @@ use crate::kind::{Found, Kind, Live, Site};
 
 /// All methods of all resources, as the key of a stage's settings.
 const EVERY_METHOD: &str = "*/*";
+
+/// What stands before the deployment's id in a description.
+const DEPLOYMENT: &str = "Deployment ";
 
 /// The kind.
 #[derive(Debug)]
@@ -27,6 +30,8 @@ pub struct Spec {
     pub stage: String,
     /// Hash of the document that is deployed.
     pub document_sha256: String,
+    /// It points to the deployment of that document, and not to one that somebody else made.
+    pub deployed: bool,
     /// Requests per second.
     pub rate_limit: u32,
     /// Requests at once.
@@ -81,7 +86,7 @@ impl Kind for ApiStage {
             .rest_api_id(&spec.rest_api_id)
             .stage_name(&spec.stage)
             .deployment_id(&deployment_id)
-            .description(description(spec))
+            .description(description(spec, &deployment_id))
             .set_tags(Some(tag_map(site)))
             .send()
             .await;
@@ -91,10 +96,11 @@ impl Kind for ApiStage {
 
     async fn update(site: &Site<'_>, spec: &Spec, live: &Live<Spec, Outputs>) -> Result<(), KindError> {
         let mut operations = settings(spec);
-        let behind = spec.document_sha256 != live.spec.document_sha256;
+        let behind = spec.document_sha256 != live.spec.document_sha256 || !live.spec.deployed;
         if behind {
-            operations.push(replace("/deploymentId", deploy(site, spec).await?));
-            operations.push(replace("/description", description(spec)));
+            let deployment_id = deploy(site, spec).await?;
+            operations.push(replace("/description", description(spec, &deployment_id)));
+            operations.push(replace("/deploymentId", deployment_id));
         }
         patch(site, spec, operations).await?;
         let gateway = site.cloud.apigateway(site.region);
@@ -157,7 +163,7 @@ async fn deploy(site: &Site<'_>, spec: &Spec) -> Result<String, KindError> {
         .apigateway(site.region)
         .create_deployment()
         .rest_api_id(&spec.rest_api_id)
-        .description(description(spec))
+        .description(format!("{MARK}{}", spec.document_sha256))
         .send()
         .await
         .map_err(|e| site.fail("CreateDeployment", &spec.rest_api_id, e))?;
@@ -177,8 +183,15 @@ async fn patch(site: &Site<'_>, spec: &Spec, operations: Vec<PatchOperation>) ->
     Ok(())
 }
 
-fn description(spec: &Spec) -> String {
-    format!("{MARK}{}", spec.document_sha256)
+/// What the stage serves: the deployment and the document.
+fn description(spec: &Spec, deployment_id: &str) -> String {
+    format!("{DEPLOYMENT}{deployment_id}. {MARK}{}", spec.document_sha256)
+}
+
+/// The deployment that a description names.
+fn deployment_in(description: &str) -> Option<&str> {
+    let (id, _) = description.strip_prefix(DEPLOYMENT)?.split_once(". ")?;
+    Some(id)
 }
 
 fn replace(path: &str, value: impl Into<String>) -> PatchOperation {
@@ -216,6 +229,8 @@ fn read(site: &Site<'_>, wanted: &Spec, live: &GetStageOutput) -> Live<Spec, Out
             rest_api_id: wanted.rest_api_id.clone(),
             stage: wanted.stage.clone(),
             document_sha256: hash_in(live.description().unwrap_or_default()).to_owned(),
+            deployed: deployment_in(live.description().unwrap_or_default())
+                .is_some_and(|made| Some(made) == live.deployment_id()),
             // AWS keeps the rate as a fraction; ours are whole.
             rate_limit: settings.map_or(0, |settings| settings.throttling_rate_limit().round() as u32),
             burst_limit: settings.map_or(0, |settings| {
@@ -231,5 +246,47 @@ fn read(site: &Site<'_>, wanted: &Spec, live: &GetStageOutput) -> Live<Spec, Out
             deployment_id: live.deployment_id().unwrap_or_default().to_owned(),
         },
         settling: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::super::testing::Place;
+    use super::*;
+
+    fn spec() -> Spec {
+        Spec {
+            rest_api_id: "api".into(),
+            stage: "live".into(),
+            document_sha256: "0123".into(),
+            deployed: true,
+            rate_limit: 10,
+            burst_limit: 5,
+            metrics: true,
+            tagged: true,
+        }
+    }
+
+    #[test]
+    fn a_deployment_that_somebody_else_made_is_seen_although_the_description_is_ours() {
+        let place = Place::new();
+        let site = place.site("api-stage.primary");
+        let stage = |deployment: &str| {
+            let live = GetStageOutput::builder().description(description(&spec(), "ours"));
+            read(&site, &spec(), &live.deployment_id(deployment).build()).spec
+        };
+        assert_eq!((stage("ours").deployed, stage("theirs").deployed), (true, false));
+        assert_eq!(stage("theirs").document_sha256, "0123");
+    }
+
+    #[test]
+    fn a_stage_of_before_whose_description_names_no_deployment_is_deployed_anew() {
+        let place = Place::new();
+        let site = place.site("api-stage.primary");
+        let live = GetStageOutput::builder()
+            .description(format!("{MARK}0123"))
+            .deployment_id("ours");
+        assert!(!read(&site, &spec(), &live.build()).spec.deployed);
     }
 }

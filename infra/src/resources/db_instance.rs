@@ -23,6 +23,8 @@ pub struct Spec {
     pub class: String,
     /// The internet can reach it.
     pub publicly_accessible: bool,
+    /// AWS installs new minor versions by itself, in one region before the other.
+    pub minor_upgrades: bool,
     /// It carries our tags.
     pub tagged: bool,
 }
@@ -68,6 +70,7 @@ impl Kind for DbInstance {
                 cluster: instance.db_cluster_identifier().unwrap_or_default().to_owned(),
                 class: instance.db_instance_class().unwrap_or_default().to_owned(),
                 publicly_accessible: instance.publicly_accessible().unwrap_or(false),
+                minor_upgrades: instance.auto_minor_version_upgrade().unwrap_or(false),
                 tagged: tagged(site, instance.tag_list()),
             },
             outputs: Outputs {
@@ -88,7 +91,7 @@ impl Kind for DbInstance {
             .db_instance_class(&spec.class)
             .engine(ENGINE)
             .publicly_accessible(spec.publicly_accessible)
-            .auto_minor_version_upgrade(false)
+            .auto_minor_version_upgrade(spec.minor_upgrades)
             .set_tags(Some(tag_list(site)))
             .send()
             .await;
@@ -119,6 +122,7 @@ impl Kind for DbInstance {
             .db_instance_identifier(&spec.identifier)
             .db_instance_class(&spec.class)
             .publicly_accessible(spec.publicly_accessible)
+            .auto_minor_version_upgrade(spec.minor_upgrades)
             .apply_immediately(true)
             .send()
             .await

@@ -33,7 +33,7 @@ const GONE: &[&str] = &["ResourceNotFoundException"];
 #[derive(Debug)]
 pub struct DynamodbTable;
 
-/// What we want. Capacity is on demand.
+/// What we want.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Spec {
     /// The table's name.
@@ -48,6 +48,8 @@ pub struct Spec {
     pub witness: Option<String>,
     /// Reads and writes are strongly consistent across regions.
     pub strong: bool,
+    /// Capacity is on demand: nothing is throttled for want of it.
+    pub on_demand: bool,
     /// AWS refuses to delete the table.
     pub deletion_protection: bool,
     /// It carries our tags.
@@ -294,6 +296,9 @@ fn next_change(spec: &Spec, live: &Spec, call: UpdateTableFluentBuilder) -> Opti
     if spec.deletion_protection != live.deletion_protection {
         return Some(call.deletion_protection_enabled(spec.deletion_protection));
     }
+    if spec.on_demand && !live.on_demand {
+        return Some(call.billing_mode(BillingMode::PayPerRequest));
+    }
     if spec.strong {
         // All members in one change. Whatever the table is by then, AWS refuses what it cannot become.
         if (&spec.replicas, &spec.witness, spec.strong) == (&live.replicas, &live.witness, live.strong) {
@@ -351,6 +356,11 @@ fn read(home: &str, table: &TableDescription) -> Spec {
             .and_then(|witness| witness.region_name())
             .map(str::to_owned),
         strong: table.multi_region_consistency() == Some(&MultiRegionConsistency::Strong),
+        // Without a summary the table has always had provisioned capacity.
+        on_demand: table
+            .billing_mode_summary()
+            .and_then(|summary| summary.billing_mode())
+            .is_some_and(|mode| mode == &BillingMode::PayPerRequest),
         deletion_protection: table.deletion_protection_enabled().unwrap_or(false),
         tagged: true,
     }
@@ -407,6 +417,7 @@ mod tests {
             replicas: BTreeSet::from(["us-east-2".into()]),
             witness: Some("us-west-2".into()),
             strong: true,
+            on_demand: true,
             deletion_protection: false,
             tagged: true,
         }
@@ -456,6 +467,7 @@ mod tests {
     #[test]
     fn protection_changes_alone() {
         let wanted = Spec {
+            on_demand: true,
             deletion_protection: true,
             ..spec()
         };

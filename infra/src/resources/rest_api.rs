@@ -1,9 +1,11 @@
 //! A REST API from an OpenAPI document. The document's hash is part of the API's description, which an overwrite sets
-//! together with the definition: one call tells whether the live API is the one we want. A change reaches clients only with
-//! a new deployment, which is `api-stage`.
+//! together with the definition; what somebody changes by hand leaves the hash alone and shows in the methods and where they
+//! lead. A change reaches clients only with a new deployment, which is `api-stage`.
+
+use std::collections::BTreeMap;
 
 use aws_sdk_apigateway::primitives::Blob;
-use aws_sdk_apigateway::types::{EndpointConfiguration, EndpointType, PutMode, RestApi as LiveApi};
+use aws_sdk_apigateway::types::{EndpointConfiguration, EndpointType, Method, PutMode, RestApi as LiveApi};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -26,6 +28,8 @@ pub struct Spec {
     pub name: String,
     /// Hash of the document.
     pub document_sha256: String,
+    /// Each method, `GET /health`, and what it calls.
+    pub methods: BTreeMap<String, String>,
     /// The document. Not read back: the hash stands for it.
     #[serde(skip)]
     pub document: Value,
@@ -39,6 +43,7 @@ impl Spec {
         Spec {
             name: document["info"]["title"].as_str().unwrap_or_default().to_owned(),
             document_sha256: fingerprint(&document),
+            methods: methods_of(&document),
             document,
             tagged: true,
         }
@@ -78,7 +83,9 @@ impl Kind for RestApi {
                 api.id().map(str::to_owned),
             )
         });
-        Ok(oldest.map(|api| read(site, spec, &api)))
+        let Some(api) = oldest else { return Ok(None) };
+        let methods = live_methods(site, api.id().unwrap_or_default()).await?;
+        Ok(Some(read(site, spec, &api, methods)))
     }
 
     /// An empty API with its tags, which an import does not take, and then its definition. After a crash in between, `update`
@@ -102,7 +109,7 @@ impl Kind for RestApi {
 
     async fn update(site: &Site<'_>, spec: &Spec, live: &Live<Spec, Outputs>) -> Result<(), KindError> {
         let id = &live.outputs.id;
-        if spec.document_sha256 != live.spec.document_sha256 {
+        if spec.document_sha256 != live.spec.document_sha256 || spec.methods != live.spec.methods {
             overwrite(site, spec, id).await?;
         }
         if !live.spec.tagged {
@@ -176,13 +183,64 @@ async fn all(site: &Site<'_>) -> Result<Vec<LiveApi>, KindError> {
     Ok(all)
 }
 
-fn read(site: &Site<'_>, wanted: &Spec, api: &LiveApi) -> Live<Spec, Outputs> {
+/// What the API has now, deployed or not.
+async fn live_methods(site: &Site<'_>, id: &str) -> Result<BTreeMap<String, String>, KindError> {
+    let request = site.cloud.apigateway(site.region).get_resources().rest_api_id(id);
+    let mut resources = request
+        .embed("methods")
+        .limit(500)
+        .into_paginator()
+        .items()
+        .send();
+    let mut methods = BTreeMap::new();
+    while let Some(resource) = resources.next().await {
+        let resource = resource.map_err(|e| site.fail("GetResources", id, e))?;
+        let path = resource.path().unwrap_or_default();
+        for (verb, method) in resource.resource_methods().into_iter().flatten() {
+            methods.insert(format!("{verb} {path}"), target(method));
+        }
+    }
+    Ok(methods)
+}
+
+/// What a method calls.
+fn target(method: &Method) -> String {
+    let uri = method
+        .method_integration()
+        .and_then(|integration| integration.uri());
+    uri.unwrap_or_default().to_owned()
+}
+
+/// The same of a document.
+fn methods_of(document: &Value) -> BTreeMap<String, String> {
+    let mut methods = BTreeMap::new();
+    for (path, item) in document["paths"].as_object().into_iter().flatten() {
+        let operations = item.as_object().into_iter().flatten();
+        for (verb, operation) in operations.filter(|(verb, _)| VERBS.contains(&verb.as_str())) {
+            let uri = &operation["x-amazon-apigateway-integration"]["uri"];
+            let method = format!("{} {path}", verb.to_uppercase());
+            methods.insert(method, uri.as_str().unwrap_or_default().to_owned());
+        }
+    }
+    methods
+}
+
+/// What in a path of a document is an operation.
+const VERBS: [&str; 7] = ["delete", "get", "head", "options", "patch", "post", "put"];
+
+fn read(
+    site: &Site<'_>,
+    wanted: &Spec,
+    api: &LiveApi,
+    methods: BTreeMap<String, String>,
+) -> Live<Spec, Outputs> {
     let id = api.id().unwrap_or_default();
     let document_sha256 = hash_in(api.description().unwrap_or_default()).to_owned();
     Live {
         spec: Spec {
             name: wanted.name.clone(),
             document_sha256: document_sha256.clone(),
+            methods,
             document: wanted.document.clone(),
             tagged: api.tags().is_some_and(|tags| tagged(site, pairs(tags))),
         },
@@ -241,5 +299,18 @@ mod tests {
         let one = Spec::new(json!({"info": {"title": "t"}, "paths": {}}));
         let two = Spec::new(json!({"info": {"title": "t"}, "paths": {"/health": {}}}));
         assert_ne!(one.document_sha256, two.document_sha256);
+    }
+
+    #[test]
+    fn a_method_is_told_by_its_path_and_what_it_calls() {
+        let call = |uri: &str| json!({"x-amazon-apigateway-integration": {"uri": uri}});
+        let paths =
+            json!({"/health": {"get": call("a"), "parameters": []}, "/v1": {"post": call("b"), "get": {}}});
+        let spec = Spec::new(json!({"info": {"title": "t"}, "paths": paths}));
+        let told = [("GET /health", "a"), ("GET /v1", ""), ("POST /v1", "b")];
+        assert_eq!(
+            spec.methods,
+            told.map(|(method, uri)| (method.into(), uri.into())).into()
+        );
     }
 }

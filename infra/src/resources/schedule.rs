@@ -32,7 +32,9 @@ pub struct Spec {
     pub retries: i32,
     /// A call this much too late is dropped.
     pub max_age_s: i32,
-    /// It is switched on.
+    /// A call may come later than the expression says. Never; but somebody may have given it a window.
+    pub flexible: bool,
+    /// It is switched on, without a first or a last day.
     pub enabled: bool,
 }
 
@@ -78,7 +80,12 @@ impl Kind for Schedule {
                     max_age_s: retry
                         .and_then(RetryPolicy::maximum_event_age_in_seconds)
                         .unwrap_or(86_400),
-                    enabled: live.state() == Some(&ScheduleState::Enabled),
+                    flexible: live
+                        .flexible_time_window()
+                        .is_some_and(|window| window.mode() != &FlexibleTimeWindowMode::Off),
+                    enabled: live.state() == Some(&ScheduleState::Enabled)
+                        && live.start_date().is_none()
+                        && live.end_date().is_none(),
                 },
                 outputs: Outputs {
                     arn: live.arn().unwrap_or_default().to_owned(),

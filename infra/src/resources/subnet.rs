@@ -1,6 +1,6 @@
 //! A private subnet. Found by its `understudy:resource` tag.
 
-use aws_sdk_ec2::types::{ResourceType, Subnet as Described};
+use aws_sdk_ec2::types::{AttributeBooleanValue, ResourceType, Subnet as Described};
 use serde::{Deserialize, Serialize};
 
 use super::ec2::{find, in_use, key_of, put_tags, stack_filter, tag, tag_specification, tagged, unsettled};
@@ -22,6 +22,8 @@ pub struct Spec {
     pub cidr: String,
     /// The availability zone, `us-east-1a`.
     pub zone: String,
+    /// What is started in it gets a public address. Never; but somebody may have switched it on.
+    pub public_addresses: bool,
     /// It carries our tags.
     pub tagged: bool,
 }
@@ -57,6 +59,7 @@ impl Kind for Subnet {
                 vpc_id: subnet.vpc_id().unwrap_or_default().to_owned(),
                 cidr: subnet.cidr_block().unwrap_or_default().to_owned(),
                 zone: subnet.availability_zone().unwrap_or_default().to_owned(),
+                public_addresses: subnet.map_public_ip_on_launch().unwrap_or(false),
                 tagged: tagged(site, subnet.tags()),
             },
             outputs: Outputs {
@@ -81,7 +84,18 @@ impl Kind for Subnet {
     }
 
     async fn update(site: &Site<'_>, spec: &Spec, live: &Live<Spec, Outputs>) -> Result<(), KindError> {
-        put_tags(site, &live.outputs.subnet_id, &spec.name).await
+        let id = &live.outputs.subnet_id;
+        if !live.spec.tagged || spec.name != live.spec.name {
+            put_tags(site, id, &spec.name).await?;
+        }
+        if spec.public_addresses != live.spec.public_addresses {
+            let wanted = AttributeBooleanValue::builder().value(spec.public_addresses);
+            let request = site.cloud.ec2(site.region).modify_subnet_attribute();
+            let request = request.subnet_id(id).map_public_ip_on_launch(wanted.build());
+            let result = request.send().await;
+            result.map_err(|e| site.fail("ModifySubnetAttribute", id, e))?;
+        }
+        Ok(())
     }
 
     async fn delete(site: &Site<'_>, live: &Live<Spec, Outputs>) -> Result<(), KindError> {

@@ -3,8 +3,10 @@
 
 use aws_sdk_ec2::types::{ResourceType, VpcEndpoint as Described, VpcEndpointType};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use super::ec2::{find, key_of, put_tags, stack_filter, tag, tag_specification, tagged};
+use crate::documents::normal_policy;
 use crate::error::{KindError, absent};
 use crate::kind::{Found, Kind, Live, Site};
 
@@ -23,6 +25,10 @@ pub struct Spec {
     pub service: String,
     /// Where it is attached.
     pub attachment: Attachment,
+    /// The service's usual names lead to it. Interface endpoints only.
+    pub private_dns: bool,
+    /// Its policy is the one that AWS gives it, which leaves everything to the callers' own policies.
+    pub full_access: bool,
     /// It carries our tags.
     pub tagged: bool,
 }
@@ -100,6 +106,8 @@ impl Kind for VpcEndpoint {
                 vpc_id: endpoint.vpc_id().unwrap_or_default().to_owned(),
                 service: endpoint.service_name().unwrap_or_default().to_owned(),
                 attachment: attachment(&endpoint),
+                private_dns: endpoint.private_dns_enabled().unwrap_or(false),
+                full_access: is_default(endpoint.policy_document()),
                 tagged: tagged(site, endpoint.tags()),
             },
             outputs: Outputs {
@@ -128,7 +136,7 @@ impl Kind for VpcEndpoint {
                 .vpc_endpoint_type(VpcEndpointType::Interface)
                 .set_subnet_ids(Some(subnet_ids.clone()))
                 .set_security_group_ids(Some(group_ids.clone()))
-                .private_dns_enabled(true),
+                .private_dns_enabled(spec.private_dns),
         };
         request
             .send()
@@ -142,14 +150,17 @@ impl Kind for VpcEndpoint {
         if !live.spec.tagged || spec.name != live.spec.name {
             put_tags(site, id, &spec.name).await?;
         }
-        if spec.attachment == live.spec.attachment {
+        let alike = |one: &Spec| (one.attachment.clone(), one.private_dns, one.full_access);
+        if alike(spec) == alike(&live.spec) {
             return Ok(());
         }
         let request = site
             .cloud
             .ec2(site.region)
             .modify_vpc_endpoint()
-            .vpc_endpoint_id(id);
+            .vpc_endpoint_id(id)
+            .set_private_dns_enabled((spec.private_dns != live.spec.private_dns).then_some(spec.private_dns))
+            .set_reset_policy((spec.full_access && !live.spec.full_access).then_some(true));
         let request = match (&spec.attachment, &live.spec.attachment) {
             (
                 Attachment::Gateway { route_table_ids: to },
@@ -238,6 +249,17 @@ fn state(endpoint: &Described) -> String {
         .unwrap_or_default()
 }
 
+/// Whether a policy is the one that an endpoint has when nobody gave it any: everybody may do everything through it.
+fn is_default(policy: Option<&str>) -> bool {
+    let Some(policy) = policy.filter(|text| !text.is_empty()) else {
+        return true;
+    };
+    let policy = serde_json::from_str(policy).map(|policy| normal_policy(&policy));
+    let everything =
+        json!([{"Effect": "Allow", "Principal": {"AWS": ["*"]}, "Action": ["*"], "Resource": ["*"]}]);
+    policy.is_ok_and(|policy| policy["Statement"] == everything)
+}
+
 fn attachment(endpoint: &Described) -> Attachment {
     if endpoint.vpc_endpoint_type() == Some(&VpcEndpointType::Gateway) {
         return Attachment::gateway(endpoint.route_table_ids().to_vec());
@@ -253,4 +275,26 @@ fn attachment(endpoint: &Described) -> Attachment {
 fn lacking(wanted: &[String], there: &[String]) -> Option<Vec<String>> {
     let new: Vec<String> = wanted.iter().filter(|id| !there.contains(id)).cloned().collect();
     (!new.is_empty()).then_some(new)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_policy_that_aws_gives_is_told_from_one_that_somebody_gave() {
+        assert!(is_default(None));
+        let of_gateways = r#"{"Version":"2008-10-17","Statement":[{"Effect":"Allow","Principal":"*","Action":"*","Resource":"*"}]}"#;
+        let of_interfaces =
+            r#"{"Statement":[{"Action":"*","Effect":"Allow","Principal":"*","Resource":"*"}]}"#;
+        assert!(is_default(Some(of_gateways)) && is_default(Some(of_interfaces)));
+        for narrower in [
+            r#"{"Statement":[]}"#,
+            r#"{"Statement":[{"Action":"s3:GetObject","Effect":"Allow","Principal":"*","Resource":"*"}]}"#,
+            r#"{"Statement":[{"Action":"*","Effect":"Deny","Principal":"*","Resource":"*"}]}"#,
+            "not JSON",
+        ] {
+            assert!(!is_default(Some(narrower)), "{narrower}");
+        }
+    }
 }
