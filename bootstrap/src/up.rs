@@ -12,6 +12,7 @@ use continuity::names::{Names, Slot};
 use infra::change::{CONFIGURATION_ITEM, Configuration, Kind};
 use infra::engine;
 use infra::graph::Blueprint;
+use infra::kind::Found;
 use serde::Serialize;
 
 use crate::artifacts::{self, Artifact, Choice, Packages};
@@ -35,6 +36,8 @@ pub struct Deployed {
     pub generation: u64,
     /// The name that clients use.
     pub public_name: String,
+    /// What belongs to the stack and is in its configuration no more.
+    pub strangers: Vec<Found>,
     /// How long it took, once the functions' packages were there.
     pub seconds: f64,
 }
@@ -144,6 +147,10 @@ pub async fn up(stack: &mut Stack, wishes: &Wishes, ui: &Arc<Ui>) -> Result<Depl
     let record = stack.control_record().await?.ok_or_else(|| {
         Failure::text("the deploy workflow ended without a control record").help("run `up` again")
     })?;
+    let seconds = (ui.elapsed() - started).as_secs_f64();
+    let regions = Slot::ALL.map(|slot| stack.spec.regions.of(slot));
+    let (suffix, options) = (&stack.spec.suffix, engine::Options::default());
+    let inventory = engine::inventory(suffix, &stack.account, &regions, &stack.cloud, &options).await;
     Ok(Deployed {
         resources: blueprint.nodes().len(),
         changed,
@@ -151,7 +158,8 @@ pub async fn up(stack: &mut Stack, wishes: &Wishes, ui: &Arc<Ui>) -> Result<Depl
         epoch: record.epoch,
         generation,
         public_name: stack.spec.public_name(),
-        seconds: (ui.elapsed() - started).as_secs_f64(),
+        strangers: inventory.strangers(&keys),
+        seconds,
     })
 }
 
@@ -282,6 +290,12 @@ pub fn describe(deployed: &Deployed, stack: &Stack) -> String {
         ("public name", format!("https://{}", deployed.public_name)),
         ("time", format!("{:.1} s", deployed.seconds)),
     ]);
+    if !deployed.strangers.is_empty() {
+        text.push_str("\n\nno longer in the configuration; `understudy up --prune` deletes them:");
+        for Found { kind, region, id, .. } in &deployed.strangers {
+            text.push_str(&format!("\n  {kind} {id} in {region}"));
+        }
+    }
     text.push_str("\n\nnext:\n  understudy keys create --name NAME");
     if let Some(local) = &stack.local {
         let directory = local.directory.display();

@@ -7,13 +7,16 @@
 
 mod converge;
 mod inventory;
+mod prune;
 mod teardown;
 
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -22,12 +25,13 @@ use futures::stream::FuturesUnordered;
 use tokio::sync::Semaphore;
 
 pub use self::inventory::{Inventory, inventory};
+pub use self::prune::{Pruned, prune};
 pub use self::teardown::teardown;
 
 use crate::clock::{Clock, SystemClock};
 use crate::cloud::Cloud;
 use crate::error::KindError;
-use crate::graph::{Blueprint, Edges, InvalidBlueprint, Node, Resolved};
+use crate::graph::{Blueprint, Edges, Group, InvalidBlueprint, Node, Resolved};
 use crate::outcome::{Outcome, PlanEntry, Progress, Report};
 use crate::plan::FieldChange;
 
@@ -59,6 +63,28 @@ pub trait Permit: Send + Sync {
     async fn check(&self, write: Write<'_>) -> Result<(), String>;
 }
 
+/// What serves requests while the stack is changed.
+///
+/// What exists in `group` and differs is changed only after everything outside of it is in order, and `gate` has let it pass:
+/// a change that breaks something breaks the region that nobody uses. What does not exist yet is made at once: nobody uses it.
+#[derive(Clone)]
+pub struct Serving {
+    /// The group of the region that serves.
+    pub group: Group,
+    /// Asked once before the first change of that group.
+    pub gate: Option<Arc<dyn Gate>>,
+}
+
+/// Whether what was changed first works.
+#[async_trait]
+pub trait Gate: Send + Sync {
+    /// Waits for the answer as long as that makes sense.
+    ///
+    /// # Errors
+    /// Why it does not work. The region that serves is then left as it is.
+    async fn open(&self) -> Result<(), String>;
+}
+
 /// Called with every change of the progress.
 pub type OnProgress = Arc<dyn Fn(&Progress) + Send + Sync>;
 
@@ -71,8 +97,10 @@ pub struct Options {
     pub concurrency: usize,
     /// The clock.
     pub clock: Arc<dyn Clock>,
-    /// Allows the replacement of resources that hold data.
-    pub replace_stateful: bool,
+    /// Keys of resources that hold data and may yet be replaced.
+    pub replace: BTreeSet<String>,
+    /// What serves requests meanwhile.
+    pub serving: Option<Serving>,
     /// Asked before every write.
     pub permit: Option<Arc<dyn Permit>>,
     /// Told how far the run is.
@@ -85,7 +113,8 @@ impl Default for Options {
             budget: Duration::from_secs(600),
             concurrency: 16,
             clock: Arc::new(SystemClock::default()),
-            replace_stateful: false,
+            replace: BTreeSet::new(),
+            serving: None,
             permit: None,
             on_progress: None,
         }
@@ -97,12 +126,16 @@ impl fmt::Debug for Options {
         f.debug_struct("Options")
             .field("budget", &self.budget)
             .field("concurrency", &self.concurrency)
-            .field("replace_stateful", &self.replace_stateful)
+            .field("replace", &self.replace)
+            .field("serving", &self.serving.as_ref().map(|serving| serving.group))
             .finish_non_exhaustive()
     }
 }
 
 /// Brings live resources to the blueprint.
+///
+/// 1. Everything, but for differences in the group that serves ([`Options::serving`]).
+/// 2. If there were any: these, when the rest is in order and the gate is open.
 ///
 /// Guarantees: writes only what the plan says; never changes a role; never replaces what holds data unless told to; run twice
 /// equals once; ends within the budget plus the calls in flight.
@@ -138,6 +171,8 @@ struct Run<'a> {
     resolved: Resolved,
     calls: Semaphore,
     ends: Duration,
+    /// Differences in the group that serves are put off.
+    putting_off: AtomicBool,
     /// What each node is doing now, for the progress.
     now: std::sync::Mutex<Vec<Option<Outcome>>>,
 }
@@ -159,8 +194,16 @@ impl<'a> Run<'a> {
             resolved: Resolved::default(),
             calls: Semaphore::new(options.concurrency.max(1)),
             ends: options.clock.now() + options.budget,
+            putting_off: AtomicBool::new(options.serving.is_some()),
             now: std::sync::Mutex::new(vec![None; blueprint.nodes().len()]),
         })
+    }
+
+    /// Whether changes of this node wait for the rest of the stack.
+    fn puts_off(&self, node: &Node) -> bool {
+        let serving = self.options.serving.as_ref();
+        self.putting_off.load(Ordering::Relaxed)
+            && serving.is_some_and(|serving| serving.group == node.place.group)
     }
 
     fn out_of_time(&self) -> bool {
@@ -258,13 +301,22 @@ impl Pace {
     }
 
     async fn rest(&mut self, run: &Run<'_>) -> Result<(), OutOfTime> {
-        let left = run.ends.saturating_sub(run.options.clock.now());
+        self.until(run.ends, run.options).await
+    }
+
+    /// Rests, if there is time left after it.
+    async fn until(&mut self, ends: Duration, options: &Options) -> Result<(), OutOfTime> {
+        let left = ends.saturating_sub(options.clock.now());
         if left.is_zero() {
             return Err(OutOfTime);
         }
-        run.options.clock.sleep(self.pause.min(left)).await;
+        options.clock.sleep(self.pause.min(left)).await;
         self.pause = (self.pause * 3 / 2).min(LAST_PAUSE);
-        if run.out_of_time() { Err(OutOfTime) } else { Ok(()) }
+        if options.clock.now() >= ends {
+            Err(OutOfTime)
+        } else {
+            Ok(())
+        }
     }
 }
 

@@ -109,6 +109,19 @@ pub struct Entry {
     pub roles: Vec<FieldChange>,
 }
 
+impl Entry {
+    /// This entry, and what a later look in the same run made of it.
+    #[must_use]
+    pub(crate) fn then(self, later: Entry) -> Entry {
+        let outcome = match (&self.outcome, &later.outcome) {
+            (first, Outcome::Unchanged) if first.is_change() => self.outcome,
+            (Outcome::Created, second) if second.is_change() => self.outcome,
+            _ => later.outcome,
+        };
+        Entry { outcome, ..later }
+    }
+}
+
 impl fmt::Display for Entry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(

@@ -331,6 +331,50 @@ pub fn observed_serving(
     Err(others.join("; "))
 }
 
+/// How the standby region is, as the observers saw it since it was changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Standby {
+    /// This observer saw it answer: its API, its function and its reads of the tables work. That its database takes no writes is
+    /// what a standby is.
+    Answers(String),
+    /// It failed as often in a row as a region must to be taken over.
+    Fails(String),
+    /// Nobody has looked often enough.
+    NotSeen(String),
+}
+
+/// How the standby `region` is, from what was seen since `since_ms`. `rounds` failing looks in a row of one observer are no
+/// accident.
+pub fn observed_standby(region: &str, observations: &[Observation], since_ms: u64, rounds: usize) -> Standby {
+    let mut others = Vec::new();
+    let mut fails = false;
+    for observation in observations {
+        let who = &observation.observer;
+        let all = observation.rounds.get(region).map_or(&[][..], Vec::as_slice);
+        let since: Vec<_> = all.iter().filter(|round| round.at_ms >= since_ms).collect();
+        match since.last().map(|round| &round.look) {
+            Some(Look::Standby { .. }) => return Standby::Answers(who.clone()),
+            Some(Look::Serving { epoch }) => others.push(format!("{who} saw it serve epoch {epoch}")),
+            Some(Look::Failing { reason }) => {
+                let failing =
+                    |round: &&&continuity::observe::Round| matches!(round.look, Look::Failing { .. });
+                fails |= since.iter().rev().take_while(failing).count() >= rounds;
+                others.push(format!("{who} saw: {reason}"));
+            }
+            None => others.push(format!("{who} has not looked since")),
+        }
+    }
+    if observations.is_empty() {
+        others.push("no observer has written anything".to_owned());
+    }
+    let why = format!("{region} does not answer as the standby: {}", others.join("; "));
+    if fails {
+        Standby::Fails(why)
+    } else {
+        Standby::NotSeen(why)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -790,5 +834,66 @@ mod tests {
         let one_fails = [seen(DR, NOW, serving()), seen(WITNESS, NOW, refused)];
         let why = observed_serving(&record(), &one_fails, &policy, NOW).unwrap_err();
         assert!(why.contains("us-west-2 saw: connection refused"), "{why}");
+    }
+
+    #[test]
+    fn a_standby_works_when_somebody_saw_it_answer_as_one_after_the_change() {
+        let health = continuity::observe::Health {
+            region: DR.into(),
+            slot: "dr".into(),
+            serving: false,
+            epoch: Some(1),
+            phase: None,
+            active_region: Some(HOME.into()),
+            database: standby_ledger(1),
+            reasons: vec!["not active".into()],
+        };
+        let seen = |observer: &str, at_ms: u64, look: Look| {
+            let mut observation = Observation::new(observer);
+            observation.rounds.insert(
+                DR.into(),
+                vec![Round {
+                    at_ms,
+                    took_ms: 1,
+                    look,
+                }],
+            );
+            observation
+        };
+        let standby = || Look::Standby {
+            health: health.clone(),
+        };
+        let crash = || Look::Failing { reason: "502".into() };
+        let rows = [
+            (vec![seen(HOME, NOW, standby())], "answers us-east-1"),
+            (
+                vec![seen(HOME, NOW, crash()), seen(WITNESS, NOW, standby())],
+                "answers us-west-2",
+            ),
+            (
+                vec![seen(HOME, NOW - 1, standby())],
+                "not seen us-east-1 has not looked since",
+            ),
+            (vec![seen(HOME, NOW, crash())], "fails us-east-1 saw: 502"),
+            (
+                vec![seen(HOME, NOW, Look::Serving { epoch: 2 })],
+                "not seen us-east-1 saw it serve epoch 2",
+            ),
+            (vec![], "not seen no observer"),
+        ];
+        let told = |seen: &[Observation], rounds| match observed_standby(DR, seen, NOW, rounds) {
+            Standby::Answers(who) => format!("answers {who}"),
+            Standby::Fails(why) => format!("fails {why}"),
+            Standby::NotSeen(why) => format!("not seen {why}"),
+        };
+        for (observations, expected) in rows {
+            let told = told(&observations, 1).replace("us-east-2 does not answer as the standby: ", "");
+            assert!(told.starts_with(expected), "{told} instead of {expected}");
+        }
+        let once = [seen(HOME, NOW, crash())];
+        assert!(
+            told(&once, 2).starts_with("not seen"),
+            "one failing look may be an accident"
+        );
     }
 }

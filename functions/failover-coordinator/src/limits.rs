@@ -22,6 +22,8 @@ pub const REQUEST_LIMIT: Duration = Duration::from_secs(2);
 pub const DEADLINE_MARGIN: Duration = Duration::from_secs(15);
 /// A pass of the engine takes no longer than this.
 pub const PASS_LIMIT: Duration = Duration::from_secs(60);
+/// An observer has looked at the standby region again within this time, or nobody knows whether it works.
+pub const GATE_LIMIT: Duration = Duration::from_secs(25);
 /// A reconcile looks at everything within this time, and repairs in what is left of the pass.
 pub const LOOK_LIMIT: Duration = Duration::from_secs(30);
 /// Passes of one reconcile; what is open then is left to the next.
@@ -39,7 +41,10 @@ const _: () = assert!(FUNCTION_TIMEOUT.as_millis() < STATE_TIMEOUT.as_millis());
 const _: () = assert!(TASK_LIMIT.as_millis() < FUNCTION_TIMEOUT.as_millis());
 const _: () = assert!(STATUS_LIMIT.as_millis() < WATCH_LIMIT.as_millis());
 const _: () = assert!(TRAFFIC_LIMIT.as_millis() + REQUEST_LIMIT.as_millis() < FUNCTION_TIMEOUT.as_millis());
-const _: () = assert!(PASS_LIMIT.as_millis() + DEADLINE_MARGIN.as_millis() < FUNCTION_TIMEOUT.as_millis());
+const _: () = assert!(
+    (PASS_LIMIT.as_millis() + GATE_LIMIT.as_millis() + DEADLINE_MARGIN.as_millis())
+        < FUNCTION_TIMEOUT.as_millis()
+);
 const _: () = assert!(LOOK_LIMIT.as_millis() < PASS_LIMIT.as_millis());
 // A holder of the change is not taken for dead while it makes a step, or pauses before the next.
 const _: () = assert!(STATE_TIMEOUT.as_millis() + 20_000 < infra::change::LEASE.as_millis());

@@ -1,7 +1,8 @@
 //! Observe, plan, apply, observe again.
 
-use std::collections::BTreeMap;
-use std::sync::Mutex;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::Ordering;
+use std::sync::{Mutex, PoisonError};
 
 use super::{MAX_ACTIONS, OutOfTime, Pace, Patience, Run, STALE_READS, names_of};
 use crate::cloud::Cloud;
@@ -17,39 +18,86 @@ pub(super) async fn run(
     options: &Options,
 ) -> Result<Report, InvalidBlueprint> {
     let run = Run::new(blueprint, cloud, options)?;
-    let done: Mutex<Vec<Option<(Outcome, Vec<FieldChange>)>>> =
-        Mutex::new(vec![None; blueprint.nodes().len()]);
+    let (mut entries, put_off) = walk(&run).await;
+    if !put_off.is_empty() {
+        match may_follow(&run, &entries, &put_off).await {
+            Ok(()) => {
+                run.putting_off.store(false, Ordering::Relaxed);
+                let (second, _) = walk(&run).await;
+                entries = entries.into_iter().zip(second).map(|(a, b)| a.then(b)).collect();
+            }
+            Err(outcome) => {
+                for &position in &put_off {
+                    run.report(position, outcome.clone());
+                    entries[position].outcome = outcome.clone();
+                }
+            }
+        }
+    }
+    Ok(Report::new(entries))
+}
+
+/// Whether the group that serves may be changed now that everything else was; otherwise what becomes of its changes.
+async fn may_follow(run: &Run<'_>, entries: &[Entry], put_off: &BTreeSet<usize>) -> Result<(), Outcome> {
+    let open = entries
+        .iter()
+        .enumerate()
+        .find(|(position, entry)| !put_off.contains(position) && !entry.outcome.is_final());
+    if let Some((_, open)) = open {
+        let on = format!("`{}` in {} to be in order first", open.key, open.region);
+        return Err(Outcome::Waiting { on });
+    }
+    let gate = run
+        .options
+        .serving
+        .as_ref()
+        .and_then(|serving| serving.gate.as_ref());
+    match gate {
+        Some(gate) => gate.open().await.map_err(|why| Outcome::Failed {
+            error: format!("left as it is, because what was changed first does not work: {why}"),
+        }),
+        None => Ok(()),
+    }
+}
+
+/// Drives every node, each after what it depends on. Also says which differ and were put off; for what depends on them, they
+/// are there.
+async fn walk(run: &Run<'_>) -> (Vec<Entry>, BTreeSet<usize>) {
+    let nodes = run.blueprint.nodes();
+    let done: Mutex<Vec<Option<(Outcome, Vec<FieldChange>)>>> = Mutex::new(vec![None; nodes.len()]);
+    let put_off: Mutex<BTreeSet<usize>> = Mutex::default();
     let set = |position: usize, outcome: Outcome, roles: Vec<FieldChange>| {
         run.report(position, outcome.clone());
-        done.lock().unwrap_or_else(std::sync::PoisonError::into_inner)[position] = Some((outcome, roles));
+        done.lock().unwrap_or_else(PoisonError::into_inner)[position] = Some((outcome, roles));
     };
     run.walk(
         &run.edges.before,
         &run.edges.after,
         |position| {
-            let (run, set) = (&run, &set);
+            let (set, put_off) = (&set, &put_off);
             async move {
                 let mut drive = Drive::new(run, position);
                 let outcome = drive.finish().await;
-                let ready = outcome.is_final();
+                let ready = outcome.is_final() || drive.put_off;
+                if drive.put_off {
+                    put_off
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .insert(position);
+                }
                 tracing::debug!(key = %drive.node.key, %outcome, "resource");
                 set(position, outcome, drive.roles);
                 (position, ready)
             }
         },
         |position, by| {
-            set(
-                position,
-                Outcome::Blocked {
-                    by: blueprint.nodes()[by].key.clone(),
-                },
-                Vec::new(),
-            )
+            let by = nodes[by].key.clone();
+            set(position, Outcome::Blocked { by }, Vec::new());
         },
     )
     .await;
-    let outcomes = std::mem::take(&mut *done.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
-    let entries = blueprint.nodes().iter().zip(outcomes).map(|(node, outcome)| {
+    let outcomes = done.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let entries = nodes.iter().zip(outcomes).map(|(node, outcome)| {
         let (outcome, roles) = outcome.expect("every node is walked");
         Entry {
             key: node.key.clone(),
@@ -60,7 +108,8 @@ pub(super) async fn run(
             roles,
         }
     });
-    Ok(Report::new(entries.collect()))
+    let put_off = put_off.into_inner().unwrap_or_else(PoisonError::into_inner);
+    (entries.collect(), put_off)
 }
 
 /// What one resource went through in this run.
@@ -76,6 +125,8 @@ struct Drive<'r, 'a> {
     replaced: Vec<FieldChange>,
     updated: BTreeMap<String, FieldChange>,
     roles: Vec<FieldChange>,
+    /// It differs, and its turn comes when the rest of the stack is in order.
+    put_off: bool,
     actions: usize,
     /// The last update's differences, and how often they have been seen since.
     stale: Option<(Vec<FieldChange>, usize)>,
@@ -105,6 +156,7 @@ impl<'r, 'a> Drive<'r, 'a> {
             replaced: Vec::new(),
             updated: BTreeMap::new(),
             roles: Vec::new(),
+            put_off: false,
             actions: 0,
             stale: None,
         }
@@ -154,14 +206,26 @@ impl<'r, 'a> Drive<'r, 'a> {
         self.roles = seen.planned.roles.clone();
         match self.decide(&seen, resource.stateful()) {
             Act::Nothing => {
-                if let Some(outputs) = resource.outputs() {
-                    self.run.resolved.insert(&self.node.key, outputs);
-                }
+                self.publish(resource);
                 Step::End(self.outcome())
+            }
+            Act::PutOff => {
+                self.publish(resource);
+                self.put_off = true;
+                Step::End(Outcome::Waiting {
+                    on: "the rest of the stack: this region serves, and is changed last".into(),
+                })
             }
             Act::Wait(on) => Step::Wait(on),
             Act::Fail(error) => Step::End(Outcome::Failed { error }),
             act => self.act(resource, act).await,
+        }
+    }
+
+    /// Makes the outputs visible to what refers to this resource.
+    fn publish(&self, resource: &dyn Prepared) {
+        if let Some(outputs) = resource.outputs() {
+            self.run.resolved.insert(&self.node.key, outputs);
         }
     }
 
@@ -172,6 +236,10 @@ impl<'r, 'a> Drive<'r, 'a> {
             Change::Unknown { until } => Act::Wait(format!("{} to exist", until.join(", "))),
             Change::Create if self.created => Act::Wait("it to become visible".into()),
             Change::Create => Act::Create,
+            // What this run made is brought to its end: nobody uses it yet.
+            Change::Update { .. } | Change::Replace { .. } if !self.tried && self.run.puts_off(self.node) => {
+                Act::PutOff
+            }
             Change::Update { fields } => {
                 if let Some((last, reads)) = &mut self.stale
                     && last == fields
@@ -188,11 +256,12 @@ impl<'r, 'a> Drive<'r, 'a> {
                 }
                 Act::Update(fields.clone())
             }
-            Change::Replace { fields } if stateful && !self.run.options.replace_stateful => {
+            Change::Replace { fields } if stateful && !self.run.options.replace.contains(&self.node.key) => {
                 let names = names_of(fields).join(", ");
+                let Node { kind, key, .. } = self.node;
                 Act::Fail(format!(
-                    "`{names}` cannot be changed in place, and a {} holds data: it is not replaced unless told to",
-                    self.node.kind
+                    "`{names}` cannot be changed in place, and a {kind} holds data; `understudy up --replace {key}` deletes it \
+                     with its data and makes it anew"
                 ))
             }
             // Just made, and yet not what was asked for: making it again would not end.
@@ -240,7 +309,7 @@ impl<'r, 'a> Drive<'r, 'a> {
                 }
                 self.stale = Some((fields, 0));
             }
-            Act::Nothing | Act::Wait(_) | Act::Fail(_) => {}
+            Act::Nothing | Act::PutOff | Act::Wait(_) | Act::Fail(_) => {}
         }
         self.run
             .report(self.position, Outcome::Waiting { on: word.into() });
@@ -276,6 +345,7 @@ fn after_error(may_pass: bool, error: &KindError) -> Step {
 
 enum Act {
     Nothing,
+    PutOff,
     Create,
     Update(Vec<FieldChange>),
     Replace(Vec<FieldChange>),
@@ -297,14 +367,14 @@ pub(super) async fn dry_run(
             let (run, plans) = (&run, &plans);
             async move {
                 let outcome = look(run, &run.blueprint.nodes()[position]).await.0;
-                plans.lock().unwrap_or_else(std::sync::PoisonError::into_inner)[position] = Some(outcome);
+                plans.lock().unwrap_or_else(PoisonError::into_inner)[position] = Some(outcome);
                 (position, true)
             }
         },
         |_, _| {},
     )
     .await;
-    let plans = std::mem::take(&mut *plans.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
+    let plans = std::mem::take(&mut *plans.lock().unwrap_or_else(PoisonError::into_inner));
     let entries = blueprint.nodes().iter().zip(plans).map(|(node, plan)| PlanEntry {
         key: node.key.clone(),
         kind: node.kind.to_owned(),

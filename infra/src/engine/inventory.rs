@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use futures::StreamExt;
+use futures::future::BoxFuture;
 use serde::Serialize;
 
 use super::Options;
@@ -36,11 +37,11 @@ impl Inventory {
         self.found.is_empty() && self.errors.is_empty()
     }
 
-    /// Resources that no node of `keys` stands for.
-    pub fn strangers<'a>(&'a self, keys: &'a BTreeSet<String>) -> impl Iterator<Item = &'a Found> {
-        self.found
-            .iter()
-            .filter(|found| found.key.as_ref().is_none_or(|key| !keys.contains(key)))
+    /// What carries the stack's tags and a key that is none of `keys`: it was in the configuration once. What has no key is
+    /// part of something that has one.
+    pub fn strangers(&self, keys: &BTreeSet<String>) -> Vec<Found> {
+        let gone = |found: &&Found| found.key.as_ref().is_some_and(|key| !keys.contains(key));
+        self.found.iter().filter(gone).cloned().collect()
     }
 }
 
@@ -134,16 +135,13 @@ pub(super) async fn list_with(
     cloud: &Cloud,
     options: &Options,
 ) -> Inventory {
-    let jobs = listers.iter().flat_map(|lister| {
-        let regions = if lister.scope() == Scope::Global {
-            &regions[..regions.len().min(1)]
-        } else {
-            regions
+    let mut jobs: Vec<BoxFuture<'_, Result<Vec<Found>, KindError>>> = Vec::new();
+    for lister in listers {
+        let asked = match lister.scope() {
+            Scope::Global => &regions[..regions.len().min(1)],
+            Scope::Regional => regions,
         };
-        regions.iter().map(move |region| (lister, *region))
-    });
-    let mut answers = futures::stream::iter(jobs)
-        .map(|(lister, region)| async move {
+        for region in asked {
             let site = Site {
                 cloud,
                 region,
@@ -152,9 +150,12 @@ pub(super) async fn list_with(
                 account,
                 extra_tags: &[],
             };
-            patiently(options, || lister.list(&site)).await
-        })
-        .buffer_unordered(options.concurrency.max(1));
+            jobs.push(Box::pin(async move {
+                patiently(options, || lister.list(&site)).await
+            }));
+        }
+    }
+    let mut answers = futures::stream::iter(jobs).buffer_unordered(options.concurrency.max(1));
     let mut inventory = Inventory::default();
     while let Some(answer) = answers.next().await {
         match answer {

@@ -222,6 +222,19 @@ impl<const STATEFUL: bool> Kind for Thing<STATEFUL> {
             .await
     }
 
+    async fn discard(site: &Site<'_>, id: &str) -> Result<(), KindError> {
+        world(site.account)
+            .call(site, "discard", |things| {
+                let there = format!("id-{id}");
+                if things.values().any(|other| other.spec.parents.contains(&there)) {
+                    return Err(Class::Conflict);
+                }
+                things.remove(id);
+                Ok(())
+            })
+            .await
+    }
+
     async fn list(site: &Site<'_>) -> Result<Vec<Found>, KindError> {
         let keys = world(site.account)
             .call(site, "list", |things| {
@@ -342,6 +355,154 @@ impl Stage {
         }
         *self.world.crash_at.lock().unwrap() = None;
     }
+}
+
+fn paint(stage: &Stage, key: &str, color: &str) {
+    stage
+        .world
+        .things
+        .lock()
+        .unwrap()
+        .get_mut(key)
+        .unwrap()
+        .spec
+        .color = color.into();
+}
+
+/// `home` with `inside` it serves; `standby` and `far`, which depends on `home`, are in the other region.
+fn two_regions() -> Stage {
+    let other = Place {
+        group: Group::Dr,
+        region: "us-east-2".into(),
+    };
+    let mut stage = Stage::new();
+    let home = stage.add("home", &[]);
+    stage.add("inside", &[&home]);
+    let plain = |stage: &mut Stage, key: &str, parents: Vec<Handle<Plain>>| {
+        stage
+            .blueprint
+            .add::<Plain, _>(key, &other, parents, |parents| spec("red", parents));
+    };
+    plain(&mut stage, "standby", Vec::new());
+    plain(&mut stage, "far", vec![home]);
+    stage.options.serving = Some(Serving {
+        group: Group::Primary,
+        gate: None,
+    });
+    stage
+}
+
+struct Answer(Result<(), String>, AtomicU64);
+
+#[async_trait]
+impl Gate for Answer {
+    async fn open(&self) -> Result<(), String> {
+        self.1.fetch_add(1, Ordering::Relaxed);
+        self.0.clone()
+    }
+}
+
+#[tokio::test]
+async fn what_does_not_exist_is_made_at_once_also_where_requests_are_served() {
+    let stage = two_regions();
+    let report = stage.converge().await;
+    assert!(report.done, "{report}");
+    assert!(
+        stage
+            .world
+            .written()
+            .iter()
+            .all(|line| line.starts_with("create"))
+    );
+}
+
+#[tokio::test]
+async fn what_serves_is_changed_last_and_only_when_the_rest_is_in_order() {
+    let stage = two_regions();
+    stage.converge().await;
+    for key in ["home", "inside", "standby", "far"] {
+        paint(&stage, key, "blue");
+    }
+    stage.fault("update standby", &[Class::Denied]);
+    let report = stage.converge().await;
+    let waits = "waiting: `standby` in us-east-2 to be in order first";
+    assert_eq!(report.outcome("home").unwrap().to_string(), waits);
+    assert_eq!(report.outcome("inside").unwrap().to_string(), waits);
+    assert!(
+        matches!(report.outcome("far"), Some(Outcome::Updated { .. })),
+        "{report}"
+    );
+    let before = stage.world.written().len();
+    let report = stage.converge().await;
+    assert!(report.done, "{report}");
+    assert_eq!(
+        stage.world.written()[before..],
+        ["update standby", "update home", "update inside"]
+    );
+    assert_eq!(report.changes().count(), 3, "{report}");
+}
+
+#[tokio::test]
+async fn what_serves_stays_as_it_is_when_what_was_changed_first_does_not_work() {
+    let mut stage = two_regions();
+    let gate = Arc::new(Answer(Err("it crashes".into()), AtomicU64::new(0)));
+    stage.options.serving = Some(Serving {
+        group: Group::Primary,
+        gate: Some(Arc::clone(&gate) as Arc<dyn Gate>),
+    });
+    stage.converge().await;
+    assert_eq!(gate.1.load(Ordering::Relaxed), 0, "nothing was put off");
+    paint(&stage, "home", "blue");
+    let report = stage.converge().await;
+    assert_eq!(
+        report.outcome("home").unwrap().to_string(),
+        "failed: left as it is, because what was changed first does not work: it crashes"
+    );
+    assert_eq!(stage.world.count("update home"), 0);
+    assert_eq!(report.progress().failed.len(), 1);
+}
+
+#[tokio::test]
+async fn a_run_that_changes_what_serves_still_tells_of_what_it_changed_first() {
+    let stage = two_regions();
+    stage.converge().await;
+    paint(&stage, "home", "blue");
+    paint(&stage, "standby", "blue");
+    let report = stage.converge().await;
+    let keys: Vec<&str> = report.changes().map(|entry| entry.key.as_str()).collect();
+    assert_eq!(keys, ["home", "standby"]);
+}
+
+#[tokio::test]
+async fn strangers_are_pruned_in_whatever_order_aws_lets_them_go_and_nothing_else_is() {
+    let stage = chain();
+    stage.converge().await;
+    let listers = [Lister::of::<Plain>()];
+    let account = stage.blueprint.account().to_owned();
+    let keys = BTreeSet::from(["a".to_owned(), "d".to_owned()]);
+    let prune = async |options: &Options| {
+        let look = || -> futures::future::BoxFuture<'_, Inventory> {
+            let regions = &["us-east-1"];
+            Box::pin(inventory::list_with(
+                &listers,
+                "test",
+                &account,
+                regions,
+                &stage.cloud,
+                options,
+            ))
+        };
+        prune::prune_with(&listers, &keys, "test", &account, &stage.cloud, options, &look).await
+    };
+    let pruned = prune(&stage.options).await;
+    let told: Vec<String> = pruned.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        told,
+        ["thing b in us-east-1: deleted", "thing c in us-east-1: deleted"]
+    );
+    let left: Vec<String> = stage.world.things.lock().unwrap().keys().cloned().collect();
+    assert_eq!(left, ["a", "d"]);
+    assert_eq!(prune(&stage.options).await, []);
 }
 
 /// `a` - `b` - `c`, and `d` alone.
@@ -474,7 +635,7 @@ async fn what_holds_data_is_not_replaced_unless_told_to() {
         matches!(report.outcome("t"), Some(Outcome::Replaced { .. })),
         "{report}"
     );
-    stage.options.replace_stateful = true;
+    stage.options.replace = BTreeSet::from(["s".to_owned()]);
     assert!(matches!(
         stage.converge().await.outcome("s"),
         Some(Outcome::Replaced { .. })

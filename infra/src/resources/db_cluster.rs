@@ -12,6 +12,7 @@ use aws_sdk_rds::types::{
 use continuity::names::Names;
 use serde::{Deserialize, Serialize};
 
+use super::db_instance::DbInstance;
 use super::global_cluster::{self, ENGINE};
 use super::rds::{NO_CLUSTER, NO_GLOBAL, key_of, ours, put_tags, tag_list, tagged};
 use crate::error::{Cause, Class, KindError, absent};
@@ -167,7 +168,8 @@ impl Kind for DbCluster {
 
     /// 1. Takes it out of the global cluster. A writer leaves last: the others are taken out first, and until they have left
     ///    AWS answers with a conflict.
-    /// 2. Deletes it, without a final snapshot. While it is still leaving, or has instances, AWS answers with a conflict.
+    /// 2. Deletes its instances: they hold nothing of their own, and in a replacement nobody else does.
+    /// 3. Deletes it, without a final snapshot. While it is still leaving, or has instances, AWS answers with a conflict.
     async fn discard(site: &Site<'_>, id: &str) -> Result<(), KindError> {
         let Some(cluster) = describe(site, id).await? else {
             return Ok(());
@@ -180,6 +182,9 @@ impl Kind for DbCluster {
         let members = members(site, global).await?;
         for member in leaving(cluster.db_cluster_arn().unwrap_or_default(), &members) {
             leave(site, global, member).await?;
+        }
+        for instance in cluster.db_cluster_members() {
+            DbInstance::discard(site, instance.db_instance_identifier().unwrap_or_default()).await?;
         }
         let request = site.cloud.rds(site.region).delete_db_cluster();
         let request = request.db_cluster_identifier(id).skip_final_snapshot(true);

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use continuity::names::Slot;
 use infra::blueprint;
 use infra::cloud::Cloud;
-use infra::engine::{self, OnProgress, Options, Permit};
-use infra::outcome::{Entry, PlanEntry, Progress, Report};
+use infra::engine::{self, OnProgress, Options, Permit, Pruned, Serving};
+use infra::outcome::{Entry, FailedWith, PlanEntry, Progress, Report};
 use infra::spec::Spec;
 use tokio::sync::OnceCell;
 
@@ -36,6 +37,26 @@ pub struct Pass {
     pub entries: Vec<Entry>,
 }
 
+impl Pass {
+    /// The same, with what became of things that are in no blueprint.
+    fn with(mut self, pruned: &[Pruned]) -> Self {
+        for one in pruned {
+            let name = format!("{} {}", one.found.kind, one.found.id);
+            match &one.still_there {
+                None => self.changed.push(name),
+                Some(why) => {
+                    self.done = false;
+                    self.progress.failed.push(FailedWith {
+                        key: name,
+                        error: why.clone(),
+                    });
+                }
+            }
+        }
+        self
+    }
+}
+
 impl From<Report> for Pass {
     fn from(report: Report) -> Self {
         Pass {
@@ -54,8 +75,8 @@ pub struct Job<'a> {
     pub spec: &'a Spec,
     /// The time it may take.
     pub budget: Duration,
-    /// The region that serves: changes reach it last.
-    pub serving: Option<String>,
+    /// What serves requests meanwhile: changes reach it last.
+    pub serving: Option<Serving>,
     /// What holds data and may yet be replaced.
     pub replace: &'a BTreeSet<String>,
     /// Whether what is ours and in no blueprint is deleted.
@@ -121,8 +142,11 @@ impl Engine for CloudEngine {
             budget: job.budget,
             permit: Some(job.permit),
             on_progress: Some(job.on_progress),
+            replace: job.replace.clone(),
+            serving: job.serving,
             ..Options::default()
         };
+        let began = options.clock.now();
         let report = match direction {
             Direction::Converge => engine::converge(&blueprint, &self.cloud, &options).await,
             Direction::Teardown => {
@@ -130,7 +154,27 @@ impl Engine for CloudEngine {
                 engine::teardown(&blueprint, &keep, &self.cloud, &options).await
             }
         };
-        Ok(report.map_err(|error| engine_failed(&error))?.into())
+        let pass = Pass::from(report.map_err(|error| engine_failed(&error))?);
+        if !(job.prune && pass.done && direction == Direction::Converge) {
+            return Ok(pass);
+        }
+        // Only now does nothing of the stack use what goes.
+        let options = Options {
+            budget: (began + job.budget).saturating_sub(options.clock.now()),
+            ..options
+        };
+        let regions = Slot::ALL.map(|slot| job.spec.regions.of(slot));
+        let suffix = &job.spec.suffix;
+        let pruned = engine::prune(
+            &blueprint.keys(),
+            suffix,
+            account,
+            &regions,
+            &self.cloud,
+            &options,
+        )
+        .await;
+        Ok(pass.with(&pruned))
     }
 
     async fn compare(&self, spec: &Spec, budget: Duration) -> Result<Vec<PlanEntry>, StepError> {

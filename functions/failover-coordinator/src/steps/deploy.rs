@@ -9,12 +9,13 @@ use continuity::control::{ControlRecord, Swap};
 use continuity::error::chain;
 use continuity::names::Slot;
 use infra::change::{Configuration, Kind};
-use infra::engine::{OnProgress, Permit};
+use infra::engine::{OnProgress, Permit, Serving};
 use infra::outcome::Progress;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::change::{self, Held, StillMine};
+use super::gate;
 use crate::context::Context;
 use crate::decide;
 use crate::effects::engine::{Direction, Job, Pass};
@@ -25,6 +26,20 @@ use crate::limits::{DEADLINE_MARGIN, PASS_LIMIT, PROGRESS_INTERVAL, WATCH_INTERV
 
 /// The item that holds the engine's progress.
 const PROGRESS_ITEM: &str = "deployment";
+
+/// The item with the generation that was last deployed to its end.
+const DEPLOYED_ITEM: &str = "deployed";
+
+/// Whether the resources were once as this generation of the configuration wants them. If not, what differs is no drift but a
+/// change that has not reached its end.
+///
+/// # Errors
+/// `ControlUnavailable`.
+pub async fn is_deployed(context: &Context, generation: u64) -> Result<bool, StepError> {
+    let json = context.control.document(DEPLOYED_ITEM).await?;
+    let deployed: Option<Value> = json.and_then(|json| serde_json::from_str(&json).ok());
+    Ok(deployed.is_some_and(|deployed| deployed["generation"].as_u64() >= Some(generation)))
+}
 
 /// When the stack takes over.
 ///
@@ -62,7 +77,8 @@ pub async fn reconcile(context: &Context, request: &Request) -> Result<Value, St
         return Ok(after_a_moment(request));
     }
     let permit = Arc::new(StillMine::new(context, request, Kind::Deploy, generation, None));
-    let serving = record.map(|record| record.active_region);
+    let serving =
+        record.and_then(|record| gate::serving(context, &record.active_region, &configuration.spec.failover));
     let asked = Arc::clone(&permit);
     let pass = run_pass(
         context,
@@ -151,7 +167,7 @@ async fn run_pass(
     direction: Direction,
     configuration: &Configuration,
     input: &DeployInput,
-    serving: Option<String>,
+    serving: Option<Serving>,
     permit: Arc<dyn Permit>,
 ) -> Result<Value, StepError> {
     let (sender, receiver) = watch::channel(Progress::default());
@@ -260,6 +276,8 @@ pub async fn initialise(context: &Context, request: &Request) -> Result<Value, S
         // Lost means that an earlier run of this step was first.
         context.control.create(&first).await?;
     }
+    let deployed = json!({"generation": generation}).to_string();
+    context.control.put_document(DEPLOYED_ITEM, &deployed).await?;
     let record = context.record().await?;
     Ok(json!({"schema": schema, "epoch": record.epoch, "active_region": record.active_region}))
 }
@@ -349,6 +367,26 @@ mod tests {
             .await
             .unwrap();
         assert_eq!(after["serving"], HOME);
+    }
+
+    #[tokio::test]
+    async fn the_region_that_serves_is_changed_last_and_a_first_deployment_waits_for_nobody() {
+        let world = World::undeployed();
+        run(&world, Slot::Primary, event(Step::Reconcile, json!({})))
+            .await
+            .unwrap();
+        assert_eq!(world.changed_last(), None);
+        let world = World::deployed();
+        run(&world, Slot::Primary, event(Step::Reconcile, json!({})))
+            .await
+            .unwrap();
+        assert_eq!(world.changed_last(), Some(infra::graph::Group::Primary));
+        assert!(!is_deployed(&world.context(Slot::Primary), 1).await.unwrap());
+        run(&world, Slot::Primary, event(Step::Initialise, json!({})))
+            .await
+            .unwrap();
+        assert!(is_deployed(&world.context(Slot::Primary), 1).await.unwrap());
+        assert!(!is_deployed(&world.context(Slot::Primary), 2).await.unwrap());
     }
 
     #[tokio::test]

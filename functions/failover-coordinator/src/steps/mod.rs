@@ -4,6 +4,7 @@ mod change;
 mod deploy;
 mod evidence;
 mod fencing;
+mod gate;
 mod ledger;
 mod opening;
 mod promotion;

@@ -12,7 +12,7 @@ use infra::engine::OnProgress;
 use serde_json::{Value, json};
 
 use super::change::{self, Held, StillMine};
-use super::deploy;
+use super::{deploy, gate};
 use crate::context::Context;
 use crate::decide::{self, Standing};
 use crate::effects::engine::{Direction, Job, Pass};
@@ -140,8 +140,12 @@ async fn converge(
     let job = Job {
         spec: &configuration.spec,
         budget: deploy::budget(context, request),
-        // Each repair for itself: what waits in one region must not hold what the other needs.
-        serving: None,
+        // Each repair for itself: what waits in one region must not hold what the other needs. But a deployment that stopped
+        // half way, because what it changed first does not work, is not carried into the region that serves.
+        serving: match deploy::is_deployed(context, configuration.generation).await? {
+            true => None,
+            false => gate::serving(context, context.region(), &configuration.spec.failover),
+        },
         replace: &Default::default(),
         prune: false,
         permit: Arc::new(permit),
@@ -326,6 +330,19 @@ mod tests {
         assert_eq!(report.last.unwrap().counts.drift, 0);
         assert_eq!(report.last_found.unwrap().execution, "r-1");
         assert_eq!(world.events().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_deployment_that_stopped_half_way_is_not_carried_into_the_region_that_serves() {
+        let world = World::deployed();
+        world.next_look(vec![differs("function.health-probe.dr", "lambda-function", DR)]);
+        world.deployment_ended(1);
+        reconcile(&world, Slot::Primary, "r-1").await;
+        assert_eq!(world.changed_last(), None, "a repair waits for nobody");
+        world.store_generation(2);
+        world.change_record(|record| record.generation = 2);
+        reconcile(&world, Slot::Primary, "r-2").await;
+        assert_eq!(world.changed_last(), Some(infra::graph::Group::Primary));
     }
 
     #[tokio::test]

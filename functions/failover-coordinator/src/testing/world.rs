@@ -15,6 +15,7 @@ use continuity::names::{Names, Regions, Slot};
 use continuity::observe::Observation;
 use infra::change::{CONFIGURATION_ITEM, Change, Configuration, ITEM, Kind};
 use infra::engine::Write;
+use infra::graph::Group;
 use infra::outcome::{Entry, Outcome, PlanEntry};
 use infra::spec::Spec;
 use serde_json::{Value, json};
@@ -64,6 +65,7 @@ struct State {
     kicked: Vec<&'static str>,
     next_pass: Option<Pass>,
     passes: usize,
+    changed_last: Option<Group>,
     next_look: Vec<PlanEntry>,
     acts_on_look: bool,
     looks: usize,
@@ -211,6 +213,17 @@ impl World {
 
     pub(crate) fn passes(&self) -> usize {
         self.state.lock().unwrap().passes
+    }
+
+    /// What the last pass was told to change last.
+    pub(crate) fn changed_last(&self) -> Option<Group> {
+        self.state.lock().unwrap().changed_last
+    }
+
+    /// The deployment of this generation came to its end.
+    pub(crate) fn deployment_ended(&self, generation: u64) {
+        let json = serde_json::json!({"generation": generation}).to_string();
+        futures::executor::block_on(self.control.put_document("deployed", &json)).unwrap();
     }
 
     pub(crate) fn permitted_writes(&self) -> usize {
@@ -554,6 +567,7 @@ impl Engine for Double {
         let (mut pass, epoch_changes_to, look) = {
             let mut state = self.state();
             state.passes += 1;
+            state.changed_last = job.serving.as_ref().map(|serving| serving.group);
             let pass = state.next_pass.clone().unwrap_or(Pass {
                 done: true,
                 ..Pass::default()

@@ -1,0 +1,139 @@
+//! Deleting what belongs to the stack and is in its blueprint no more.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use futures::future::BoxFuture;
+use serde::Serialize;
+
+use super::inventory::TAGGED;
+use super::{Inventory, Options, Pace, Write};
+use crate::cloud::Cloud;
+use crate::error::KindError;
+use crate::kind::{Found, Lister, Site};
+use crate::resources;
+
+/// What became of something that is in the blueprint no more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Pruned {
+    /// What it is.
+    #[serde(flatten)]
+    pub found: Found,
+    /// Why it is still there; none when it is gone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub still_there: Option<String>,
+}
+
+impl fmt::Display for Pruned {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Found { kind, region, id, .. } = &self.found;
+        match &self.still_there {
+            None => write!(f, "{kind} {id} in {region}: deleted"),
+            Some(why) => write!(f, "{kind} {id} in {region}: still there: {why}"),
+        }
+    }
+}
+
+/// Deletes what carries the stack's tags and a key that is none of `keys`.
+///
+/// 1. Lists everything of the stack.
+/// 2. Asks for the deletion of each stranger. What others still use is refused, and asked for again.
+/// 3. Lists again, until none is left, one cannot be deleted, or the budget ends.
+///
+/// Guarantees: deletes nothing whose key is in `keys`; asks the permit before every deletion; run twice equals once.
+pub async fn prune(
+    keys: &BTreeSet<String>,
+    suffix: &str,
+    account: &str,
+    regions: &[&str],
+    cloud: &Cloud,
+    options: &Options,
+) -> Vec<Pruned> {
+    let listers = resources::listers();
+    let look = || -> BoxFuture<'_, Inventory> {
+        Box::pin(super::inventory(suffix, account, regions, cloud, options))
+    };
+    prune_with(&listers, keys, suffix, account, cloud, options, &look).await
+}
+
+pub(super) async fn prune_with<'a>(
+    listers: &[Lister],
+    keys: &BTreeSet<String>,
+    suffix: &str,
+    account: &str,
+    cloud: &Cloud,
+    options: &Options,
+    look: &(dyn Fn() -> BoxFuture<'a, Inventory> + Send + Sync),
+) -> Vec<Pruned> {
+    let ends = options.clock.now() + options.budget;
+    let mut pace = Pace::new();
+    let mut pruned: Vec<Pruned> = Vec::new();
+    loop {
+        let strangers = look().await.strangers(keys);
+        for one in &mut pruned {
+            if !strangers.contains(&one.found) {
+                one.still_there = None;
+            }
+        }
+        if strangers.is_empty() {
+            return pruned;
+        }
+        let mut hopeless = true;
+        for found in strangers {
+            let answer = discard(listers, &found, suffix, account, cloud, options).await;
+            hopeless &= matches!(&answer, Err((_, false)));
+            let why = answer
+                .err()
+                .map_or_else(|| "AWS is deleting it".to_owned(), |(why, _)| why);
+            match pruned.iter_mut().find(|one| one.found == found) {
+                Some(one) => one.still_there = Some(why),
+                None => pruned.push(Pruned {
+                    found,
+                    still_there: Some(why),
+                }),
+            }
+        }
+        if hopeless || pace.until(ends, options).await.is_err() {
+            return pruned;
+        }
+    }
+}
+
+/// Asks for one deletion. An error says why not, and whether that may pass.
+async fn discard(
+    listers: &[Lister],
+    found: &Found,
+    suffix: &str,
+    account: &str,
+    cloud: &Cloud,
+    options: &Options,
+) -> Result<(), (String, bool)> {
+    let Some(lister) = listers.iter().find(|lister| lister.name() == found.kind) else {
+        let why = match found.kind.as_str() {
+            TAGGED => "it was not made by Understudy: delete it, or take the stack's tags off it",
+            _ => "this version of Understudy does not know its kind",
+        };
+        return Err((why.to_owned(), false));
+    };
+    if let Some(permit) = &options.permit {
+        let write = Write {
+            key: found.key.as_deref().unwrap_or_default(),
+            kind: lister.name(),
+            region: &found.region,
+        };
+        permit.check(write).await.map_err(|why| (why, false))?;
+    }
+    let site = Site {
+        cloud,
+        region: &found.region,
+        key: found.key.as_deref().unwrap_or_default(),
+        suffix,
+        account,
+        extra_tags: &[],
+    };
+    let may_pass = |error: &KindError| error.class.patience().is_some();
+    lister
+        .discard(&site, &found.id)
+        .await
+        .map_err(|error| (error.chain(), may_pass(&error)))
+}
