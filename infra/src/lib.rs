@@ -15,10 +15,12 @@ pub mod error;
 pub mod graph;
 pub mod kind;
 pub mod outcome;
+pub mod placeholder;
 pub mod plan;
 pub mod resources;
 pub mod spec;
 pub mod tagged;
+pub mod wanted;
 pub mod warnings;
 
 pub use warnings::warnings;
