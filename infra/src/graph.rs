@@ -244,7 +244,7 @@ pub struct Blueprint {
     partial: bool,
 }
 
-/// What is wrong with a graph. Only a mistake in the blueprint's code can cause it.
+/// What is wrong with a blueprint. Mostly, only a mistake in the code that makes it can cause it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidBlueprint {
     /// Two nodes with one key.
@@ -261,6 +261,9 @@ pub enum InvalidBlueprint {
     /// Nodes that wait for each other.
     #[error("these wait for each other: {}", .0.join(", "))]
     Cycle(Vec<String>),
+    /// What it wants breaks rules: see [`crate::check`].
+    #[error("the checker refuses it: {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+    Findings(Vec<crate::check::Finding>),
 }
 
 impl Blueprint {

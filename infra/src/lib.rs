@@ -5,6 +5,7 @@
 
 pub mod blueprint;
 pub mod change;
+pub mod check;
 pub mod clock;
 pub mod cloud;
 pub mod control_plane;
