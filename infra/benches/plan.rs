@@ -132,16 +132,18 @@ fn network(blueprint: &mut Blueprint, place: &Place, block: usize) {
     });
     for number in 0..FAN {
         let cidr = format!("10.{second}.{}.0/24", third + number);
-        let _: Handle<Memory<Subnet>> =
-            blueprint.add(format!("subnet-{block}-{number}"), place, vpc.clone(), move |vpc: vpc::Outputs| {
-                subnet::Spec {
-                    name: format!("subnet-{block}-{number}"),
-                    vpc_id: vpc.vpc_id,
-                    cidr: cidr.clone(),
-                    zone: "us-east-1a".into(),
-                    tagged: true,
-                }
-            });
+        let _: Handle<Memory<Subnet>> = blueprint.add(
+            format!("subnet-{block}-{number}"),
+            place,
+            vpc.clone(),
+            move |vpc: vpc::Outputs| subnet::Spec {
+                name: format!("subnet-{block}-{number}"),
+                vpc_id: vpc.vpc_id,
+                cidr: cidr.clone(),
+                zone: "us-east-1a".into(),
+                tagged: true,
+            },
+        );
     }
 }
 
@@ -201,7 +203,12 @@ fn roles(
             move |before: Option<iam_role::Outputs>| {
                 let description = before.map_or_else(String::new, |before| before.arn);
                 let service = "lambda.amazonaws.com";
-                iam_role::Spec::for_service(format!("role-{block}-{number}"), description, service, json!(null))
+                iam_role::Spec::for_service(
+                    format!("role-{block}-{number}"),
+                    description,
+                    service,
+                    json!(null),
+                )
             },
         );
         let _: Handle<Memory<IamRolePolicies>> = blueprint.add(
@@ -252,7 +259,10 @@ fn best(rounds: usize, mut work: impl FnMut()) -> Duration {
         work();
         started.elapsed()
     };
-    std::iter::repeat_n((), rounds).map(once).min().unwrap_or_default()
+    std::iter::repeat_n((), rounds)
+        .map(once)
+        .min()
+        .unwrap_or_default()
 }
 
 fn measure(runtime: &tokio::runtime::Runtime, size: usize, rounds: usize) -> Figures {
@@ -273,7 +283,9 @@ fn measure(runtime: &tokio::runtime::Runtime, size: usize, rounds: usize) -> Fig
         assert_eq!(report.changes().count(), size, "everything was made");
     });
     assert!(told.load(Ordering::Relaxed) >= size, "progress was told");
-    let wanted = best(rounds, || assert_eq!(blueprint.wanted().map(|all| all.len()), Ok(size)));
+    let wanted = best(rounds, || {
+        assert_eq!(blueprint.wanted().map(|all| all.len()), Ok(size))
+    });
     let both = best(rounds, || assert_eq!(check::check(&blueprint), Ok(Vec::new())));
     let compare = best(rounds, || {
         OBSERVED.store(0, Ordering::Relaxed);
@@ -297,7 +309,11 @@ fn unchanged(entry: &PlanEntry) -> bool {
 
 fn main() -> ExitCode {
     let measured = std::env::args().any(|argument| argument == "--bench");
-    let (sizes, rounds) = if measured { (SIZES, ROUNDS) } else { ([100, 300], 1) };
+    let (sizes, rounds) = if measured {
+        (SIZES, ROUNDS)
+    } else {
+        ([100, 300], 1)
+    };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .build()
@@ -321,7 +337,10 @@ fn main() -> ExitCode {
         all[1].per_resource_us(of(&all[1])) / all[0].per_resource_us(of(&all[0]))
     };
     let (plan, converge) = (ratio(Figures::plan), ratio(|one| one.converge));
-    println!("per resource, {} against {}: plan {plan:.2}, converge {converge:.2}", sizes[1], sizes[0]);
+    println!(
+        "per resource, {} against {}: plan {plan:.2}, converge {converge:.2}",
+        sizes[1], sizes[0]
+    );
     if measured && plan > LIMIT {
         println!("planning is not linear: at most {LIMIT} was expected");
         return ExitCode::FAILURE;

@@ -100,7 +100,8 @@ async fn a_plan_says_what_up_would_do_and_writes_nothing() {
     assert_eq!(same["counts"], json!({"unchanged": created}));
     println!("{} calls for {created} resources", calls.len());
 
-    std::fs::write(config, "[api]\nrate_limit = 77\n\n[retention]\nlog_days = 14\n").expect("the folder is ours");
+    std::fs::write(config, "[api]\nrate_limit = 77\n\n[retention]\nlog_days = 14\n")
+        .expect("the folder is ours");
     let (changed, code, _) = plan(&folder, config);
     assert_eq!(code, Some(2));
     let settings: Vec<&Value> = changed["settings"]
@@ -111,7 +112,10 @@ async fn a_plan_says_what_up_would_do_and_writes_nothing() {
         .collect();
     assert_eq!(settings, ["api.rate_limit", "retention.log_days"]);
     let changed = changes(&changed);
-    assert!(changed.iter().all(|one| one["change"] == "update"), "{changed:#?}");
+    assert!(
+        changed.iter().all(|one| one["change"] == "update"),
+        "{changed:#?}"
+    );
     let stage = changed
         .iter()
         .find(|one| one["key"] == "api-stage.dr")
@@ -138,12 +142,7 @@ async fn a_plan_says_what_up_would_do_and_writes_nothing() {
     let missing = changes(&missing);
     assert_eq!(
         (code, missing.len(), &missing[0]["key"], &missing[0]["change"]),
-        (
-            Some(2),
-            1,
-            &json!("reconcile-schedule.primary"),
-            &json!("create")
-        ),
+        (Some(2), 1, &json!("reconcile-schedule.primary"), &json!("create")),
         "{missing:#?}"
     );
 

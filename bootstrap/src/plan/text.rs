@@ -1,9 +1,10 @@
 //! A plan for a person: a line for each resource that changes, by region, then a count. Long values are cut; of documents the parts
 //! that differ are shown.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use console::style;
+use infra::graph::Group;
 use infra::kind::Found;
 use infra::plan::FieldChange;
 use serde_json::Value;
@@ -82,13 +83,27 @@ fn resources(plan: &Plan) -> Vec<String> {
     groups
         .into_iter()
         .map(|group| {
-            let here = || changed.iter().filter(move |one| one.group == group);
-            let regions: BTreeSet<&str> = here().map(|one| one.region.as_str()).collect();
-            let regions = Vec::from_iter(regions).join(", ");
-            let lines: String = here().map(|one| format!("\n{}", line(one, width))).collect();
-            format!("{}{lines}", heading(&format!("{group}, by way of {regions}")))
+            let lines: String = changed
+                .iter()
+                .filter(|one| one.group == group)
+                .map(|one| format!("\n{}", line(one, width)))
+                .collect();
+            format!("{}{lines}", heading(&place(plan, group)))
         })
         .collect()
+}
+
+/// A group with its region: the one that most of it is in, because roles and records of every group are made in one place.
+fn place(plan: &Plan, group: Group) -> String {
+    if group == Group::Global {
+        return group.to_string();
+    }
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for one in plan.resources.iter().filter(|one| one.group == group) {
+        *counts.entry(&one.region).or_default() += 1;
+    }
+    let most = counts.into_iter().max_by_key(|(_, count)| *count);
+    most.map_or_else(|| group.to_string(), |(region, _)| format!("{group}, {region}"))
 }
 
 fn line(one: &Resource, width: usize) -> String {
@@ -255,16 +270,11 @@ fn inside(path: &str, from: Option<&Value>, to: Option<&Value>, parts: &mut Vec<
 
 /// Entries with a name are compared by it, others one by one where the lists are as long; otherwise what came and went is told.
 fn lists(path: &str, old: &[Value], new: &[Value], parts: &mut Vec<String>) {
-    let named = |all: &[Value]| all.iter().map(name).collect::<Option<Vec<_>>>();
     if let (Some(before), Some(after)) = (named(old), named(new)) {
-        let names: BTreeSet<&str> = before.iter().chain(&after).copied().collect();
-        let by_name = |names: &[&str], all: &[Value], wanted: &str| {
-            let at = names.iter().position(|name| *name == wanted)?;
-            all.get(at).cloned()
-        };
+        let names: BTreeSet<&str> = before.keys().chain(after.keys()).copied().collect();
         for name in names {
-            let (from, to) = (by_name(&before, old, name), by_name(&after, new, name));
-            inside(&format!("{path}.{name}"), from.as_ref(), to.as_ref(), parts);
+            let (from, to) = (before.get(name).copied(), after.get(name).copied());
+            inside(&format!("{path}.{name}"), from, to, parts);
         }
     } else if old.len() == new.len() && old.iter().chain(new).all(|one| one.is_object() || one.is_array()) {
         for (at, (from, to)) in old.iter().zip(new).enumerate() {
@@ -278,7 +288,11 @@ fn lists(path: &str, old: &[Value], new: &[Value], parts: &mut Vec<String>) {
     }
 }
 
-/// What an entry of a list is called, in policies and in lists of rules.
+/// The entries by what they are called, as statements of policies and rules are; nothing where any has no name.
+fn named(all: &[Value]) -> Option<BTreeMap<&str, &Value>> {
+    all.iter().map(|entry| Some((name(entry)?, entry))).collect()
+}
+
 fn name(entry: &Value) -> Option<&str> {
     ["Sid", "id", "name"]
         .iter()
