@@ -458,11 +458,24 @@ mod tests {
         assert!(plan.resources.iter().all(|one| one.wanted.is_object()));
     }
 
+    /// Dashboard, state machines and large policies have golden files of their own.
+    fn cut(document: &mut Value) {
+        const LONG: usize = 2_000;
+        if document.to_string().len() > LONG {
+            *document = json!("a long document");
+        }
+    }
+
     #[test]
     fn the_plan_of_the_default_stack_is_what_was_reviewed() {
         let plan = nothing_there();
         insta::assert_snapshot!("text", text::describe(&plan));
-        insta::assert_snapshot!("json", serde_json::to_string_pretty(&plan).unwrap());
+        let mut json = serde_json::to_value(&plan).unwrap();
+        for resource in json["resources"].as_array_mut().unwrap() {
+            let wanted = resource["wanted"].as_object_mut().unwrap();
+            wanted.values_mut().for_each(cut);
+        }
+        insta::assert_snapshot!("json", serde_json::to_string_pretty(&json).unwrap());
     }
 
     #[test]
@@ -485,7 +498,10 @@ mod tests {
         assert_eq!(change("data-replication.primary"), Action::Later);
         assert_eq!(change("subnet.a.dr"), Action::Create);
         assert_eq!(change("route-table.dr"), Action::Later, "it exists");
-        assert_eq!(of(&plan, "route-table.dr").until, ["subnet.a.dr", "vpc.dr"]);
+        assert_eq!(
+            of(&plan, "route-table.dr").until,
+            ["subnet.a.dr", "subnet.b.dr", "vpc.dr"]
+        );
         let unsure = Inventory {
             errors: vec!["DescribeSubnets is denied".into()],
             ..inventory
@@ -534,7 +550,7 @@ mod tests {
             "{text}"
         );
         assert!(
-            text.ends_with("no changes: 132 resources are as configured"),
+            text.ends_with("no changes: 199 resources are as configured"),
             "{text}"
         );
     }

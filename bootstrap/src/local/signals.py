@@ -299,6 +299,23 @@ def tags_of_signals():
     tagging._COLLECTORS.update(cloudwatch=of_alarms, acm=of_certificates)
 
 
+def dashboard_listing():
+    """ListDashboards says when each was changed, in CBOR as the number of seconds that Smithy's protocol demands. ministack sends
+    a text, which an SDK refuses, and with it the whole listing."""
+    original = cloudwatch._list_dashboards
+
+    def listed(parameters, data, is_cbor, is_json=False):
+        if not is_cbor:
+            return original(parameters, data, is_cbor, is_json)
+        entries = json.loads(original(parameters, data, False, True)[2])["DashboardEntries"]
+        for entry in entries:
+            changed = cloudwatch._dashboards[entry["DashboardName"]]["LastModified"]
+            entry["LastModified"] = cloudwatch._cbor_timestamp(changed)
+        return cloudwatch._cbor_ok({"DashboardEntries": entries})
+
+    cloudwatch._list_dashboards = listed
+
+
 def all_of_them():
     alarms_by_dimensions()
     metrics_in_logs()
@@ -306,3 +323,4 @@ def all_of_them():
     certificates()
     custom_domains()
     tags_of_signals()
+    dashboard_listing()

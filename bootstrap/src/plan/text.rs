@@ -255,8 +255,20 @@ fn differences(path: &str, from: &Value, to: &Value, parts: &mut Vec<String>) {
             }
         }
         (Value::Array(old), Value::Array(new)) => lists(path, old, new, parts),
+        // A function's environment holds documents as texts.
+        (Value::String(old), Value::String(new)) if document(old).is_some() && document(new).is_some() => {
+            let parse = |text| document(text).unwrap_or_default();
+            differences(path, &parse(old), &parse(new), parts);
+        }
         (from, to) => parts.push(format!("{path}: {} -> {}", short(from), short(to))),
     }
+}
+
+/// A text that is a JSON object.
+fn document(text: &str) -> Option<Value> {
+    text.starts_with('{')
+        .then(|| serde_json::from_str(text).ok())
+        .flatten()
 }
 
 fn inside(path: &str, from: Option<&Value>, to: Option<&Value>, parts: &mut Vec<String>) {
@@ -321,10 +333,22 @@ mod tests {
         assert_eq!(
             changes(&change(from, to)),
             [
-                "policy.Statement.Old: without {\"Action\":[],\"Resource\":[\"arn:aws:s3:::a-long-bucket-name\"...",
+                "policy.Statement.Old: without {\"Action\":[],\"Resource\":[\"arn:aws:s3:::a-long-bucket-name\"],...",
                 "policy.Statement.Read.Action: without \"s3:ListBucket\"",
                 "policy.Statement.Read.Action: with \"s3:GetObjectVersion\"",
             ]
+        );
+    }
+
+    #[test]
+    fn a_document_in_a_text_is_a_document() {
+        let environment = |rounds: i32| {
+            let policy = json!({"decider": "automatic", "rounds_to_fail": rounds, "observers_to_agree": 2});
+            json!({"UNDERSTUDY_POLICY": policy.to_string(), "RUST_LOG": "info"})
+        };
+        assert_eq!(
+            changes(&change(environment(3), environment(5))),
+            ["policy.UNDERSTUDY_POLICY.rounds_to_fail: 3 -> 5"]
         );
     }
 

@@ -59,6 +59,28 @@ async fn an_alarm_watches_the_metric_with_its_dimensions_only() {
 }
 
 #[tokio::test]
+async fn dashboards_are_listed_with_the_time_of_their_change() {
+    let cloud = Cloud::start().await;
+    let cloudwatch = aws_sdk_cloudwatch::Client::new(&cloud.aws(None, UsEast1).await);
+    let put = cloudwatch
+        .put_dashboard()
+        .dashboard_name("understudy")
+        .dashboard_body("{}");
+    put.send().await.unwrap();
+    let listed = cloudwatch.list_dashboards().send().await.unwrap();
+    let [dashboard] = listed.dashboard_entries() else {
+        panic!("{listed:?}")
+    };
+    assert_eq!(dashboard.dashboard_name(), Some("understudy"));
+    assert!(
+        dashboard
+            .last_modified()
+            .is_some_and(|at| at.secs() > 1_700_000_000)
+    );
+    cloud.edge.stop().await;
+}
+
+#[tokio::test]
 async fn a_certificate_is_issued_when_its_proof_is_in_dns_and_a_custom_domain_serves_each_region_its_own_api()
 {
     let cloud = Cloud::start().await;
