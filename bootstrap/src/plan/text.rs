@@ -215,6 +215,10 @@ fn changes(change: &FieldChange) -> Vec<String> {
     }
     let mut parts = Vec::new();
     differences(&change.field, &change.from, &change.to, &mut parts);
+    if parts.is_empty() {
+        // Documents that say the same in other words.
+        return vec![plain(change)];
+    }
     let more = parts.len().saturating_sub(PARTS_LIMIT);
     parts.truncate(PARTS_LIMIT);
     if more > 0 {
