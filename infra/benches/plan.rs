@@ -1,4 +1,4 @@
-//! How long it takes to plan a stack, by its size: the desired specs, the checker, and the comparison with what is there, which the
+//! How long it takes to plan a stack, by its size: the graph, the desired specs, the checker, and the comparison with what is there, which the
 //! engine does against a cloud in memory. Per resource it must take as long in a stack of 10,000 as in one of 1,000.
 //!
 //! `cargo bench -p infra`. Without `--bench`, as when the tests build it, it only goes through the motions.
@@ -236,6 +236,7 @@ fn roles(
 /// What a stack of one size takes.
 struct Figures {
     size: usize,
+    build: Duration,
     wanted: Duration,
     check: Duration,
     compare: Duration,
@@ -244,7 +245,7 @@ struct Figures {
 
 impl Figures {
     fn plan(&self) -> Duration {
-        self.wanted + self.check + self.compare
+        self.build + self.wanted + self.check + self.compare
     }
 
     fn per_resource_us(&self, of: Duration) -> f64 {
@@ -266,6 +267,7 @@ fn best(rounds: usize, mut work: impl FnMut()) -> Duration {
 }
 
 fn measure(runtime: &tokio::runtime::Runtime, size: usize, rounds: usize) -> Figures {
+    let build = best(rounds, || drop(synthetic(size)));
     let blueprint = synthetic(size);
     assert_eq!(blueprint.nodes().len(), size);
     let cloud = Cloud::new(SdkConfig::builder().build());
@@ -296,6 +298,7 @@ fn measure(runtime: &tokio::runtime::Runtime, size: usize, rounds: usize) -> Fig
     WORLD.lock().unwrap_or_else(PoisonError::into_inner).clear();
     Figures {
         size,
+        build,
         wanted,
         check: both.saturating_sub(wanted),
         compare,
@@ -319,12 +322,13 @@ fn main() -> ExitCode {
         .build()
         .expect("a runtime");
     let all = sizes.map(|size| measure(&runtime, size, rounds));
-    println!("resources   wanted    check  compare     plan   per resource   converge (all new)");
+    println!("resources    build   wanted    check  compare     plan   per resource   converge (all new)");
     for one in &all {
         let ms = |span: Duration| format!("{:.1} ms", span.as_secs_f64() * 1e3);
         println!(
-            "{:9} {:>8} {:>8} {:>8} {:>8} {:>11.2} us {:>20}",
+            "{:9} {:>8} {:>8} {:>8} {:>8} {:>8} {:>11.2} us {:>20}",
             one.size,
+            ms(one.build),
             ms(one.wanted),
             ms(one.check),
             ms(one.compare),
