@@ -10,6 +10,7 @@ pub mod failure;
 pub mod init;
 pub mod keys;
 pub mod local;
+pub mod plan;
 pub mod stack;
 pub mod status;
 pub mod ui;

@@ -92,6 +92,10 @@ pub async fn up(stack: &mut Stack, wishes: &Wishes, ui: &Arc<Ui>) -> Result<Depl
     packages.fill_in(&mut stack.spec);
     let seed = infra::blueprint::seed(&stack.spec, &stack.account);
     let blueprint = infra::blueprint::blueprint(&stack.spec, &stack.account);
+    // The engine asks again before each change, but nothing may be stored or uploaded either.
+    infra::check::pass(&blueprint).map_err(|error| {
+        Failure::new(&error).help("nothing was changed; `understudy plan` shows the findings one by one")
+    })?;
     let keys = blueprint.keys();
     if let Some(unknown) = wishes.replace.iter().find(|key| !keys.contains(*key)) {
         return Err(Failure::text(format!("`{unknown}` is no resource of this stack"))

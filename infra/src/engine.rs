@@ -8,6 +8,7 @@
 mod converge;
 mod inventory;
 mod prune;
+mod tally;
 mod teardown;
 
 #[cfg(test)]
@@ -141,12 +142,14 @@ impl fmt::Debug for Options {
 /// equals once; ends within the budget plus the calls in flight.
 ///
 /// # Errors
-/// Only for a blueprint that is no graph. What happens to resources is in the report.
+/// For a blueprint that is no graph, or that the checker ([`crate::check`]) refuses: then no call is made. What happens to
+/// resources is in the report.
 pub async fn converge(
     blueprint: &Blueprint,
     cloud: &Cloud,
     options: &Options,
 ) -> Result<Report, InvalidBlueprint> {
+    crate::check::pass(blueprint)?;
     converge::run(blueprint, &cloud.anew(), options).await
 }
 
@@ -174,7 +177,7 @@ struct Run<'a> {
     /// Differences in the group that serves are put off.
     putting_off: AtomicBool,
     /// What each node is doing now, for the progress.
-    now: std::sync::Mutex<Vec<Option<Outcome>>>,
+    now: std::sync::Mutex<tally::Tally>,
 }
 
 /// The budget is used up.
@@ -195,7 +198,7 @@ impl<'a> Run<'a> {
             calls: Semaphore::new(options.concurrency.max(1)),
             ends: options.clock.now() + options.budget,
             putting_off: AtomicBool::new(options.serving.is_some()),
-            now: std::sync::Mutex::new(vec![None; blueprint.nodes().len()]),
+            now: std::sync::Mutex::new(tally::Tally::new(blueprint.nodes())),
         })
     }
 
@@ -233,17 +236,9 @@ impl<'a> Run<'a> {
 
     fn report(&self, position: usize, outcome: Outcome) {
         let mut now = self.now.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if now[position].as_ref() == Some(&outcome) {
-            return;
-        }
-        now[position] = Some(outcome);
-        if let Some(tell) = &self.options.on_progress {
-            let entries = self.blueprint.nodes().iter().zip(now.iter());
-            let progress = Progress::of(
-                entries.map(|(node, outcome)| (node.key.as_str(), node.place.group, outcome.as_ref())),
-            );
-            drop(now);
-            tell(&progress);
+        let news = now.set(position, &self.blueprint.nodes()[position], outcome);
+        if let (Some(progress), Some(tell)) = (news, &self.options.on_progress) {
+            tell(progress);
         }
     }
 

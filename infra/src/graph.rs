@@ -10,9 +10,11 @@ use std::sync::{Arc, PoisonError, RwLock};
 use async_trait::async_trait;
 use continuity::names::Slot;
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::error::KindError;
 use crate::kind::{Kind, Live, Site};
+use crate::placeholder;
 use crate::plan::{self, Planned};
 
 /// A group of nodes in progress reports: a slot, or the global services.
@@ -236,9 +238,13 @@ pub struct Blueprint {
     account: String,
     extra_tags: Vec<(String, String)>,
     nodes: Vec<Node>,
+    /// The position of each key; of a key that is declared twice, the first.
+    index: HashMap<String, usize>,
+    /// It is a part of a stack: what is missing in it may be in the rest.
+    partial: bool,
 }
 
-/// What is wrong with a graph. Only a mistake in the blueprint's code can cause it.
+/// What is wrong with a blueprint. Mostly, only a mistake in the code that makes it can cause it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidBlueprint {
     /// Two nodes with one key.
@@ -255,6 +261,9 @@ pub enum InvalidBlueprint {
     /// Nodes that wait for each other.
     #[error("these wait for each other: {}", .0.join(", "))]
     Cycle(Vec<String>),
+    /// What it wants breaks rules: see [`crate::check`].
+    #[error("the checker refuses it: {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+    Findings(Vec<crate::check::Finding>),
 }
 
 impl Blueprint {
@@ -265,6 +274,8 @@ impl Blueprint {
             account: account.into(),
             extra_tags: Vec::new(),
             nodes: Vec::new(),
+            index: HashMap::new(),
+            partial: false,
         }
     }
 
@@ -286,6 +297,7 @@ impl Blueprint {
         let key = key.into();
         let mut keys = BTreeSet::new();
         refs.keys(&mut keys);
+        self.index.entry(key.clone()).or_insert(self.nodes.len());
         self.nodes.push(Node {
             key: key.clone(),
             kind: K::NAME,
@@ -306,8 +318,8 @@ impl Blueprint {
 
     /// `later` is created only when `earlier` is there, and deleted before it, though it needs none of its outputs.
     pub fn order<L, E>(&mut self, later: &Handle<L>, earlier: &Handle<E>) {
-        if let Some(node) = self.nodes.iter_mut().find(|node| node.key == later.key()) {
-            node.after.insert(earlier.key().to_owned());
+        if let Some(&position) = self.index.get(later.key()) {
+            self.nodes[position].after.insert(earlier.key().to_owned());
         }
     }
 
@@ -334,28 +346,38 @@ impl Blueprint {
     /// The nodes with these keys and everything they depend on.
     #[must_use]
     pub fn only(&self, wanted: &BTreeSet<String>) -> Blueprint {
-        let by_key: HashMap<&str, &Node> = self.nodes.iter().map(|node| (node.key.as_str(), node)).collect();
         let mut keep = BTreeSet::new();
         let mut queue: Vec<&str> = wanted.iter().map(String::as_str).collect();
         while let Some(key) = queue.pop() {
             if keep.insert(key.to_owned())
-                && let Some(node) = by_key.get(key)
+                && let Some(&position) = self.index.get(key)
             {
-                queue.extend(node.dependencies().map(String::as_str));
+                queue.extend(self.nodes[position].dependencies().map(String::as_str));
             }
         }
-        let nodes = self
+        let nodes: Vec<Node> = self
             .nodes
             .iter()
             .filter(|node| keep.contains(&node.key))
             .cloned()
             .collect();
+        let mut index = HashMap::new();
+        for (position, node) in nodes.iter().enumerate() {
+            index.entry(node.key.clone()).or_insert(position);
+        }
         Blueprint {
             suffix: self.suffix.clone(),
             account: self.account.clone(),
             extra_tags: self.extra_tags.clone(),
+            partial: self.partial || nodes.len() < self.nodes.len(),
             nodes,
+            index,
         }
+    }
+
+    /// Whether it is a part of a stack, made with [`Blueprint::only`].
+    pub fn is_partial(&self) -> bool {
+        self.partial
     }
 
     pub(crate) fn site<'a>(&'a self, node: &'a Node, cloud: &'a crate::cloud::Cloud) -> Site<'a> {
@@ -381,6 +403,7 @@ impl Blueprint {
         let mut edges = Edges {
             before: vec![Vec::new(); self.nodes.len()],
             after: vec![Vec::new(); self.nodes.len()],
+            order: Vec::with_capacity(self.nodes.len()),
         };
         for (position, node) in self.nodes.iter().enumerate() {
             for key in node.dependencies() {
@@ -399,6 +422,7 @@ impl Blueprint {
             .filter(|&position| missing[position] == 0)
             .collect();
         while let Some(position) = queue.pop() {
+            edges.order.push(position);
             for &next in &edges.after[position] {
                 missing[next] -= 1;
                 if missing[next] == 0 {
@@ -435,6 +459,8 @@ pub(crate) struct Edges {
     pub before: Vec<Vec<usize>>,
     /// What depends on each node.
     pub after: Vec<Vec<usize>>,
+    /// Every node, after all that it depends on.
+    pub order: Vec<usize>,
 }
 
 /// A node before its references are resolved.
@@ -480,6 +506,10 @@ pub(crate) trait Prepared: Send {
     async fn delete(&mut self, site: &Site<'_>) -> Result<(), KindError>;
     /// The outputs of the last observation.
     fn outputs(&self) -> Option<Arc<dyn Any + Send + Sync>>;
+    /// The `Spec`.
+    fn wanted(&self) -> Value;
+    /// Outputs before there are any, for the node `key` whose `Spec` is `spec`.
+    fn placeholders(&self, key: &str, spec: &Value) -> Arc<dyn Any + Send + Sync>;
 }
 
 struct Resource<K: Kind> {
@@ -524,5 +554,15 @@ impl<K: Kind> Prepared for Resource<K> {
         self.live
             .as_ref()
             .map(|live| Arc::new(live.outputs.clone()) as Arc<dyn Any + Send + Sync>)
+    }
+
+    fn wanted(&self) -> Value {
+        serde_json::to_value(&self.spec).expect("a Spec is plain data")
+    }
+
+    fn placeholders(&self, key: &str, spec: &Value) -> Arc<dyn Any + Send + Sync> {
+        let outputs: K::Outputs =
+            placeholder::outputs(key, spec).expect("outputs are ids, addresses and numbers");
+        Arc::new(outputs)
     }
 }

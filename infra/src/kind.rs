@@ -191,6 +191,7 @@ pub trait Kind: Send + Sync + 'static {
 pub struct Lister {
     name: &'static str,
     scope: Scope,
+    stateful: bool,
     arns: &'static [&'static str],
     list: for<'a> fn(&'a Site<'a>) -> BoxFuture<'a, Result<Vec<Found>, KindError>>,
     discard: for<'a> fn(&'a Site<'a>, &'a str) -> BoxFuture<'a, Result<(), KindError>>,
@@ -208,6 +209,7 @@ impl Lister {
         Lister {
             name: K::NAME,
             scope: K::SCOPE,
+            stateful: K::STATEFUL,
             arns: K::ARNS,
             list: |site| Box::pin(K::list(site)),
             discard: |site, id| Box::pin(K::discard(site, id)),
@@ -222,6 +224,11 @@ impl Lister {
     /// How ARNs of this kind begin: see [`Kind::ARNS`].
     pub fn arns(&self) -> &'static [&'static str] {
         self.arns
+    }
+
+    /// Whether the kind holds data.
+    pub fn is_stateful(&self) -> bool {
+        self.stateful
     }
 
     /// Where it must be asked.

@@ -5,6 +5,7 @@
 
 pub mod blueprint;
 pub mod change;
+pub mod check;
 pub mod clock;
 pub mod cloud;
 pub mod control_plane;
@@ -15,10 +16,12 @@ pub mod error;
 pub mod graph;
 pub mod kind;
 pub mod outcome;
+pub mod placeholder;
 pub mod plan;
 pub mod resources;
 pub mod spec;
 pub mod tagged;
+pub mod wanted;
 pub mod warnings;
 
 pub use warnings::warnings;

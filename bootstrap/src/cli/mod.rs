@@ -13,7 +13,11 @@ use crate::ui::{Output, Ui};
 
 /// A payment service that deploys itself to two AWS regions and takes over when one fails.
 #[derive(Debug, Parser)]
-#[command(name = "understudy", version)]
+#[command(
+    name = "understudy",
+    version,
+    after_help = "Exit codes: 0 all is well, 1 something failed or the command line makes no sense, 2 `plan` found changes."
+)]
 pub struct Cli {
     /// How results are printed.
     #[arg(long, global = true, value_enum, default_value_t)]
@@ -28,6 +32,7 @@ enum Command {
     Init(prepare::Init),
     Build(prepare::Build),
     Doctor(prepare::Doctor),
+    Plan(stack::Plan),
     Up(stack::Up),
     Down(stack::Down),
     Status(stack::Status),
@@ -36,10 +41,34 @@ enum Command {
     Local(local::LocalArgs),
 }
 
+/// How a command ended that did not fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// All is well.
+    Done,
+    /// `plan` found changes.
+    Changes,
+}
+
+impl Ending {
+    /// The exit code. 1 is for what failed, a command line that makes no sense among it: 2 means one thing only, so that a
+    /// pipeline can rely on it.
+    pub fn code(self) -> u8 {
+        match self {
+            Ending::Done => 0,
+            Ending::Changes => 2,
+        }
+    }
+}
+
 /// Runs the command.
-pub async fn run(cli: Cli) -> Result<(), Failure> {
+///
+/// # Errors
+/// The command failed.
+pub async fn run(cli: Cli) -> Result<Ending, Failure> {
     let ui = Arc::new(Ui::new(cli.output));
-    match cli.command {
+    let done = match cli.command {
+        Command::Plan(args) => return args.run(&ui).await,
         Command::Demo(args) => args.run(&ui).await,
         Command::Init(args) => args.run(&ui),
         Command::Build(args) => args.run(&ui).await,
@@ -49,5 +78,6 @@ pub async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Status(args) => args.run(&ui).await,
         Command::Keys(args) => args.run(&ui).await,
         Command::Local(args) => local::run(args, cli.output).await,
-    }
+    };
+    done.map(|()| Ending::Done)
 }

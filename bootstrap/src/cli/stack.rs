@@ -1,4 +1,4 @@
-//! The commands about a stack: `up`, `down`, `keys`, `demo`.
+//! The commands about a stack: `plan`, `up`, `down`, `status`, `keys`, `demo`.
 
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
@@ -7,11 +7,12 @@ use std::sync::Arc;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
+use super::Ending;
 use crate::artifacts::Choice;
 use crate::failure::Failure;
 use crate::stack::{Stack, StackOptions};
 use crate::ui::Ui;
-use crate::{demo, down, keys, local, status, up};
+use crate::{demo, down, keys, local, plan, status, up};
 
 /// Deploys the stack, or brings it to its configuration.
 ///
@@ -66,6 +67,55 @@ impl Up {
         let deployed = up::up(&mut stack, &wishes, ui).await?;
         ui.result(&deployed, up::describe(&deployed, &stack));
         Ok(())
+    }
+}
+
+/// Shows what `up` would change, and changes nothing.
+///
+/// Compares the configuration with what exists, resource by resource: created, updated (which field, from what to what), replaced,
+/// deleted; then a count. What is not deployed is planned too. Roles that have moved with a failover are in order. Before that a
+/// checker looks at the configuration as a whole: networks, names, openness, encryption, policies, replication, parity of the
+/// standby, passwords, alarms.
+///
+/// Exits with 0 when there is nothing to change, with 2 when there is, with 1 when the checker refuses the configuration or
+/// something could not be observed.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  understudy plan --local               against the running local cloud\n  understudy plan --output json          every resource, with the values of those that would be created\n  understudy plan; test $? -ne 1         in a pipeline that goes on with changes and without"
+)]
+pub struct Plan {
+    #[command(flatten)]
+    stack: StackOptions,
+    /// Take the functions' packages from this folder, as `up` with the same option would.
+    #[arg(long, value_name = "DIR")]
+    packages: Option<PathBuf>,
+}
+
+impl Plan {
+    /// Runs the command.
+    pub async fn run(self, ui: &Arc<Ui>) -> Result<Ending, Failure> {
+        let mut stack = Stack::open(&self.stack).await?;
+        let plan = plan::plan(&mut stack, &chosen(self.packages, &self.stack), ui).await?;
+        ui.result(&plan, plan::text::describe(&plan));
+        if !plan.findings.is_empty() {
+            let count = plan.findings.len();
+            return Err(Failure::text(format!(
+                "the checker refuses this stack: {count} finding{}",
+                if count == 1 { "" } else { "s" }
+            ))
+            .help("mend what it names; `understudy up` would stop at it too"));
+        }
+        if !plan.is_complete() {
+            return Err(
+                Failure::text("not everything could be observed, so this may not be all").help(
+                    "see `not observed` above; `understudy doctor` says whether permissions are missing",
+                ),
+            );
+        }
+        if plan.has_changes() {
+            return Ok(Ending::Changes);
+        }
+        Ok(Ending::Done)
     }
 }
 

@@ -108,7 +108,7 @@ fn access_log(blueprint: &mut Blueprint, context: &Context<'_>, slot: Slot, stag
         (stage.clone(), group, role.role.clone()),
         move |(stage, group, role): (api_stage::Outputs, log_group::Outputs, iam_role::Outputs)| {
             api_access_log::Spec {
-                rest_api_id: stage.host.split('.').next().unwrap_or_default().to_owned(),
+                rest_api_id: stage.rest_api_id,
                 stage: stage.stage,
                 destination_arn: group.arn,
                 format: format.clone(),

@@ -61,8 +61,7 @@ pub fn domain(blueprint: &mut Blueprint, context: &Context<'_>, slot: Slot, behi
         (domain.clone(), behind.stage.clone()),
         |(domain, stage): (api_domain::Outputs, api_stage::Outputs)| api_mapping::Spec {
             domain: domain.domain,
-            // The first label of the API's own host is its id.
-            rest_api_id: stage.host.split('.').next().unwrap_or_default().to_owned(),
+            rest_api_id: stage.rest_api_id,
             stage: stage.stage,
         },
     );

@@ -367,6 +367,7 @@ pub(super) async fn dry_run(
             let (run, plans) = (&run, &plans);
             async move {
                 let outcome = look(run, &run.blueprint.nodes()[position]).await.0;
+                run.report(position, Outcome::Unchanged);
                 plans.lock().unwrap_or_else(PoisonError::into_inner)[position] = Some(outcome);
                 (position, true)
             }

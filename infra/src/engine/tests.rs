@@ -1002,3 +1002,56 @@ proptest! {
         })?;
     }
 }
+
+#[tokio::test]
+async fn a_blueprint_that_the_checker_refuses_makes_no_call() {
+    let mut stage = chain();
+    let wide = crate::resources::security_group::Rule::tcp(5432, "0.0.0.0/0");
+    let _: Handle<crate::resources::security_group::SecurityGroup> =
+        stage.blueprint.add("security-group", &place(), (), move |()| {
+            crate::resources::security_group::Spec {
+                name: "database".into(),
+                description: "open".into(),
+                vpc_id: "vpc-1".into(),
+                ingress: vec![wide.clone()],
+                egress: Vec::new(),
+                tagged: true,
+            }
+        });
+    let refused = converge(&stage.blueprint, &stage.cloud, &stage.options)
+        .await
+        .unwrap_err();
+    assert_eq!(
+        refused.to_string(),
+        "the checker refuses it: `security-group` breaks the rule `open`: tcp port 5432 is open to 0.0.0.0/0; let in a security group \
+         or a network of your own"
+    );
+    assert_eq!(*stage.world.log.lock().unwrap(), Vec::<String>::new());
+    // What should not be there can be taken away all the same.
+    let checked = plan(&chain().blueprint, &stage.cloud, &stage.options).await;
+    assert!(checked.is_ok());
+}
+
+#[tokio::test]
+async fn progress_that_is_kept_up_to_date_says_what_counting_anew_says() {
+    let mut stage = chain();
+    stage.slow("b", 3);
+    stage.fault("create d", &[Class::Invalid]);
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let heard = Arc::clone(&told);
+    stage.options.on_progress = Some(Arc::new(move |progress| {
+        heard.lock().unwrap().push(progress.clone())
+    }));
+    let report = stage.converge().await;
+    let told = told.lock().unwrap();
+    assert_eq!(told.last(), Some(&report.progress()));
+    assert!(
+        told.windows(2).all(|pair| pair[0] != pair[1]),
+        "only news is told"
+    );
+    assert!(
+        told.iter()
+            .any(|progress| progress.waiting.iter().any(|one| one.key == "b"))
+    );
+    assert_eq!(report.progress().failed.len(), 1);
+}

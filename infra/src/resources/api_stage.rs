@@ -45,6 +45,8 @@ pub struct Spec {
 /// What others refer to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Outputs {
+    /// The API that it is a stage of.
+    pub rest_api_id: String,
     /// The API's own host name.
     pub host: String,
     /// The stage's name: the first segment of every path on that host.
@@ -240,6 +242,7 @@ fn read(site: &Site<'_>, wanted: &Spec, live: &GetStageOutput) -> Live<Spec, Out
             tagged: live.tags().is_some_and(|tags| tagged(site, pairs(tags))),
         },
         outputs: Outputs {
+            rest_api_id: wanted.rest_api_id.clone(),
             url: format!("https://{host}/{}", wanted.stage),
             host,
             stage: wanted.stage.clone(),

@@ -2,8 +2,7 @@
 //! `create` and goes nowhere but into Secrets Manager. Found by its name.
 
 use aws_sdk_secretsmanager::types::{ReplicaRegionType, SecretListEntry, StatusType, Tag};
-use rand::RngExt;
-use rand::distr::Alphanumeric;
+use rand::seq::IndexedRandom;
 use serde::{Deserialize, Serialize};
 
 use super::tagging::{key_of, tagged};
@@ -12,8 +11,21 @@ use crate::kind::{Found, Kind, Live, STACK_TAG, Site, tags};
 
 const GONE: &[&str] = &["ResourceNotFoundException"];
 
-/// Aurora allows 8 to 99 characters; 40 alphanumeric ones carry 238 bits.
-const PASSWORD_LENGTH: usize = 40;
+/// How passwords are made.
+#[derive(Debug, Clone, Copy)]
+pub struct Generation {
+    /// Characters.
+    pub length: usize,
+    /// Where each is drawn from.
+    pub alphabet: &'static str,
+}
+
+/// Aurora allows 8 to 99 characters, but not `/`, `@`, `"` and spaces; 40 alphanumeric ones carry 238 bits. The checker looks at
+/// this.
+pub const PASSWORD: Generation = Generation {
+    length: 40,
+    alphabet: "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789",
+};
 
 /// The kind.
 #[derive(Debug)]
@@ -240,10 +252,12 @@ fn tag_pairs(tags: &[Tag]) -> impl Iterator<Item = (&str, &str)> {
 }
 
 fn password() -> String {
-    rand::rng()
-        .sample_iter(Alphanumeric)
-        .take(PASSWORD_LENGTH)
-        .map(char::from)
+    let alphabet: Vec<char> = PASSWORD.alphabet.chars().collect();
+    let mut rng = rand::rng();
+    let draw = || alphabet.choose(&mut rng).copied();
+    std::iter::repeat_with(draw)
+        .map_while(|drawn| drawn)
+        .take(PASSWORD.length)
         .collect()
 }
 
@@ -255,7 +269,10 @@ mod tests {
     fn passwords_are_long_and_hold_nothing_that_aurora_refuses() {
         let (one, two) = (password(), password());
         assert_ne!(one, two);
-        assert_eq!(one.len(), PASSWORD_LENGTH);
+        assert_eq!(one.len(), PASSWORD.length);
         assert!(one.bytes().all(|b| b.is_ascii_alphanumeric()));
+        let many: String = (0..100).map(|_| password()).collect();
+        let unused = PASSWORD.alphabet.chars().find(|c| !many.contains(*c));
+        assert_eq!(unused, None, "4000 characters hold each of 62");
     }
 }

@@ -39,6 +39,11 @@ impl Cidr {
         u32::MAX.checked_shl(32 - u32::from(bits)).unwrap_or(0)
     }
 
+    /// Its first and its last address.
+    pub fn range(self) -> (u32, u32) {
+        (self.first, self.first | !Self::mask(self.bits))
+    }
+
     /// Whether they share an address.
     pub fn overlaps(self, other: Cidr) -> bool {
         let bits = self.bits.min(other.bits);
