@@ -223,12 +223,7 @@ fn assemble(
         resources.push(resource);
     }
     let keys = blueprint.keys();
-    // What has no key was tagged by nobody of ours: the inventory shows it, a plan does not delete it.
-    let strangers: Vec<Found> = inventory
-        .strangers(&keys)
-        .filter(|found| found.key.is_some())
-        .cloned()
-        .collect();
+    let strangers = inventory.strangers(&keys);
     let mut counts = BTreeMap::new();
     for resource in &resources {
         *counts.entry(resource.change).or_default() += 1;

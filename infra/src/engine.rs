@@ -45,6 +45,11 @@ const MAX_ACTIONS: usize = 12;
 /// Observations after an update that still show the old value before the update is made again.
 const STALE_READS: usize = 6;
 
+/// Errors that were borne this long when the budget ended count as a failure of this run.
+const LONG_BORNE: Duration = Duration::from_secs(20);
+/// The longest patience with errors of a sort that passes within a run, or not at all.
+const SHORT_LIVED: Duration = Duration::from_secs(120);
+
 /// What is about to be written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Write<'a> {
@@ -319,6 +324,8 @@ impl Pace {
 #[derive(Default)]
 struct Patience {
     since: Option<Duration>,
+    /// How long errors like the last one may come in a row.
+    limit: Option<Duration>,
 }
 
 impl Patience {
@@ -326,10 +333,18 @@ impl Patience {
         self.since = None;
     }
 
+    /// Whether nothing but errors has come for long, of a sort that does not last for long. Throttles and conflicts do: those
+    /// are waited for through many runs.
+    fn is_worn(&self, now: Duration) -> bool {
+        let short = self.limit.is_some_and(|limit| limit <= SHORT_LIVED);
+        short && self.since.is_some_and(|since| now.saturating_sub(since) >= LONG_BORNE)
+    }
+
     /// Whether `error` may pass with time.
     fn bears(&mut self, error: &KindError, now: Duration) -> bool {
         let since = *self.since.get_or_insert(now);
-        error.class.patience().is_some_and(|limit| now - since < limit)
+        self.limit = error.class.patience();
+        self.limit.is_some_and(|limit| now - since < limit)
     }
 }
 

@@ -183,11 +183,21 @@ impl<'r, 'a> Drive<'r, 'a> {
                     self.run
                         .report(self.position, Outcome::Waiting { on: on.clone() });
                     if let Err(OutOfTime) = self.pace.rest(self.run).await {
-                        return Outcome::Waiting { on };
+                        return self.unfinished(on);
                     }
                 }
                 Step::End(outcome) => return outcome,
             }
+        }
+    }
+
+    /// The budget ended. What was answered with nothing but errors for long is no wait: every run would begin to bear them anew.
+    fn unfinished(&self, on: String) -> Outcome {
+        let now = self.run.options.clock.now();
+        if self.reading.is_worn(now) || self.writing.is_worn(now) {
+            Outcome::Failed { error: on }
+        } else {
+            Outcome::Waiting { on }
         }
     }
 
