@@ -141,6 +141,7 @@ fn network(blueprint: &mut Blueprint, place: &Place, block: usize) {
                 vpc_id: vpc.vpc_id,
                 cidr: cidr.clone(),
                 zone: "us-east-1a".into(),
+                public_addresses: false,
                 tagged: true,
             },
         );

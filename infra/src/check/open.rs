@@ -18,6 +18,7 @@ pub(super) const KINDS: &[&str] = &[
     "s3-public-access-block",
     "security-group",
     "sns-topic",
+    "subnet",
 ];
 
 /// Everybody, in both protocols.
@@ -43,6 +44,13 @@ pub(super) fn check(stack: &Stack<'_>, findings: &mut Vec<Finding>) {
                 "set `publicly_accessible` to false",
             ));
         }
+    }
+    for subnet in stack.of("subnet").filter(|one| one.is_set("public_addresses")) {
+        findings.push(subnet.finding(
+            Rule::Open,
+            "what is started in it would have a public address",
+            "set `public_addresses` to false",
+        ));
     }
     for block in stack.of("s3-public-access-block") {
         for flag in BLOCKS.iter().filter(|flag| !block.is_set(flag)) {

@@ -214,6 +214,10 @@ fn what_is_open_to_the_world_is_found() {
     bounded["Statement"][0]["Condition"] = json!({"StringEquals": {"aws:SourceAccount": [ACCOUNT]}});
     assert_eq!(in_both("alert-topic", "/policy", &bounded), Vec::<String>::new());
     assert_eq!(
+        in_both("subnet.a", "/public_addresses", &json!(true))[0],
+        "`subnet.a.dr` breaks the rule `open`: what is started in it would have a public address; set `public_addresses` to false"
+    );
+    assert_eq!(
         in_both("db-instance.1", "/publicly_accessible", &json!(true))[0],
         "`db-instance.1.dr` breaks the rule `open`: the database would have a public address; set `publicly_accessible` to false"
     );
