@@ -405,7 +405,7 @@ fn settling(table: &TableDescription) -> Option<String> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use aws_sdk_dynamodb::types::{GlobalTableWitnessDescription, ReplicaDescription};
+    use aws_sdk_dynamodb::types::{BillingModeSummary, GlobalTableWitnessDescription, ReplicaDescription};
 
     use super::*;
 
@@ -520,6 +520,11 @@ mod tests {
                     .build(),
             )
             .multi_region_consistency(MultiRegionConsistency::Strong)
+            .billing_mode_summary(
+                BillingModeSummary::builder()
+                    .billing_mode(BillingMode::PayPerRequest)
+                    .build(),
+            )
             .build()
     }
 
