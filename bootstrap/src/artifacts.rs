@@ -327,6 +327,13 @@ fn source_tree(program: &Path) -> Option<SourceTree> {
     })
 }
 
+/// What `cargo run` tells a program about its own package. A build script that asks for one of these runs again in a cargo that
+/// inherits them, and all that depends on its package is compiled again.
+fn set_by_cargo(name: &std::ffi::OsStr) -> bool {
+    let name = name.to_string_lossy();
+    name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")
+}
+
 async fn build(tree: &SourceTree) -> Result<(), ArtifactError> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let io_error = |source| ArtifactError::Io {
@@ -334,8 +341,12 @@ async fn build(tree: &SourceTree) -> Result<(), ArtifactError> {
         path: PathBuf::from(&cargo),
         source,
     };
+    let mut command = tokio::process::Command::new(&cargo);
+    for (name, _) in std::env::vars_os().filter(|(name, _)| set_by_cargo(name)) {
+        command.env_remove(name);
+    }
     // The same selection of packages as `cargo run`, so that features resolve alike and nothing is compiled twice.
-    let output = tokio::process::Command::new(&cargo)
+    let output = command
         .args([
             "build",
             "--bins",

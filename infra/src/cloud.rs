@@ -1,6 +1,7 @@
 //! AWS clients for any region, made when first asked for and then kept. Where requests go (AWS, or whatever
 //! `AWS_ENDPOINT_URL` names) is the configuration's business; nothing here asks.
 
+use std::any::{Any, TypeId};
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -17,10 +18,14 @@ pub struct Cloud {
     config: Arc<SdkConfig>,
     regions: Arc<Mutex<HashMap<String, Arc<Regional>>>>,
     tagged: Arc<Mutex<Listings>>,
+    looks: Arc<Mutex<Looks>>,
 }
 
 /// What was listed by tag, by region and suffix.
 type Listings = HashMap<(String, String), Arc<OnceCell<Arc<Tagged>>>>;
+
+/// What was listed for first looks, by region, suffix, and what it is a listing of.
+type Looks = HashMap<(String, String, TypeId), Arc<OnceCell<Box<dyn Any + Send + Sync>>>>;
 
 impl fmt::Debug for Cloud {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -35,6 +40,7 @@ impl Cloud {
             config: Arc::new(config),
             regions: Arc::default(),
             tagged: Arc::default(),
+            looks: Arc::default(),
         }
     }
 
@@ -43,6 +49,7 @@ impl Cloud {
     pub fn anew(&self) -> Self {
         Cloud {
             tagged: Arc::default(),
+            looks: Arc::default(),
             ..self.clone()
         }
     }
@@ -64,6 +71,34 @@ impl Cloud {
             .get_or_try_init(|| async { Tagged::read(self, region, suffix).await.map(Arc::new) })
             .await?;
         Ok(Arc::clone(listing))
+    }
+
+    /// The first look of a run at one of many resources that one call lists: the first to look lists all, and each takes out what
+    /// is its own. `None` means that this one must be asked for by itself: it is not in the listing, or it was looked at before.
+    /// So a listing that was overtaken by a write is never believed.
+    ///
+    /// # Errors
+    /// The call that failed. Failures are not remembered.
+    pub async fn first_look<T: Send + 'static>(
+        &self,
+        region: &str,
+        suffix: &str,
+        key: &str,
+        list: impl Future<Output = Result<HashMap<String, T>, KindError>>,
+    ) -> Result<Option<T>, KindError> {
+        let cell = {
+            let mut looks = self.looks.lock().unwrap_or_else(PoisonError::into_inner);
+            let place = (region.to_owned(), suffix.to_owned(), TypeId::of::<T>());
+            Arc::clone(looks.entry(place).or_default())
+        };
+        let listed = cell
+            .get_or_try_init(|| async {
+                let all = Mutex::new(list.await?);
+                Ok::<Box<dyn Any + Send + Sync>, KindError>(Box::new(all))
+            })
+            .await?;
+        let listed: &Mutex<HashMap<String, T>> = listed.downcast_ref().expect("the key names its type");
+        Ok(listed.lock().unwrap_or_else(PoisonError::into_inner).remove(key))
     }
 
     /// The configuration that the clients share.
@@ -148,6 +183,35 @@ mod tests {
         assert_eq!(
             cloud.regional("us-east-2").config.region().map(Region::as_ref),
             Some("us-east-2")
+        );
+    }
+
+    #[tokio::test]
+    async fn a_first_look_lists_once_for_all_and_a_second_look_must_ask() {
+        let cloud = Cloud::new(SdkConfig::builder().build());
+        let lists = std::sync::atomic::AtomicUsize::new(0);
+        let look = async |cloud: &Cloud, key: &str| {
+            let list = async {
+                lists.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                Ok(HashMap::from([("a".to_owned(), 1), ("b".to_owned(), 2)]))
+            };
+            cloud
+                .first_look("us-east-1", "dev", key, list)
+                .await
+                .expect("it is listed")
+        };
+        let looks = [
+            look(&cloud, "a").await,
+            look(&cloud, "b").await,
+            look(&cloud, "c").await,
+        ];
+        assert_eq!(looks, [Some(1), Some(2), None]);
+        assert_eq!(look(&cloud, "a").await, None);
+        assert_eq!(lists.load(std::sync::atomic::Ordering::Relaxed), 1);
+        assert_eq!(
+            look(&cloud.anew(), "a").await,
+            Some(1),
+            "another run looks for itself"
         );
     }
 }

@@ -39,12 +39,22 @@ pub fn understudy() -> &'static PathBuf {
     })
 }
 
+/// What cargo tells a test about its own package. A build script that asks for one of these runs again in a cargo that inherits
+/// them, and all that depends on its package is compiled again.
+fn set_by_cargo(name: &str) -> bool {
+    name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")
+}
+
 fn build(folder: &Path, target: &Path) {
     let profile = match folder.file_name().and_then(|name| name.to_str()) {
         Some("debug") | None => "dev",
         Some(other) => other,
     };
-    let status = Command::new(env!("CARGO"))
+    let mut cargo = Command::new(env!("CARGO"));
+    for (name, _) in std::env::vars().filter(|(name, _)| set_by_cargo(name)) {
+        cargo.env_remove(name);
+    }
+    let status = cargo
         .args([
             "build",
             "--bins",

@@ -4,7 +4,10 @@
 use aws_sdk_dynamodb::types::{MultiRegionConsistency, WitnessStatus};
 use aws_sdk_ec2::types::{VpcEndpoint, VpcEndpointType};
 use aws_sdk_rds::types::CloudwatchLogsExportConfiguration;
-use bootstrap::local::Region::{UsEast1, UsEast2, UsWest2};
+use bootstrap::local::{
+    Region::{UsEast1, UsEast2, UsWest2},
+    python,
+};
 
 use crate::{calls::create_strong_table, cloud::Cloud, names::public_name};
 
@@ -335,4 +338,34 @@ async fn instances_take_another_word_on_minor_upgrades() {
     let answer = rds.describe_db_instances().send().await.unwrap();
     assert_eq!(answer.db_instances()[0].auto_minor_version_upgrade(), Some(true));
     cloud.edge.stop().await;
+}
+
+/// Asked of ministack without what `gaps.py` adds: which fields of an endpoint it shows, and whether an instance took another
+/// word on minor upgrades.
+const WITHOUT_BRIDGES: &str = r#"
+from ministack.services import ec2, rds
+
+ec2._create_vpc_endpoint({"VpcEndpointType": ["Interface"], "SecurityGroupId.1": ["sg-1"], "PrivateDnsEnabled": ["true"]})
+described = ec2._describe_vpc_endpoints({})[2]
+described = described if isinstance(described, str) else described.decode()
+print([name for name in ("groupSet", "privateDnsEnabled", "policyDocument") if name in described])
+name = ["one"]
+rds._create_db_instance({"DBInstanceIdentifier": name, "DBInstanceClass": ["db.r6g.large"], "Engine": ["aurora-postgresql"],
+    "AutoMinorVersionUpgrade": ["false"]})
+rds._modify_db_instance({"DBInstanceIdentifier": name, "AutoMinorVersionUpgrade": ["true"]})
+print(rds._instances.get("one")["AutoMinorVersionUpgrade"])
+"#;
+
+#[tokio::test]
+async fn without_its_bridges_the_emulator_forgets_how_endpoints_are_attached_and_minor_upgrades() {
+    let environment = python::ensure(&|_| {}).await.unwrap();
+    let mut python = tokio::process::Command::new(environment.python());
+    let output = python.args(["-c", WITHOUT_BRIDGES]).output().await.unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(
+        said.lines().collect::<Vec<_>>(),
+        ["[]", "False"],
+        "{BRIDGE_CAN_GO}: {error}"
+    );
 }

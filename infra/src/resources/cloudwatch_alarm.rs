@@ -1,13 +1,16 @@
 //! A CloudWatch alarm on one metric. Found by its name; one description tells everything but the tags.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use aws_sdk_cloudwatch::types::{ComparisonOperator, Dimension, MetricAlarm, Statistic, Tag};
 use serde::{Deserialize, Serialize};
 
-use super::tagging::{key_of, listed_tagged, named_ours, tagged};
+use super::tagging::{key_of, listed_tagged, listing, named_ours, tagged};
 use crate::error::{KindError, absent};
 use crate::kind::{Found, Kind, Live, Site, tags};
+
+/// As many alarms as DescribeAlarms takes names of, and answers with.
+const NAMES_PER_CALL: usize = 100;
 
 /// The kind.
 #[derive(Debug)]
@@ -78,15 +81,7 @@ impl Kind for CloudwatchAlarm {
     type Outputs = Outputs;
 
     async fn observe(site: &Site<'_>, spec: &Spec) -> Result<Option<Live<Spec, Outputs>>, KindError> {
-        let answer = site
-            .cloud
-            .cloudwatch(site.region)
-            .describe_alarms()
-            .alarm_names(&spec.name)
-            .send()
-            .await
-            .map_err(|e| site.fail("DescribeAlarms", &spec.name, e))?;
-        let Some(alarm) = answer.metric_alarms().first() else {
+        let Some(alarm) = find(site, &spec.name).await? else {
             return Ok(None);
         };
         let arn = alarm.alarm_arn().unwrap_or_default().to_owned();
@@ -95,7 +90,7 @@ impl Kind for CloudwatchAlarm {
         Ok(Some(Live {
             spec: Spec {
                 tagged,
-                ..read(alarm)
+                ..read(&alarm)
             },
             outputs: Outputs { arn },
             settling: None,
@@ -187,6 +182,42 @@ fn is_percentile(statistic: &str) -> bool {
 }
 
 /// Tags count when it is created, and are ignored otherwise.
+/// The alarm of this name. The first look of a run takes it from one description of all that the listing by tag knows.
+async fn find(site: &Site<'_>, name: &str) -> Result<Option<MetricAlarm>, KindError> {
+    let list = async {
+        let listing = listing(site).await;
+        let ours = arn(site.region, site.account, "");
+        let names: Vec<String> = listing
+            .arns()
+            .filter_map(|arn| arn.strip_prefix(&ours).map(str::to_owned))
+            .collect();
+        let mut by_name = HashMap::new();
+        for names in names.chunks(NAMES_PER_CALL) {
+            let alarms = describe(site, names).await?.into_iter();
+            by_name.extend(alarms.filter_map(|alarm| Some((alarm.alarm_name()?.to_owned(), alarm))));
+        }
+        Ok(by_name)
+    };
+    let listed = site.cloud.first_look(site.region, site.suffix, name, list);
+    if let Some(alarm) = listed.await? {
+        return Ok(Some(alarm));
+    }
+    Ok(describe(site, &[name.to_owned()]).await?.into_iter().next())
+}
+
+async fn describe(site: &Site<'_>, names: &[String]) -> Result<Vec<MetricAlarm>, KindError> {
+    let request = site.cloud.cloudwatch(site.region).describe_alarms();
+    let request = request
+        .set_alarm_names(Some(names.to_vec()))
+        .max_records(NAMES_PER_CALL as i32);
+    let subject = names.first().map_or(site.suffix, String::as_str);
+    let answer = request
+        .send()
+        .await
+        .map_err(|e| site.fail("DescribeAlarms", subject, e))?;
+    Ok(answer.metric_alarms.unwrap_or_default())
+}
+
 async fn put(site: &Site<'_>, spec: &Spec) -> Result<(), KindError> {
     let percentile = is_percentile(&spec.statistic);
     let dimension = |(name, value): (&String, &String)| Dimension::builder().name(name).value(value).build();

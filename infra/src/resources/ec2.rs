@@ -1,5 +1,7 @@
 //! What the EC2 kinds share: finding ours by tag, tagging, and what stands in the way of a deletion. Not a kind.
 
+use std::collections::HashMap;
+
 use aws_sdk_ec2::types::{
     Filter, NetworkInterface, NetworkInterfaceType, ResourceType, Tag, TagSpecification,
 };
@@ -17,7 +19,8 @@ pub(super) fn stack_filter(site: &Site<'_>) -> Filter {
 }
 
 /// This node's resource: by its two tags, or, when somebody took one of them away, by its `Name` and the other one. To make a
-/// second VPC because of a lost tag would be worse than to ask twice before something is made.
+/// second VPC because of a lost tag would be worse than to ask twice before something is made. The first look of a run takes
+/// it from one listing of the stack's resources in the region.
 pub(super) async fn find<T, F>(
     site: &Site<'_>,
     name: &str,
@@ -25,8 +28,20 @@ pub(super) async fn find<T, F>(
     tags: impl Fn(&T) -> &[Tag],
 ) -> Result<Option<T>, KindError>
 where
+    T: Send + 'static,
     F: Future<Output = Result<Vec<T>, KindError>>,
 {
+    let list = async {
+        let mut by_key = HashMap::new();
+        for one in describe(vec![stack_filter(site)]).await? {
+            by_key.entry(tag(tags(&one), RESOURCE_TAG)).or_insert(one);
+        }
+        Ok(by_key)
+    };
+    let listed = site.cloud.first_look(site.region, site.suffix, site.key, list);
+    if let Some(found) = listed.await? {
+        return Ok(Some(found));
+    }
     let ours = vec![stack_filter(site), by_tag(RESOURCE_TAG, site.key)];
     if let Some(found) = describe(ours).await?.into_iter().next() {
         return Ok(Some(found));
