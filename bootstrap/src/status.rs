@@ -518,7 +518,11 @@ fn difference(difference: &Difference) -> String {
 /// Policies and documents are long; the field's name is what a person needs.
 fn short(value: &serde_json::Value) -> String {
     const LIMIT: usize = 60;
-    let text = value.to_string();
+    let text = match value.as_str() {
+        // A document that was cut already: not to be quoted once more.
+        Some(cut) if cut.ends_with("...") => cut.to_owned(),
+        _ => value.to_string(),
+    };
     match text.char_indices().nth(LIMIT) {
         Some((end, _)) => format!("{}...", &text[..end]),
         None => text,

@@ -29,11 +29,54 @@ pub struct Difference {
 
 impl From<&FieldChange> for Difference {
     fn from(change: &FieldChange) -> Self {
+        let (from, to) = if is_long(&change.from) || is_long(&change.to) {
+            apart(&change.from, &change.to)
+        } else {
+            (change.from.clone(), change.to.clone())
+        };
         Difference {
             field: change.field.clone(),
-            from: cut(&change.from),
-            to: cut(&change.to),
+            from: cut(&from),
+            to: cut(&to),
         }
+    }
+}
+
+fn is_long(value: &Value) -> bool {
+    value.to_string().chars().nth(VALUE_LIMIT).is_some()
+}
+
+/// What is in only one of the two: of policies and other documents, members and elements that both have are left out.
+fn apart(from: &Value, to: &Value) -> (Value, Value) {
+    match (from, to) {
+        (Value::Object(from), Value::Object(to)) => {
+            let (mut only_from, mut only_to) = (from.clone(), to.clone());
+            for (name, value) in from {
+                let Some(other) = to.get(name) else { continue };
+                if value == other {
+                    only_from.remove(name);
+                    only_to.remove(name);
+                } else {
+                    let (here, there) = apart(value, other);
+                    only_from.insert(name.clone(), here);
+                    only_to.insert(name.clone(), there);
+                }
+            }
+            (only_from.into(), only_to.into())
+        }
+        (Value::Array(from), Value::Array(to)) => {
+            let without = |these: &[Value], those: &[Value]| -> Vec<Value> {
+                these.iter().filter(|one| !those.contains(one)).cloned().collect()
+            };
+            match (without(from, to), without(to, from)) {
+                // The same elements in another order.
+                (here, there) if here.is_empty() && there.is_empty() => {
+                    (from.clone().into(), to.clone().into())
+                }
+                (here, there) => (here.into(), there.into()),
+            }
+        }
+        _ => (from.clone(), to.clone()),
     }
 }
 
@@ -507,6 +550,31 @@ mod tests {
             serde_json::from_str::<Report>(&text).expect("what was written"),
             report
         );
+    }
+
+    #[test]
+    fn of_a_long_value_the_part_that_differs_is_told() {
+        let statement = |sid: &str| json!({"Sid": sid, "Action": ["logs:CreateLogStream", "logs:PutLogEvents"], "Resource": "*"});
+        let ours = json!({"probe": {"Version": "2012-10-17", "Statement": [statement("Logs"), statement("Metrics")]}});
+        let mut theirs = ours.clone();
+        theirs["more"] = statement("Everything");
+        theirs["probe"]["Statement"][1] = json!("gone");
+        let told = Difference::from(&FieldChange {
+            field: "policies".into(),
+            from: theirs,
+            to: ours,
+        });
+        assert_eq!(told.to, json!({"probe": {"Statement": [statement("Metrics")]}}));
+        let expected = json!({"more": statement("Everything"), "probe": {"Statement": ["gone"]}});
+        assert_eq!(told.from, cut(&expected));
+        assert_ne!(told.from, told.to);
+        // What is short is told as it is.
+        let short = FieldChange {
+            field: "parameters".into(),
+            from: json!({"a": 1, "b": 1}),
+            to: json!({"a": 1, "b": 2}),
+        };
+        assert_eq!(Difference::from(&short).to, short.to);
     }
 
     #[test]

@@ -201,11 +201,12 @@ impl Status {
             .filter(|(state, _)| **state != status::State::Ok)
             .map(|(_, count)| count)
             .sum();
-        Err(Failure::text(format!(
-            "{not_ok} of {} resources are not in order, {} regions do not answer",
-            seen.resources.len(),
-            seen.unreachable.len()
-        )))
+        let mut text = format!("{not_ok} of {} resources are not in order", seen.resources.len());
+        if !seen.unreachable.is_empty() {
+            let silent: Vec<&str> = seen.unreachable.keys().map(String::as_str).collect();
+            text.push_str(&format!("; no answer from {}", silent.join(", ")));
+        }
+        Err(Failure::text(text))
     }
 }
 

@@ -106,7 +106,7 @@ pub fn changes() -> Vec<Change> {
                 .unwrap()
         }),
         differs!("async-calls.payment-processor.dr", "retries", 0 => 2, |live| {
-            let request = live.cloud.lambda(STANDBY).update_function_event_invoke_config();
+            let request = live.cloud.lambda(STANDBY).put_function_event_invoke_config();
             let request = request.function_name("payment-processor-dr-dev");
             request.maximum_retry_attempts(0).send().await.unwrap()
         }),
