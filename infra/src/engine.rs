@@ -337,7 +337,10 @@ impl Patience {
     /// are waited for through many runs.
     fn is_worn(&self, now: Duration) -> bool {
         let short = self.limit.is_some_and(|limit| limit <= SHORT_LIVED);
-        short && self.since.is_some_and(|since| now.saturating_sub(since) >= LONG_BORNE)
+        short
+            && self
+                .since
+                .is_some_and(|since| now.saturating_sub(since) >= LONG_BORNE)
     }
 
     /// Whether `error` may pass with time.

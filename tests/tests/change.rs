@@ -26,11 +26,24 @@ const AFTER: &str = "aurora.engine_version = \"16.9\"\nnetwork.zones = 3\napi.ra
 
 struct Deployment<'a> {
     folder: &'a CloudFolder,
+    /// Outside of the cloud's folder, which belongs to the cloud.
+    files: tempfile::TempDir,
 }
 
 impl Deployment<'_> {
+    fn config(&self) -> String {
+        self.files.path().join("stack.toml").display().to_string()
+    }
+
+    /// A folder of packages.
+    fn packages(&self, name: &str, artifacts: &[Artifact]) -> String {
+        let folder = self.files.path().join(name);
+        packages(&folder, artifacts);
+        folder.display().to_string()
+    }
+
     fn configure(&self, text: &str) {
-        std::fs::write(self.folder.file("stack.toml"), text).expect("the folder is ours");
+        std::fs::write(self.config(), text).expect("the folder is ours");
     }
 
     fn arguments<'a>(&'a self, config: &'a str, more: &[&'a str]) -> Vec<&'a str> {
@@ -41,13 +54,13 @@ impl Deployment<'_> {
     }
 
     fn up(&self, more: &[&str]) -> Value {
-        let config = self.folder.file("stack.toml").display().to_string();
+        let config = self.config();
         run_json(&self.arguments(&config, more))
     }
 
     /// `up` fails; what it says.
     fn refused(&self, more: &[&str]) -> String {
-        let config = self.folder.file("stack.toml").display().to_string();
+        let config = self.config();
         let output = run(&self.arguments(&config, more));
         assert!(!output.status.success(), "`up` went well");
         String::from_utf8_lossy(&output.stderr).into_owned()
@@ -175,8 +188,12 @@ fn first(calls: &[EdgeCall], region: &str, operation: &str) -> u64 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_change_reaches_the_standby_first_and_loses_no_request() {
+    continuity::aws::install_tls();
     let folder = CloudFolder::new();
-    let deployment = Deployment { folder: &folder };
+    let deployment = Deployment {
+        folder: &folder,
+        files: tempfile::tempdir().expect("a temporary folder"),
+    };
     deployment.configure(BEFORE);
     deployment.up(&[]);
     let (stack, cloud) = deployment.stack(BEFORE).await;
@@ -193,8 +210,7 @@ async fn a_change_reaches_the_standby_first_and_loses_no_request() {
     let before = EdgeCall::read(&folder).len();
     deployment.configure(AFTER);
     let newer: Vec<Artifact> = built.iter().map(repacked).collect();
-    packages(&folder.file("newer"), &newer);
-    let newer = folder.file("newer").display().to_string();
+    let newer = deployment.packages("newer", &newer);
     let changed = deployment.up(&["--packages", &newer]);
     let paid = customers.end().await;
     assert!(paid > 20, "{paid} payments");
@@ -228,8 +244,7 @@ async fn a_change_reaches_the_standby_first_and_loses_no_request() {
     let customers = Customers::begin(&customer, "broken").await;
     let mut bad = built.clone();
     bad[0] = broken("payment-processor");
-    packages(&folder.file("broken"), &bad);
-    let bad = folder.file("broken").display().to_string();
+    let bad = deployment.packages("broken", &bad);
     let said = deployment.refused(&["--packages", &bad]);
     assert!(
         said.contains("function.payment-processor.primary: left as it is")

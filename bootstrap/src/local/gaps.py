@@ -6,10 +6,11 @@ import asyncio
 import html
 import json
 
-from ministack.core.responses import json_response
+from ministack.core.responses import get_region, json_response
 from ministack.services import apigateway_v1 as v1
 from ministack.services import (
     cloudwatch_logs,
+    dynamodb,
     ec2,
     lambda_svc,
     rds,
@@ -18,6 +19,30 @@ from ministack.services import (
     stepfunctions,
     tagging,
 )
+
+
+def recovery_periods():
+    """DescribeContinuousBackups says how many days back a table can be restored: what UpdateContinuousBackups was told, or 35.
+    ministack forgets the days."""
+    describe, update = dynamodb._describe_continuous_backups, dynamodb._update_continuous_backups
+    days = {}
+
+    def shown(data, answer):
+        status, headers, body = answer
+        content = json.loads(body)
+        description = content.get("ContinuousBackupsDescription", {}).get("PointInTimeRecoveryDescription", {})
+        if description.get("PointInTimeRecoveryStatus") == "ENABLED":
+            description["RecoveryPeriodInDays"] = days.get((get_region(), data.get("TableName")), 35)
+        return status, headers, json.dumps(content).encode()
+
+    def updated(data):
+        answer = update(data)
+        told = data.get("PointInTimeRecoverySpecification", {}).get("RecoveryPeriodInDays")
+        days[(get_region(), data.get("TableName"))] = told or 35
+        return shown(data, answer)
+
+    dynamodb._update_continuous_backups = updated
+    dynamodb._describe_continuous_backups = lambda data: shown(data, describe(data))
 
 
 def vpc_endpoints():

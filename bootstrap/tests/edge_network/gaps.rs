@@ -1,7 +1,7 @@
 //! Each bridge of the edge is there because the emulator lacks something. These tests show that it is bridged, and fail
 //! when the emulator does it by itself: then the bridge can go.
 
-use aws_sdk_dynamodb::types::{MultiRegionConsistency, WitnessStatus};
+use aws_sdk_dynamodb::types::{MultiRegionConsistency, PointInTimeRecoverySpecification, WitnessStatus};
 use aws_sdk_ec2::types::{VpcEndpoint, VpcEndpointType};
 use aws_sdk_rds::types::CloudwatchLogsExportConfiguration;
 use bootstrap::local::{
@@ -337,6 +337,35 @@ async fn instances_take_another_word_on_minor_upgrades() {
         .unwrap();
     let answer = rds.describe_db_instances().send().await.unwrap();
     assert_eq!(answer.db_instances()[0].auto_minor_version_upgrade(), Some(true));
+    cloud.edge.stop().await;
+}
+
+#[tokio::test]
+async fn tables_say_how_many_days_back_they_can_be_restored() {
+    let cloud = Cloud::start().await;
+    let edge = aws_sdk_dynamodb::Client::new(&cloud.aws(None, UsEast1).await);
+    create_strong_table(&edge, "journal").await;
+    let put = async |days: Option<i32>| {
+        let recovery = PointInTimeRecoverySpecification::builder()
+            .point_in_time_recovery_enabled(true)
+            .set_recovery_period_in_days(days)
+            .build();
+        let request = edge.update_continuous_backups().table_name("journal");
+        let request = request.point_in_time_recovery_specification(recovery.unwrap());
+        request.send().await.unwrap();
+        let answer = edge
+            .describe_continuous_backups()
+            .table_name("journal")
+            .send()
+            .await;
+        let description = answer.unwrap().continuous_backups_description.unwrap();
+        description
+            .point_in_time_recovery_description
+            .unwrap()
+            .recovery_period_in_days
+    };
+    assert_eq!(put(Some(7)).await, Some(7));
+    assert_eq!(put(None).await, Some(35));
     cloud.edge.stop().await;
 }
 

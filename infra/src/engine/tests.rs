@@ -720,15 +720,22 @@ async fn when_the_budget_ends_the_rest_waits_and_the_next_run_goes_on() {
 }
 
 #[tokio::test]
-async fn a_service_that_answers_with_errors_all_along_is_a_failure_of_the_run_and_a_short_one_is_waited_for() {
+async fn a_service_that_answers_with_errors_all_along_is_a_failure_of_the_run_and_a_short_one_is_waited_for()
+{
     let mut stage = chain();
     stage.options.budget = Duration::from_secs(40);
     stage.fault("observe a", &[Class::Unavailable; 1000]);
     let report = stage.converge().await;
-    assert!(matches!(report.outcome("a"), Some(Outcome::Failed { .. })), "{report}");
+    assert!(
+        matches!(report.outcome("a"), Some(Outcome::Failed { .. })),
+        "{report}"
+    );
     stage.options.budget = Duration::from_secs(5);
     let report = stage.converge().await;
-    assert!(matches!(report.outcome("a"), Some(Outcome::Waiting { .. })), "{report}");
+    assert!(
+        matches!(report.outcome("a"), Some(Outcome::Waiting { .. })),
+        "{report}"
+    );
 }
 
 #[tokio::test]

@@ -92,6 +92,14 @@ pub const ALL: &[Damage] = &[
         let request = live.stack.cloud.ec2(&live.home).modify_vpc_endpoint();
         request.vpc_endpoint_id(endpoint).remove_subnet_ids(subnet)
     }),
+    damage!("ec2:ModifySubnetAttribute", |live| {
+        let subnet = live.id(&live.home, "subnet.a.primary").await;
+        let public = aws_sdk_ec2::types::AttributeBooleanValue::builder()
+            .value(true)
+            .build();
+        let request = live.stack.cloud.ec2(&live.home).modify_subnet_attribute();
+        request.subnet_id(subnet).map_public_ip_on_launch(public)
+    }),
     damage!("ec2:RevokeSecurityGroupIngress", |live| {
         let group = live.id(&live.home, "security-group.database.primary").await;
         let anywhere = IpRange::builder().cidr_ip("0.0.0.0/0").build();
@@ -121,6 +129,13 @@ pub const ALL: &[Damage] = &[
             .apply_immediately(true);
         let request = request.db_cluster_identifier(live.stack.names().aurora_cluster(Slot::Primary));
         request.backup_retention_period(1)
+    }),
+    damage!("rds:ModifyDBInstance", |live| {
+        let instance = format!("{}-1", live.stack.names().aurora_cluster(Slot::Dr));
+        let request = live.stack.cloud.rds(&live.standby).modify_db_instance();
+        request
+            .db_instance_identifier(instance)
+            .auto_minor_version_upgrade(true)
     }),
     damage!("rds:ModifyDBSubnetGroup", |live| {
         let name = live.stack.names().aurora_cluster(Slot::Primary);

@@ -92,7 +92,7 @@ pub fn changes() -> Vec<Change> {
         differs!("function.payment-processor.dr", "environment", |live| {
             log_everything(&live).await
         }),
-        differs!("function.payment-processor.primary", "reserved_concurrency", 50 => (), |live| {
+        differs!("function.payment-processor.primary", "reserved_concurrency", 50 => 32, |live| {
             let request = live.cloud.lambda(HOME).put_function_concurrency();
             let request = request.function_name("payment-processor-primary-dev");
             request.reserved_concurrent_executions(50).send().await.unwrap()
@@ -105,10 +105,10 @@ pub fn changes() -> Vec<Change> {
                 .await
                 .unwrap()
         }),
-        differs!("async-calls.payment-processor.dr", "retries", 0 => 2, |live| {
+        differs!("async-calls.payment-processor.dr", "retries", 1 => 0, |live| {
             let request = live.cloud.lambda(STANDBY).put_function_event_invoke_config();
             let request = request.function_name("payment-processor-dr-dev");
-            request.maximum_retry_attempts(0).send().await.unwrap()
+            request.maximum_retry_attempts(1).send().await.unwrap()
         }),
         gone!("api-permission.primary", |live| {
             let request = live.cloud.lambda(HOME).remove_permission();

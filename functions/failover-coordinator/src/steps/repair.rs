@@ -73,6 +73,11 @@ pub async fn repair(context: &Context, request: &Request) -> Result<Value, StepE
     let differs = passes > 1 || found.iter().any(|entry| entry.wrong != drift::Wrong::Role);
     let pass = if differs && configuration.spec.reconcile.repair {
         let pass = converge(context, request, &configuration, failing.clone()).await?;
+        // A pass that ended has looked at everything, also at what stood behind something that was missing.
+        let unreadable = if pass.done { 0 } else { unreadable };
+        if pass.done {
+            run.unreadable.clear();
+        }
         run.merge(drift::repaired(found, &pass.entries, passes == 1), unreadable);
         Some(pass)
     } else {
@@ -330,6 +335,28 @@ mod tests {
         assert_eq!(report.last.unwrap().counts.drift, 0);
         assert_eq!(report.last_found.unwrap().execution, "r-1");
         assert_eq!(world.events().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn what_stood_behind_something_missing_has_been_looked_at_when_the_repair_ends() {
+        let world = World::deployed();
+        let behind = |change| PlanEntry {
+            key: "route-table.dr".into(),
+            kind: "route-table".into(),
+            region: DR.into(),
+            plan: PlanOutcome::Planned(Planned {
+                change,
+                roles: vec![],
+            }),
+        };
+        let missing = differs("vpc.dr", "vpc", DR);
+        let until = vec!["vpc.dr".to_owned()];
+        world.next_look(vec![missing, behind(Change::Unknown { until })]);
+        reconcile(&world, Slot::Primary, "r-1").await;
+        assert_eq!(drift(&world).last.unwrap().counts.unreadable, 0);
+        world.change_spec(|spec| spec.reconcile.repair = false);
+        reconcile(&world, Slot::Primary, "r-2").await;
+        assert_eq!(drift(&world).last.unwrap().counts.unreadable, 1);
     }
 
     #[tokio::test]
