@@ -6,6 +6,7 @@ import asyncio
 import html
 import json
 
+from ministack.core import lambda_runtime
 from ministack.core.responses import get_region, json_response
 from ministack.services import apigateway_v1 as v1
 from ministack.services import (
@@ -217,6 +218,27 @@ def deleted_functions():
         return execute(function, event, *args, **kwargs)
 
     lambda_svc._execute_function = executed
+
+
+def invocations_under_way():
+    """A change of a function lets the invocations that run come to their end in their old environment. ministack kills them."""
+    kill, release = lambda_runtime.kill_workers, lambda_runtime.release_worker
+    leaving = set()
+
+    def kill_idle(workers):
+        workers = [worker for worker in workers if worker is not None]
+        leaving.update(worker for worker in workers if worker.in_use)
+        kill([worker for worker in workers if worker not in leaving])
+
+    def released(worker):
+        release(worker)
+        if worker in leaving:
+            leaving.discard(worker)
+            kill([worker])
+
+    lambda_runtime.kill_workers = kill_idle
+    lambda_runtime.release_worker = released
+    lambda_svc.release_worker = released
 
 
 def secret_replicas():
