@@ -136,7 +136,7 @@ impl Stage {
     }
 
     /// A number that was not given before.
-    pub fn next(&mut self) -> u32 {
+    pub fn number(&mut self) -> u32 {
         self.count += 1;
         self.count
     }
@@ -166,7 +166,7 @@ impl Stage {
             .await
             .expect("the table is there");
         let names = self.stack.names();
-        let name = format!("{kind}-by-hand-{}", self.next());
+        let name = format!("{kind}-by-hand-{}", self.number());
         let machine = names.state_machine(kind, slot);
         let event = json!({
             "step": step,
@@ -254,7 +254,7 @@ impl Stage {
             }
             self.customer = Some((client, accounts.try_into().expect("two")));
         }
-        let key = format!("payment-{}", self.next());
+        let key = format!("payment-{}", self.number());
         let (client, [from, to]) = self.customer.as_ref().expect("it is there");
         let payment = NewPayment {
             from_account: from.clone(),
