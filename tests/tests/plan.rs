@@ -98,7 +98,6 @@ async fn a_plan_says_what_up_would_do_and_writes_nothing() {
         (Some(0), &json!([]), &json!([]), &json!([]))
     );
     assert_eq!(same["counts"], json!({"unchanged": created}));
-    println!("{} calls for {created} resources", calls.len());
 
     std::fs::write(config, "[api]\nrate_limit = 77\n\n[retention]\nlog_days = 14\n")
         .expect("the folder is ours");
