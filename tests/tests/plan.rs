@@ -91,7 +91,7 @@ async fn a_plan_says_what_up_would_do_and_writes_nothing() {
     assert_eq!(changes(&fresh).len() as u64, created);
 
     up(&folder, config);
-    let (same, code, calls) = plan(&folder, config);
+    let (same, code, _) = plan(&folder, config);
     assert_eq!(changes(&same), Vec::<&Value>::new());
     assert_eq!(
         (code, &same["settings"], &same["strangers"], &same["errors"]),
