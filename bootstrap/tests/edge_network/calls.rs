@@ -19,7 +19,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::cloud::{Cloud, PATIENCE, signature};
+use crate::cloud::{Cloud, PATIENCE, eventually, signature};
 
 type Dynamo = aws_sdk_dynamodb::Client;
 
@@ -169,6 +169,45 @@ async fn a_call_in_flight_breaks_off_when_its_region_is_cut() {
         .await
         .unwrap();
     assert!(matches!(ended, Ok(0) | Err(_)), "{ended:?}");
+    cloud.edge.stop().await;
+}
+
+#[tokio::test]
+async fn a_call_whose_caller_hangs_up_takes_effect_whole_and_is_recorded() {
+    let cloud = Cloud::start().await;
+    let client = dynamo(&cloud, None, UsEast1).await;
+    create_table(&client, "journal").await;
+    let body = serde_json::json!({
+        "TableName": "journal",
+        "MultiRegionConsistency": "STRONG",
+        "ReplicaUpdates": [{ "Create": { "RegionName": UsEast2.name() } }],
+        "GlobalTableWitnessUpdates": [{ "Create": { "RegionName": UsWest2.name() } }],
+    })
+    .to_string();
+    let request = format!(
+        "POST / HTTP/1.1\r\nHost: x\r\nAuthorization: {}\r\nX-Amz-Target: DynamoDB_20120810.UpdateTable\r\n\
+         Content-Type: application/x-amz-json-1.0\r\nContent-Length: {}\r\n\r\n{body}",
+        signature(UsEast1, "dynamodb"),
+        body.len()
+    );
+    let mut stream = TcpStream::connect(cloud.edge.addresses().outside).await.unwrap();
+    stream.write_all(request.as_bytes()).await.unwrap();
+    drop(stream);
+
+    eventually("the bridge knows the witness that the call created", async || {
+        let described = client.describe_table().table_name("journal").send().await;
+        let table = described.unwrap().table.unwrap();
+        assert_eq!(
+            table.global_table_witnesses().is_empty(),
+            table.multi_region_consistency.is_none()
+        );
+        !table.global_table_witnesses().is_empty()
+    })
+    .await;
+    eventually("the call is recorded", async || {
+        cloud.edge.tally().count(|call| call.operation == "UpdateTable") == 1
+    })
+    .await;
     cloud.edge.stop().await;
 }
 

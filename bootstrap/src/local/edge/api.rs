@@ -106,13 +106,35 @@ async fn call(
     parts
         .headers
         .insert(FORWARDED_PROTO, HeaderValue::from_static("https"));
-    let blow = shared.strikes.meets(&call);
     let target = scope.region.parse::<Region>().ok();
+    let exchange = Exchange {
+        source,
+        target,
+        scope,
+        operation,
+        parts,
+        body,
+    };
+    // To its end, even if the caller goes away: a call that reached AWS takes effect, and the bridges must learn what it did.
+    // This task ends with the connection.
+    let work = tokio::spawn(answered(shared.clone(), call, ends, started, exchange));
+    work.await.unwrap_or_else(|_| Ok(internal_failure()))
+}
 
+/// Lets the call through, or not; deals the blow that it meets; records it.
+async fn answered(
+    shared: Arc<Shared>,
+    call: Call,
+    ends: Ends,
+    started: Instant,
+    exchange: Exchange,
+) -> Result<Response<Body>, Severed> {
+    let blow = shared.strikes.meets(&call);
+    let (source, target) = (exchange.source, exchange.target);
     let faults = shared.network.now();
-    let needs = match body.bytes() {
-        Some(bytes) if scope.service == "dynamodb" && !faults.cut.is_empty() => {
-            shared.global_tables.needs(&operation, bytes)
+    let needs = match exchange.body.bytes() {
+        Some(bytes) if exchange.scope.service == "dynamodb" && !faults.cut.is_empty() => {
+            shared.global_tables.needs(&exchange.operation, bytes)
         }
         _ => Needs::Nothing,
     };
@@ -127,16 +149,14 @@ async fn call(
             tokio::select! {
                 biased;
                 () = severed(shared.network.subscribe(), source, target) => Err(Severed),
-                answer = exchange(shared, Exchange { source, target, scope, operation, parts, body }) => Ok(answer),
+                answer = exchanged(&shared, exchange) => Ok(answer),
             }
         }
     };
     let answer = match blow {
         // The call took effect; nobody will ever hear of it.
         Some(blow) if answer.is_ok() => {
-            // A task of its own: this one ends with the connection, and so with the caller.
-            let fallen = tokio::spawn(blow.fall(ends)).await;
-            debug_assert!(fallen.is_ok(), "the blow is dealt");
+            blow.fall(ends).await;
             Err(Severed)
         }
         _ => answer,
@@ -190,7 +210,7 @@ struct Exchange {
 }
 
 /// Passes the call to the emulator, and its answer through the bridges.
-async fn exchange(shared: &Arc<Shared>, exchange: Exchange) -> Response<Body> {
+async fn exchanged(shared: &Arc<Shared>, exchange: Exchange) -> Response<Body> {
     let Exchange {
         source,
         target,
@@ -207,7 +227,7 @@ async fn exchange(shared: &Arc<Shared>, exchange: Exchange) -> Response<Body> {
     let writes = parts.method != Method::GET;
     let result = match (scope.service.as_str(), target, body) {
         ("rds", Some(region), Payload::Read(form)) => {
-            // To its end, even if the caller goes away: the servers must not stop half way between two roles.
+            // To its end, even if a region is cut meanwhile: the servers must not stop half way between two roles.
             let shared = shared.clone();
             let work = tokio::spawn(async move { rds(&shared, region, parts, path, form).await });
             work.await.unwrap_or_else(|_| Ok(internal_failure()))
