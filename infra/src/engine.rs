@@ -26,7 +26,7 @@ use futures::stream::FuturesUnordered;
 use tokio::sync::Semaphore;
 
 pub use self::inventory::{Inventory, inventory};
-pub use self::prune::{Pruned, prune};
+pub use self::prune::{Pruned, Pruning, prune};
 pub use self::teardown::teardown;
 
 use crate::clock::{Clock, SystemClock};

@@ -24,6 +24,15 @@ pub struct Pruned {
     pub still_there: Option<String>,
 }
 
+/// What a prune did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Pruning {
+    /// Every stranger that was found.
+    pub strangers: Vec<Pruned>,
+    /// Listings that failed at last. With any of them there may be strangers that were not found, and none counts as gone.
+    pub not_listed: Vec<String>,
+}
+
 impl fmt::Display for Pruned {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Found { kind, region, id, .. } = &self.found;
@@ -40,7 +49,8 @@ impl fmt::Display for Pruned {
 /// 2. Asks for the deletion of each stranger. What others still use is refused, and asked for again.
 /// 3. Lists again, until none is left, one cannot be deleted, or the budget ends.
 ///
-/// Guarantees: deletes nothing whose key is in `keys`; asks the permit before every deletion; run twice equals once.
+/// Guarantees: deletes nothing whose key is in `keys`; asks the permit before every deletion; run twice equals once; a listing
+/// that fails is told, and nothing is taken for gone that could not be looked for.
 pub async fn prune(
     keys: &BTreeSet<String>,
     suffix: &str,
@@ -48,7 +58,7 @@ pub async fn prune(
     regions: &[&str],
     cloud: &Cloud,
     options: &Options,
-) -> Vec<Pruned> {
+) -> Pruning {
     let listers = resources::listers();
     let look = || -> BoxFuture<'_, Inventory> {
         Box::pin(super::inventory(suffix, account, regions, cloud, options))
@@ -64,19 +74,21 @@ pub(super) async fn prune_with<'a>(
     cloud: &Cloud,
     options: &Options,
     look: &(dyn Fn() -> BoxFuture<'a, Inventory> + Send + Sync),
-) -> Vec<Pruned> {
+) -> Pruning {
     let ends = options.clock.now() + options.budget;
     let mut pace = Pace::new();
-    let mut pruned: Vec<Pruned> = Vec::new();
+    let mut pruning = Pruning::default();
     loop {
-        let strangers = look().await.strangers(keys);
-        for one in &mut pruned {
-            if !strangers.contains(&one.found) {
+        let inventory = look().await;
+        let strangers = inventory.strangers(keys);
+        for one in &mut pruning.strangers {
+            if inventory.errors.is_empty() && !strangers.contains(&one.found) {
                 one.still_there = None;
             }
         }
+        pruning.not_listed = inventory.errors;
         if strangers.is_empty() {
-            return pruned;
+            return pruning;
         }
         let mut hopeless = true;
         for found in strangers {
@@ -85,16 +97,16 @@ pub(super) async fn prune_with<'a>(
             let why = answer
                 .err()
                 .map_or_else(|| "AWS is deleting it".to_owned(), |(why, _)| why);
-            match pruned.iter_mut().find(|one| one.found == found) {
+            match pruning.strangers.iter_mut().find(|one| one.found == found) {
                 Some(one) => one.still_there = Some(why),
-                None => pruned.push(Pruned {
+                None => pruning.strangers.push(Pruned {
                     found,
                     still_there: Some(why),
                 }),
             }
         }
         if hopeless || pace.until(ends, options).await.is_err() {
-            return pruned;
+            return pruning;
         }
     }
 }

@@ -495,14 +495,55 @@ async fn strangers_are_pruned_in_whatever_order_aws_lets_them_go_and_nothing_els
         prune::prune_with(&listers, &keys, "test", &account, &stage.cloud, options, &look).await
     };
     let pruned = prune(&stage.options).await;
-    let told: Vec<String> = pruned.iter().map(ToString::to_string).collect();
+    let told: Vec<String> = pruned.strangers.iter().map(ToString::to_string).collect();
     assert_eq!(
         told,
         ["thing b in us-east-1: deleted", "thing c in us-east-1: deleted"]
     );
     let left: Vec<String> = stage.world.things.lock().unwrap().keys().cloned().collect();
     assert_eq!(left, ["a", "d"]);
-    assert_eq!(prune(&stage.options).await, []);
+    assert_eq!(prune(&stage.options).await, prune::Pruning::default());
+}
+
+#[tokio::test]
+async fn a_prune_that_cannot_list_everything_says_so_and_takes_nothing_for_gone() {
+    let stage = chain();
+    stage.converge().await;
+    let listers = [Lister::of::<Plain>()];
+    let keys = BTreeSet::from(["a".to_owned(), "b".to_owned(), "c".to_owned()]);
+    let account = stage.blueprint.account().to_owned();
+    let looks = std::sync::atomic::AtomicUsize::new(0);
+    let listed = inventory::list_with(
+        &listers,
+        "test",
+        &account,
+        &["us-east-1"],
+        &stage.cloud,
+        &stage.options,
+    )
+    .await;
+    let look = || -> futures::future::BoxFuture<'_, Inventory> {
+        let first = looks.fetch_add(1, std::sync::atomic::Ordering::SeqCst) == 0;
+        let blind = Inventory {
+            errors: vec!["ListThings in us-east-1: not authorized".to_owned()],
+            ..Inventory::default()
+        };
+        let inventory = if first { listed.clone() } else { blind };
+        Box::pin(async move { inventory })
+    };
+    let pruning = prune::prune_with(
+        &listers,
+        &keys,
+        "test",
+        &account,
+        &stage.cloud,
+        &stage.options,
+        &look,
+    )
+    .await;
+    assert_eq!(pruning.not_listed, ["ListThings in us-east-1: not authorized"]);
+    let told: Vec<String> = pruning.strangers.iter().map(ToString::to_string).collect();
+    assert_eq!(told, ["thing d in us-east-1: still there: AWS is deleting it"]);
 }
 
 /// `a` - `b` - `c`, and `d` alone.

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use continuity::names::Slot;
 use infra::blueprint;
 use infra::cloud::Cloud;
-use infra::engine::{self, OnProgress, Options, Permit, Pruned, Serving};
+use infra::engine::{self, OnProgress, Options, Permit, Pruning, Serving};
 use infra::outcome::{Entry, FailedWith, PlanEntry, Progress, Report};
 use infra::spec::Spec;
 use tokio::sync::OnceCell;
@@ -39,17 +39,21 @@ pub struct Pass {
 
 impl Pass {
     /// The same, with what became of things that are in no blueprint.
-    fn with(mut self, pruned: &[Pruned]) -> Self {
-        for one in pruned {
+    fn with(mut self, pruning: Pruning) -> Self {
+        for error in pruning.not_listed {
+            self.done = false;
+            self.progress.failed.push(FailedWith {
+                key: "what is no longer in the configuration".to_owned(),
+                error,
+            });
+        }
+        for one in pruning.strangers {
             let name = format!("{} {}", one.found.kind, one.found.id);
-            match &one.still_there {
+            match one.still_there {
                 None => self.changed.push(name),
-                Some(why) => {
+                Some(error) => {
                     self.done = false;
-                    self.progress.failed.push(FailedWith {
-                        key: name,
-                        error: why.clone(),
-                    });
+                    self.progress.failed.push(FailedWith { key: name, error });
                 }
             }
         }
@@ -165,7 +169,7 @@ impl Engine for CloudEngine {
         };
         let regions = Slot::ALL.map(|slot| job.spec.regions.of(slot));
         let suffix = &job.spec.suffix;
-        let pruned = engine::prune(
+        let pruning = engine::prune(
             &blueprint.keys(),
             suffix,
             account,
@@ -174,7 +178,7 @@ impl Engine for CloudEngine {
             &options,
         )
         .await;
-        Ok(pass.with(&pruned))
+        Ok(pass.with(pruning))
     }
 
     async fn compare(&self, spec: &Spec, budget: Duration) -> Result<Vec<PlanEntry>, StepError> {
