@@ -14,6 +14,9 @@ use bootstrap::local::{
     Region::{self, UsEast1, UsEast2, UsWest2},
     edge::Call,
 };
+use continuity::control::{ControlRecord, ControlStore, Swap};
+use continuity::dynamo::DynamoControl;
+use continuity::error::StoreError;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -208,6 +211,26 @@ async fn a_call_whose_caller_hangs_up_takes_effect_whole_and_is_recorded() {
         cloud.edge.tally().count(|call| call.operation == "UpdateTable") == 1
     })
     .await;
+    cloud.edge.stop().await;
+}
+
+#[tokio::test]
+async fn the_control_record_and_documents_are_read_in_one_call() {
+    let cloud = Cloud::start().await;
+    let client = dynamo(&cloud, None, UsEast1).await;
+    let control = DynamoControl::new(client.clone(), "control");
+    let missing = control.read_with(&["change"]).await;
+    assert!(matches!(missing, Err(StoreError::NoTable(_))), "{missing:?}");
+
+    create_table(&client, "control").await;
+    assert_eq!(control.read_with(&["change"]).await.unwrap(), (None, vec![None]));
+    let record = ControlRecord::first(UsEast1.name(), "test", 7);
+    assert_eq!(control.create(&record).await.unwrap(), Swap::Done);
+    control.put_document("change", "{}").await.unwrap();
+    let before = cloud.edge.tally().count(|_| true);
+    let found = control.read_with(&["spec", "change"]).await.unwrap();
+    assert_eq!(found, (Some(record), vec![None, Some("{}".to_owned())]));
+    assert_eq!(cloud.edge.tally().count(|_| true), before + 1);
     cloud.edge.stop().await;
 }
 

@@ -126,6 +126,11 @@ pub trait ControlStore: Send + Sync {
     async fn observations(&self, regions: &[&str]) -> Result<Vec<Observation>, StoreError>;
     /// A JSON document of the table: `spec`, `deployment`, `change`, `drift`, `exercise#{id}`.
     async fn document(&self, id: &str) -> Result<Option<String>, StoreError>;
+    /// The control record and these documents, in their order, in one look.
+    async fn read_with(
+        &self,
+        documents: &[&str],
+    ) -> Result<(Option<ControlRecord>, Vec<Option<String>>), StoreError>;
     /// Stores such a document.
     async fn put_document(&self, id: &str, json: &str) -> Result<(), StoreError>;
     /// Stores such a document if the table still holds `expected`, byte for byte; `None` stands for no document.

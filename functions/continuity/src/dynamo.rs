@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use async_trait::async_trait;
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::error::ProvideErrorMetadata;
-use aws_sdk_dynamodb::types::AttributeValue;
+use aws_sdk_dynamodb::types::{AttributeValue, KeysAndAttributes};
 use futures::{StreamExt, TryStreamExt, stream};
 
 use crate::control::{ApiKey, ControlRecord, ControlStore, Phase, Swap};
@@ -18,6 +18,10 @@ use crate::observe::Observation;
 
 type Item = HashMap<String, AttributeValue>;
 
+/// The control record's id.
+const RECORD: &str = "epoch";
+/// How often a read of several items is asked for its rest.
+const BATCH_CALLS: u32 = 5;
 /// Partitions that a journal scan reads at once.
 const SCAN_CONCURRENCY: usize = 8;
 
@@ -100,7 +104,7 @@ impl Reader<'_> {
 
 fn record_item(record: &ControlRecord) -> Item {
     HashMap::from([
-        ("id".into(), string("epoch")),
+        ("id".into(), string(RECORD)),
         ("epoch".into(), number(record.epoch)),
         ("active_region".into(), string(&record.active_region)),
         ("phase".into(), string(record.phase.as_str())),
@@ -146,6 +150,40 @@ impl DynamoControl {
         Ok(output.item)
     }
 
+    /// Items by their id, in one strongly consistent call, and in as many more as DynamoDB needs that leaves some for later.
+    async fn get_all(&self, ids: &[&str]) -> Result<HashMap<String, Item>, StoreError> {
+        let keys = ids
+            .iter()
+            .map(|id| HashMap::from([("id".to_owned(), string(*id))]));
+        let mut wanted = KeysAndAttributes::builder()
+            .set_keys(Some(keys.collect()))
+            .consistent_read(true)
+            .build()
+            .map_err(|error| call("BatchGetItem", &self.table)(error.into()))?;
+        let mut found = HashMap::new();
+        for _ in 0..BATCH_CALLS {
+            let output = self
+                .client
+                .batch_get_item()
+                .request_items(&self.table, wanted)
+                .send()
+                .await
+                .map_err(|error| match error.code() {
+                    Some("ResourceNotFoundException") => StoreError::NoTable(self.table.clone()),
+                    _ => call("BatchGetItem", &self.table)(error.into()),
+                })?;
+            let items = output.responses.unwrap_or_default().into_values().flatten();
+            found.extend(items.filter_map(|item| Some((item.get("id")?.as_s().ok()?.clone(), item))));
+            match output.unprocessed_keys.unwrap_or_default().remove(&self.table) {
+                None => return Ok(found),
+                Some(left) => wanted = left,
+            }
+        }
+        Err(call("BatchGetItem", &self.table)(
+            "DynamoDB left keys for later again and again".into(),
+        ))
+    }
+
     async fn put(&self, item: Item) -> Result<(), StoreError> {
         self.client
             .put_item()
@@ -186,9 +224,9 @@ impl DynamoControl {
 #[async_trait]
 impl ControlStore for DynamoControl {
     async fn read(&self) -> Result<Option<ControlRecord>, StoreError> {
-        match self.get("epoch").await? {
+        match self.get(RECORD).await? {
             None => Ok(None),
-            Some(item) => self.reader("epoch", &item).record().map(Some),
+            Some(item) => self.reader(RECORD, &item).record().map(Some),
         }
     }
 
@@ -227,6 +265,23 @@ impl ControlStore for DynamoControl {
             None => Ok(None),
             Some(item) => self.reader(id, &item).string("json").map(Some),
         }
+    }
+
+    async fn read_with(
+        &self,
+        documents: &[&str],
+    ) -> Result<(Option<ControlRecord>, Vec<Option<String>>), StoreError> {
+        let ids: Vec<&str> = std::iter::once(RECORD).chain(documents.iter().copied()).collect();
+        let items = self.get_all(&ids).await?;
+        let record = items.get(RECORD).map(|item| self.reader(RECORD, item).record());
+        let json = |id: &&str| {
+            items
+                .get(*id)
+                .map(|item| self.reader(id, item).string("json"))
+                .transpose()
+        };
+        let documents: Result<Vec<_>, _> = documents.iter().map(json).collect();
+        Ok((record.transpose()?, documents?))
     }
 
     async fn put_document(&self, id: &str, json: &str) -> Result<(), StoreError> {

@@ -98,6 +98,19 @@ impl ControlStore for MemoryControl {
         Ok(lock(&self.documents).get(id).cloned())
     }
 
+    async fn read_with(
+        &self,
+        documents: &[&str],
+    ) -> Result<(Option<ControlRecord>, Vec<Option<String>>), StoreError> {
+        self.check("BatchGetItem")?;
+        let record = lock(&self.record).clone();
+        let stored = lock(&self.documents);
+        Ok((
+            record,
+            documents.iter().map(|id| stored.get(*id).cloned()).collect(),
+        ))
+    }
+
     async fn put_document(&self, id: &str, json: &str) -> Result<(), StoreError> {
         self.check("PutItem")?;
         lock(&self.documents).insert(id.to_owned(), json.to_owned());

@@ -247,6 +247,7 @@ fn data(context: &Context<'_>) -> Vec<Value> {
         allow(
             "Tables",
             &[
+                "dynamodb:BatchGetItem",
                 "dynamodb:CreateTable",
                 "dynamodb:DeleteTable",
                 "dynamodb:DescribeContinuousBackups",

@@ -1,12 +1,14 @@
 //! Holding the change: what deploy, reconcile and teardown do before they change anything, and ask before every write.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use continuity::control::{ControlStore, Swap};
 use continuity::error::chain;
 use infra::change::{self, CONFIGURATION_ITEM, Change, Claim, Configuration, ITEM, Kind};
 use infra::engine::{Permit, Write};
+use tokio::sync::Mutex;
 
 use crate::context::Context;
 use crate::decide;
@@ -104,6 +106,40 @@ pub struct StillMine {
     generation: u64,
     /// us-east-1 fails, and this is how that is known.
     failing: Option<String>,
+    looks: Looks,
+}
+
+/// Many writes ask at the same moment. One look at the control table answers all who had asked when it began.
+#[derive(Debug, Default)]
+struct Looks {
+    /// How many have asked.
+    asked: AtomicU64,
+    last: Mutex<LastLook>,
+}
+
+#[derive(Debug, Default)]
+struct LastLook {
+    /// How many had asked when it began.
+    answers: u64,
+    outcome: Option<Result<(), String>>,
+}
+
+impl Looks {
+    /// What a look says that began after this call: one's own, or that of somebody who asked later.
+    async fn ask(&self, look: impl Future<Output = Result<(), String>>) -> Result<(), String> {
+        let ticket = self.asked.fetch_add(1, Ordering::SeqCst);
+        let mut last = self.last.lock().await;
+        if let Some(outcome) = last.outcome.clone().filter(|_| ticket < last.answers) {
+            return outcome;
+        }
+        let answers = self.asked.load(Ordering::SeqCst);
+        let outcome = look.await;
+        *last = LastLook {
+            answers,
+            outcome: Some(outcome.clone()),
+        };
+        outcome
+    }
 }
 
 impl StillMine {
@@ -122,6 +158,7 @@ impl StillMine {
             execution: request.execution_arn.clone(),
             generation,
             failing,
+            looks: Looks::default(),
         }
     }
 
@@ -130,12 +167,13 @@ impl StillMine {
     /// # Errors
     /// Why not, in words.
     pub async fn still(&self) -> Result<(), String> {
-        let (record, change, configuration) = tokio::try_join!(
-            self.control.read(),
-            self.control.document(ITEM),
-            self.control.document(CONFIGURATION_ITEM),
-        )
-        .map_err(|error| chain(&error))?;
+        let (record, documents) = self
+            .control
+            .read_with(&[ITEM, CONFIGURATION_ITEM])
+            .await
+            .map_err(|error| chain(&error))?;
+        let [change, configuration] = <[_; 2]>::try_from(documents)
+            .map_err(|_| "the control table answered something else".to_owned())?;
         let holder: Option<Change> = change.as_deref().and_then(|json| serde_json::from_str(json).ok());
         if holder.as_ref().map(|holder| holder.execution.as_str()) != Some(&self.execution) {
             let other = holder.map_or_else(|| "nobody".to_owned(), |holder| holder.name().to_owned());
@@ -162,7 +200,7 @@ impl StillMine {
 impl Permit for StillMine {
     async fn check(&self, write: Write<'_>) -> Result<(), String> {
         decide::may_write(self.failing.as_deref(), write)?;
-        self.still().await
+        self.looks.ask(self.still()).await
     }
 }
 
@@ -223,6 +261,34 @@ mod tests {
             hold(&context, &repair, Kind::Reconcile, 1).await.unwrap(),
             Held::By("d-1".into())
         );
+    }
+
+    #[tokio::test]
+    async fn one_look_answers_all_who_asked_before_it_began_and_nobody_who_asked_later() {
+        let (looks, count) = (Looks::default(), AtomicU64::new(0));
+        let (open, gate) = tokio::sync::watch::channel(false);
+        let look = || {
+            let (count, mut gate) = (&count, gate.clone());
+            async move {
+                let number = count.fetch_add(1, Ordering::SeqCst) + 1;
+                gate.wait_for(|open| *open).await.unwrap();
+                Err(format!("look {number}"))
+            }
+        };
+        let first = looks.ask(look());
+        let others = futures::future::join_all((0..9).map(|_| looks.ask(look())));
+        let later = async {
+            // Both have begun by now: the first looks, the others wait for it.
+            tokio::task::yield_now().await;
+            open.send(true).unwrap();
+        };
+        let (first, others, ()) = tokio::join!(first, others, later);
+        assert_eq!(first, Err("look 1".into()));
+        assert!(
+            others.iter().all(|other| *other == Err("look 2".into())),
+            "{others:?}"
+        );
+        assert_eq!(looks.ask(look()).await, Err("look 3".into()));
     }
 
     #[tokio::test]

@@ -408,6 +408,14 @@ impl ControlStore for Double {
         self.store("document", self.world.control.document(id)).await
     }
 
+    async fn read_with(
+        &self,
+        documents: &[&str],
+    ) -> Result<(Option<ControlRecord>, Vec<Option<String>>), StoreError> {
+        self.store("read_with", self.world.control.read_with(documents))
+            .await
+    }
+
     async fn put_document(&self, id: &str, json: &str) -> Result<(), StoreError> {
         self.store("put_document", self.world.control.put_document(id, json))
             .await
