@@ -244,10 +244,14 @@ async fn host(here: Here, for_lambda: bool, say: impl Fn(&str)) -> Result<Packag
 /// See [`ArtifactError`].
 pub async fn binaries(folder: PathBuf, for_lambda: bool) -> Result<Packages, ArtifactError> {
     in_background(folder, move |folder| {
-        let artifacts: Result<Vec<Artifact>, ArtifactError> = FUNCTIONS
-            .into_iter()
-            .map(|name| pack(name, folder, for_lambda))
-            .collect();
+        // Compressing and hashing keep a processor busy each.
+        let artifacts: Result<Vec<Artifact>, ArtifactError> = std::thread::scope(|scope| {
+            let packing = FUNCTIONS.map(|name| scope.spawn(move || pack(name, folder, for_lambda)));
+            let packed = packing.into_iter().map(|thread| thread.join());
+            packed
+                .map(|artifact| artifact.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+                .collect()
+        });
         Ok(Packages {
             architecture: HOST,
             artifacts: artifacts?,
@@ -376,7 +380,7 @@ async fn build(tree: &SourceTree) -> Result<(), ArtifactError> {
 /// Packs one binary. The archive depends on nothing but the binary, so the same binary has the same identity.
 fn pack(function: &'static str, folder: &Path, for_lambda: bool) -> Result<Artifact, ArtifactError> {
     let path = folder.join(function);
-    let binary = match std::fs::read(&path) {
+    let mut binary = match std::fs::read(&path) {
         Ok(binary) => binary,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             return Err(ArtifactError::Missing {
@@ -395,6 +399,7 @@ fn pack(function: &'static str, folder: &Path, for_lambda: bool) -> Result<Artif
     if for_lambda {
         runs_on_lambda(&path, &binary)?;
     }
+    binary::strip(&mut binary);
     let zip = archive(&binary, FAST).map_err(|source| ArtifactError::Io {
         action: "pack",
         path,

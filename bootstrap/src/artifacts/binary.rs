@@ -5,7 +5,7 @@ use std::fmt;
 use infra::spec::Architecture;
 use object::Endianness;
 use object::elf::{EM_AARCH64, EM_X86_64, FileHeader64};
-use object::read::elf::{FileHeader, SectionHeader};
+use object::read::elf::{FileHeader, ProgramHeader, SectionHeader};
 
 /// A version of the GNU C library.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -41,6 +41,36 @@ pub struct Needs {
     pub architecture: Architecture,
     /// The newest version of the C library that one of its symbols asks for; `None` when it is linked statically.
     pub glibc: Option<Glibc>,
+}
+
+/// Cuts off what is only there for debuggers: symbols, line numbers and the table of sections, which follow what is loaded. An
+/// unoptimised binary has half its size without them. What is no 64-bit ELF binary stays as it is.
+pub fn strip(binary: &mut Vec<u8>) {
+    if let Some(end) = end_of_segments(binary) {
+        binary.truncate(end);
+        // No section: the fields of the ELF header that lead to their table are zero.
+        for field in [SECTION_TABLE, SECTION_COUNT] {
+            binary[field].fill(0);
+        }
+    }
+}
+
+/// `e_shoff` of the header of a 64-bit ELF file: <https://man7.org/linux/man-pages/man5/elf.5.html>
+const SECTION_TABLE: std::ops::Range<usize> = 0x28..0x30;
+/// `e_shnum` and `e_shstrndx`.
+const SECTION_COUNT: std::ops::Range<usize> = 0x3c..0x40;
+
+/// Where the last byte that a loader reads is followed by others.
+fn end_of_segments(binary: &[u8]) -> Option<usize> {
+    let header = FileHeader64::<Endianness>::parse(binary).ok()?;
+    let endian = header.endian().ok()?;
+    let segments = header.program_headers(endian, binary).ok()?;
+    let table = header.e_phoff(endian) + u64::from(header.e_phentsize(endian)) * segments.len() as u64;
+    let ends = segments
+        .iter()
+        .map(|segment| segment.p_offset(endian) + segment.p_filesz(endian));
+    let end = usize::try_from(ends.max()?.max(table)).ok()?;
+    (end <= binary.len()).then_some(end)
 }
 
 /// Why a file is no binary for Lambda.
@@ -104,6 +134,39 @@ mod tests {
         assert_eq!(needs.architecture, super::super::HOST);
         // Rust's standard library needs at least 2.17.
         assert!(needs.glibc >= Glibc::parse("2.17"), "{needs:?}");
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_stripped_program_is_smaller_and_runs() {
+        use std::os::unix::fs::PermissionsExt;
+        let mut program = std::fs::read(std::env::current_exe().unwrap()).unwrap();
+        let before = program.len();
+        strip(&mut program);
+        assert!(program.len() < before / 10 * 9, "{} of {before}", program.len());
+        let once = program.clone();
+        strip(&mut program);
+        assert!(program == once, "stripped twice it is something else");
+
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("program");
+        std::fs::write(&path, &program).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let output = std::process::Command::new(&path).arg("--list").output().unwrap();
+        let listed = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(
+            listed.contains("a_stripped_program_is_smaller_and_runs"),
+            "{output:?}"
+        );
+    }
+
+    #[test]
+    fn what_is_no_binary_is_not_stripped() {
+        for bytes in [&b"#!/bin/sh\n"[..], &[0x7f; 200]] {
+            let mut binary = bytes.to_vec();
+            strip(&mut binary);
+            assert_eq!(binary, bytes);
+        }
     }
 
     #[test]
