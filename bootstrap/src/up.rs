@@ -86,8 +86,7 @@ pub async fn up(stack: &mut Stack, wishes: &Wishes, ui: &Arc<Ui>) -> Result<Depl
             ui.warn(warning);
         }
     }
-    ready(stack).await?;
-    let packages = packages(&wishes.packages, ui).await?;
+    let ((), packages) = futures::try_join!(ready(stack), packages(&wishes.packages, ui))?;
     let started = ui.elapsed();
     packages.fill_in(&mut stack.spec);
     let seed = infra::blueprint::seed(&stack.spec, &stack.account);
@@ -154,7 +153,13 @@ pub async fn up(stack: &mut Stack, wishes: &Wishes, ui: &Arc<Ui>) -> Result<Depl
     let seconds = (ui.elapsed() - started).as_secs_f64();
     let regions = Slot::ALL.map(|slot| stack.spec.regions.of(slot));
     let (suffix, options) = (&stack.spec.suffix, engine::Options::default());
-    let inventory = engine::inventory(suffix, &stack.account, &regions, &stack.cloud, &options).await;
+    let (strangers, not_listed) =
+        engine::strangers(&keys, suffix, &stack.account, &regions, &stack.cloud, &options).await;
+    for error in not_listed {
+        ui.warn(format!(
+            "what is no longer in the configuration may be more than is told here: {error}"
+        ));
+    }
     Ok(Deployed {
         resources: blueprint.nodes().len(),
         changed,
@@ -162,7 +167,7 @@ pub async fn up(stack: &mut Stack, wishes: &Wishes, ui: &Arc<Ui>) -> Result<Depl
         epoch: record.epoch,
         generation,
         public_name: stack.spec.public_name(),
-        strangers: inventory.strangers(&keys),
+        strangers,
         seconds,
     })
 }
@@ -264,18 +269,15 @@ async fn upload_one(stack: &Stack, package: &Artifact) -> Result<(), Failure> {
             .await?;
     }
     let source = format!("{}/{key}", bucket(Slot::Primary));
-    for slot in [Slot::Dr, Slot::Witness] {
+    let copied = async |slot| -> Result<(), Failure> {
         if missing(slot).await {
             let client = stack.cloud.s3(stack.spec.regions.of(slot));
-            client
-                .copy_object()
-                .bucket(bucket(slot))
-                .key(&key)
-                .copy_source(&source)
-                .send()
-                .await?;
+            let request = client.copy_object().bucket(bucket(slot)).key(&key);
+            request.copy_source(&source).send().await?;
         }
-    }
+        Ok(())
+    };
+    futures::try_join!(copied(Slot::Dr), copied(Slot::Witness))?;
     Ok(())
 }
 

@@ -18,10 +18,11 @@ use crate::failure::Failure;
 use crate::stack::Stack;
 use crate::ui::Ui;
 
-/// How often a running execution is looked at.
-const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// How often a running execution is looked at: less than half of the rate that Step Functions allows an account for long,
+/// <https://docs.aws.amazon.com/step-functions/latest/dg/service-quotas.html>.
+const LOOK_EVERY: Duration = Duration::from_millis(150);
 /// How many looks in a row may fail before the watcher gives up; the execution itself goes on.
-const LOOKS_TO_FAIL: u32 = 40;
+const LOOKS_TO_FAIL: u32 = 60;
 
 /// An execution that is being watched.
 #[derive(Debug, Clone)]

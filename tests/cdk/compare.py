@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Times `understudy up` of the whole stack against `cdk deploy` of one region's VPC, table, bucket, function and REST API, on the
-same local cloud, in turn. Whole processes, wall clock; the functions' binaries and the CDK's packages are there before.
+same local cloud, in turn. Whole processes, wall clock. The CDK's packages are there before, and so are the functions' binaries:
+they lie beside a copy of the program, as where it is installed, so that no cargo looks whether they are up to date.
 
 Needs Node.js with npm, and `cargo build --bins`. Run it on a quiet machine: python3 tests/cdk/compare.py
 """
@@ -18,6 +19,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 LIMIT_S = 300
+FUNCTIONS = ("payment-processor", "health-probe", "failover-coordinator")
 
 
 def run(command, **options):
@@ -36,14 +38,17 @@ def timed(command, **options):
 def main():
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--rounds", type=int, default=3, help="how often each is timed (default 3)")
-    default = HERE.parents[1] / "target/debug/understudy"
-    arguments.add_argument("--understudy", type=Path, default=default, help="the program (default target/debug)")
+    default = HERE.parents[1] / "target/debug"
+    arguments.add_argument("--binaries", type=Path, default=default, help="where the program is (default target/debug)")
     options = arguments.parse_args()
-    understudy = options.understudy.resolve()
 
     with tempfile.TemporaryDirectory(prefix="understudy-cdk-") as temporary:
-        work, cloud = Path(temporary) / "cdk", Path(temporary) / "cloud"
+        work, cloud, installed = (Path(temporary) / name for name in ("cdk", "cloud", "installed"))
         work.mkdir()
+        installed.mkdir()
+        for name in ("understudy", *FUNCTIONS):
+            shutil.copy(options.binaries / name, installed)
+        understudy = installed / "understudy"
         for name in ("app.js", "package.json"):
             shutil.copy(HERE / name, work)
         print("installing the CDK", file=sys.stderr)

@@ -92,6 +92,46 @@ pub async fn inventory(
     inventory
 }
 
+/// Kinds with our tags that the tagging API does not show:
+/// <https://docs.aws.amazon.com/resourcegroupstagging/latest/APIReference/supported-services.html>
+const NOT_SHOWN: [&str; 1] = ["iam-role"];
+
+/// What of the stack is in no blueprint: its keys are none of `keys`. See [`Inventory::strangers`].
+///
+/// 1. Asks the tagging API in every region, and lists what that does not show.
+/// 2. Only if one of the two shows a stranger, or fails, reads the whole inventory, which knows what is really there.
+///
+/// Reads only: some calls for a stack in order, and none for each of its resources.
+pub async fn strangers(
+    keys: &BTreeSet<String>,
+    suffix: &str,
+    account: &str,
+    regions: &[&str],
+    cloud: &Cloud,
+    options: &Options,
+) -> (Vec<Found>, Vec<String>) {
+    let anew = &cloud.anew();
+    let mut listers = resources::listers();
+    listers.retain(|lister| NOT_SHOWN.contains(&lister.name()));
+    let tagged = regions
+        .iter()
+        .map(|region| patiently(options, || anew.tagged(region, suffix)));
+    let (tagged, listed) = futures::join!(
+        futures::future::join_all(tagged),
+        list_with(&listers, suffix, account, regions, anew, options)
+    );
+    let known = |key: Option<String>| key.is_none_or(|key| keys.contains(&key));
+    let in_order = tagged.iter().all(|listing| {
+        let listing = listing.as_ref();
+        listing.is_ok_and(|listing| listing.arns().all(|arn| known(listing.key(arn))))
+    });
+    if in_order && listed.errors.is_empty() && listed.strangers(keys).is_empty() {
+        return (Vec::new(), Vec::new());
+    }
+    let inventory = inventory(suffix, account, regions, cloud, options).await;
+    (inventory.strangers(keys), inventory.errors)
+}
+
 /// What carries the stack's tag and is neither something that a kind's listing found, nor of a sort that a kind lists: what
 /// such a kind did not find does not exist any more, whatever the tagging API still says.
 fn unexplained(listing: &Tagged, region: &str, listers: &[Lister], inventory: &Inventory) -> Vec<Found> {
