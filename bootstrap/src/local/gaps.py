@@ -158,8 +158,9 @@ def tag_listing():
 
     def of_ec2():
         for resource_id, tags in ec2._tags.items():
-            sort = next((s for prefix, s in EC2_SORTS.items() if resource_id.startswith(prefix)), None)
-            if sort:
+            known = (found for prefix, found in EC2_SORTS.items() if resource_id.startswith(prefix))
+            sort, existing = next(known, (None, {}))
+            if resource_id in existing:
                 yield f"arn:aws:ec2:{tagging.get_region()}:{tagging._account()}:{sort}/{resource_id}", tags
 
     def of_rds():
@@ -197,12 +198,13 @@ def tag_listing():
     )
 
 
+# How an id begins: how its ARN names the sort, and where the emulator keeps those that exist. It keeps the tags of others, too.
 EC2_SORTS = {
-    "vpc-": "vpc",
-    "vpce-": "vpc-endpoint",
-    "subnet-": "subnet",
-    "rtb-": "route-table",
-    "sg-": "security-group",
+    "vpc-": ("vpc", ec2._vpcs),
+    "vpce-": ("vpc-endpoint", ec2._vpc_endpoints),
+    "subnet-": ("subnet", ec2._subnets),
+    "rtb-": ("route-table", ec2._route_tables),
+    "sg-": ("security-group", ec2._security_groups),
 }
 
 

@@ -2,8 +2,9 @@
 //! when the emulator does it by itself: then the bridge can go.
 
 use aws_sdk_dynamodb::types::{MultiRegionConsistency, PointInTimeRecoverySpecification, WitnessStatus};
-use aws_sdk_ec2::types::{VpcEndpoint, VpcEndpointType};
+use aws_sdk_ec2::types::{ResourceType, Tag, TagSpecification, VpcEndpoint, VpcEndpointType};
 use aws_sdk_rds::types::CloudwatchLogsExportConfiguration;
+use aws_sdk_resourcegroupstagging::types::TagFilter;
 use bootstrap::local::{
     Region::{UsEast1, UsEast2, UsWest2},
     python,
@@ -384,6 +385,39 @@ rds._create_db_instance({"DBInstanceIdentifier": name, "DBInstanceClass": ["db.r
 rds._modify_db_instance({"DBInstanceIdentifier": name, "AutoMinorVersionUpgrade": ["true"]})
 print(rds._instances.get("one")["AutoMinorVersionUpgrade"])
 "#;
+
+#[tokio::test]
+async fn the_tagging_api_lists_a_subnet_while_it_exists() {
+    let cloud = Cloud::start().await;
+    let aws = cloud.aws(None, UsEast1).await;
+    let (ec2, tagging) = (
+        aws_sdk_ec2::Client::new(&aws),
+        aws_sdk_resourcegroupstagging::Client::new(&aws),
+    );
+    let vpc = ec2.create_vpc().cidr_block("10.9.0.0/16").send().await.unwrap();
+    let vpc = vpc.vpc.unwrap().vpc_id.unwrap();
+    let tag = Tag::builder().key("listed").value("yes").build();
+    let tags = TagSpecification::builder()
+        .resource_type(ResourceType::Subnet)
+        .tags(tag)
+        .build();
+    let request = ec2.create_subnet().vpc_id(vpc).cidr_block("10.9.1.0/24");
+    let subnet = request.tag_specifications(tags).send().await.unwrap();
+    let subnet = subnet.subnet.unwrap().subnet_id.unwrap();
+    let listed = async || -> Vec<String> {
+        let filter = TagFilter::builder().key("listed").build();
+        let answer = tagging.get_resources().tag_filters(filter).send().await;
+        let found = answer.unwrap().resource_tag_mapping_list.unwrap_or_default();
+        found.into_iter().filter_map(|one| one.resource_arn).collect()
+    };
+    assert_eq!(
+        listed().await,
+        [format!("arn:aws:ec2:us-east-1:000000000000:subnet/{subnet}")]
+    );
+    ec2.delete_subnet().subnet_id(&subnet).send().await.unwrap();
+    assert_eq!(listed().await, Vec::<String>::new());
+    cloud.edge.stop().await;
+}
 
 #[tokio::test]
 async fn without_its_bridges_the_emulator_forgets_how_endpoints_are_attached_and_minor_upgrades() {
