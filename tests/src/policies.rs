@@ -11,3 +11,4 @@ pub mod reviewed;
 pub mod series;
 pub mod stage;
 pub mod steps;
+pub mod takeover;

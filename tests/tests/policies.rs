@@ -10,7 +10,9 @@ use continuity::names::Slot;
 use understudy_tests::policies::damage::{ALL as DAMAGE, Live};
 use understudy_tests::policies::grants::{self, Grant};
 use understudy_tests::policies::reviewed::{A_MATTER_OF_TIME, UNUSED};
-use understudy_tests::policies::stage::Stage;
+use understudy_tests::policies::series::{Choice, chosen, removal};
+use understudy_tests::policies::stage::{NO_TAKEOVER, Stage};
+use understudy_tests::policies::steps::Need;
 use understudy_tests::{Authorization, CloudFolder, run_json_within};
 
 /// The demo, with the start of the cloud and the first build of the functions. Its own waits end earlier.
@@ -63,21 +65,6 @@ fn the_demo_needs_nothing_that_its_roles_are_not_allowed() {
     assert_eq!(refusals(&questions), Vec::<&Authorization>::new());
 }
 
-/// Waits until the standby has taken over.
-async fn taken_over(stage: &Stage) {
-    let control = stage.stack.control(stage.region(Slot::Dr));
-    let until = std::time::Instant::now() + Duration::from_secs(120);
-    loop {
-        let record = control.read().await.expect("the standby's table answers");
-        let record = record.expect("the stack is deployed");
-        if record.epoch == 2 && record.phase == continuity::control::Phase::Serving {
-            return;
-        }
-        assert!(std::time::Instant::now() < until, "nobody took over: {record:?}");
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-}
-
 /// Something in the home region's bucket: what replication carries, and what a teardown has to empty.
 async fn fill_the_bucket(stage: &Stage) {
     let s3 = stage.stack.cloud.s3(stage.stack.home());
@@ -109,7 +96,7 @@ async fn everything_granted_is_used_or_reviewed() {
 
     let home: Region = stage.stack.home().parse().expect("a region of the local cloud");
     stage.local().outage(home, true).await.expect("the cloud answers");
-    taken_over(&stage).await;
+    stage.taken_over().await;
     stage.pay(PATIENCE).await.expect("the standby serves");
     stage.local().heal(home).await.expect("the cloud answers");
     let gone = stage.down();
@@ -139,4 +126,34 @@ async fn everything_granted_is_used_or_reviewed() {
         .filter(|pair| !may_be_used(pair))
         .collect();
     assert!(outlived.is_empty(), "used or no longer granted: {outlived:?}");
+}
+
+/// Chooses another sample.
+const SEED: &str = "UNDERSTUDY_POLICY_SEED";
+/// The sample that every run tries.
+const USUAL_SEED: u64 = 7;
+/// How many actions are taken away, one after the other.
+const SAMPLE: usize = 8;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_any_one_action_a_named_step_fails_and_says_who_may_not_do_what() {
+    let seed = std::env::var(SEED).map_or(USUAL_SEED, |text| text.parse().expect("the seed is a number"));
+    let mut stage = Stage::deploy(NO_TAKEOVER).await;
+    let choice = Choice {
+        sample: Some(SAMPLE),
+        seed,
+        ..Choice::default()
+    };
+    let grants = chosen(&stage, &choice).await;
+    assert_eq!(grants.len(), SAMPLE);
+    let mut steps = BTreeSet::new();
+    for grant in grants {
+        let Need::Steps(candidates) = Need::of(&grant) else {
+            panic!("only what has a step is sampled: {grant}");
+        };
+        let removal = removal(&mut stage, &grant, &candidates).await;
+        assert!(removal.outcome.is_ok(), "{SEED}={seed}: {removal:?}");
+        steps.insert(removal.step);
+    }
+    assert!(steps.len() >= 5, "of each step something is sampled: {steps:?}");
 }

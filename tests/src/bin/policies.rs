@@ -2,26 +2,37 @@
 
 use std::io::Write;
 use std::process::ExitCode;
+use std::time::Instant;
 
 use clap::Parser;
-use understudy_tests::policies::series::{Choice, Removal, run};
+use understudy_tests::policies::grants::Grant;
+use understudy_tests::policies::series::{Choice, Removal, chosen, removal};
 use understudy_tests::policies::stage::{NO_TAKEOVER, Stage};
+use understudy_tests::policies::steps::{Need, Step};
+use understudy_tests::policies::takeover;
 
 /// Take each action from each role in turn; the step that needs it must fail and name role, action and resource.
 ///
-/// Starts a local cloud of its own that enforces policies, and removes it. Exits with 1 when a step did not fail as it must, and
-/// tells of the actions that no step of the series needs; the end-to-end test of the grants says who needs those.
+/// Starts local clouds of its own that enforce policies, and removes them. A role that two regions have is taken apart in one.
+/// Exits with 1 when a step did not fail as it must, or when nothing is known that needs a grant. Grants that nothing in a local
+/// cloud uses are printed with the reason why they are there.
 #[derive(Debug, Parser)]
 struct Arguments {
     /// Only grants whose "ROLE ACTION" contains this.
     #[arg(long, value_name = "TEXT")]
     only: Option<String>,
-    /// Only so many grants, chosen by the seed.
+    /// Only so many grants, as many of each step as can be, chosen by the seed. Leaves out what takes a minute or more.
     #[arg(long, value_name = "COUNT")]
     sample: Option<usize>,
     /// What chooses the sample.
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// So many local clouds side by side; each keeps about one processor busy.
+    #[arg(long, value_name = "COUNT", default_value_t = 1)]
+    jobs: usize,
+    /// Only print the grants, each with the step that needs it.
+    #[arg(long)]
+    list: bool,
 }
 
 fn say(text: &str) {
@@ -30,10 +41,44 @@ fn say(text: &str) {
 }
 
 fn line(removal: &Removal) -> String {
-    let step = removal.step.unwrap_or("no step");
-    match &removal.outcome {
-        Ok(said) => format!("ok   {} [{step}] {said}", removal.grant),
-        Err(why) => format!("FAIL {} [{step}] {why}", removal.grant),
+    let Removal { grant, step, outcome } = removal;
+    match outcome {
+        Ok(said) => format!("ok   {grant} [{step}] {said}"),
+        Err(why) => format!("FAIL {grant} [{step}] {why}"),
+    }
+}
+
+/// What is to be tried, and what came of it. Several stages take from it.
+struct Series {
+    todo: std::sync::Mutex<Vec<(Grant, Vec<Step>)>>,
+    total: usize,
+    began: Instant,
+    done: std::sync::Mutex<Vec<Removal>>,
+}
+
+impl Series {
+    fn next(&self) -> Option<(Grant, Vec<Step>)> {
+        self.todo.lock().expect("nobody panics").pop()
+    }
+
+    fn told(&self, removal: Removal) {
+        let mut done = self.done.lock().expect("nobody panics");
+        done.push(removal);
+        if let Some(removal) = done.last() {
+            let seconds = self.began.elapsed().as_secs();
+            say(&format!(
+                "{}/{} {seconds} s {}",
+                done.len(),
+                self.total,
+                line(removal)
+            ));
+        }
+    }
+
+    async fn work(&self, mut stage: Stage) {
+        while let Some((grant, steps)) = self.next() {
+            self.told(removal(&mut stage, &grant, &steps).await);
+        }
     }
 }
 
@@ -46,20 +91,61 @@ async fn main() -> ExitCode {
         seed: arguments.seed,
     };
     say("deploying a stack in a local cloud that enforces policies");
-    let mut stage = Stage::deploy(NO_TAKEOVER).await;
-    let removals = run(&mut stage, &choice, |number, all, removal| {
-        say(&format!("{number}/{all} {}", line(removal)));
-    })
-    .await;
-    let count = |wanted: fn(&Removal) -> bool| removals.iter().filter(|one| wanted(one)).count();
-    let failed = count(|one| one.step.is_some() && one.outcome.is_err());
+    let first = Stage::deploy(NO_TAKEOVER).await;
+    let (mut todo, mut takeovers, mut reviewed, mut unknown) = (Vec::new(), 0, 0, 0);
+    for grant in chosen(&first, &choice).await {
+        let need = Need::of(&grant);
+        if arguments.list {
+            say(&format!("{}: {grant}", need.name()));
+        }
+        match need {
+            Need::Steps(steps) => todo.push((grant, steps)),
+            Need::Takeover => takeovers += 1,
+            Need::Reviewed(reason) => {
+                reviewed += 1;
+                say(&format!("reviewed {grant}: {reason}"));
+            }
+            Need::Unknown => {
+                unknown += 1;
+                say(&format!("FAIL {grant}: nothing is known that needs it"));
+            }
+        }
+    }
+    if arguments.list {
+        return ExitCode::SUCCESS;
+    }
+    todo.reverse();
+    let series = Series {
+        total: todo.len() + takeovers,
+        todo: todo.into(),
+        began: Instant::now(),
+        done: Vec::new().into(),
+    };
+    let more = 1..arguments.jobs.max(1);
+    let workers = more.map(async |_| series.work(Stage::deploy(NO_TAKEOVER).await).await);
+    let work = futures::future::join(series.work(first), futures::future::join_all(workers));
+    tokio::select! {
+        _ = work => {}
+        _ = tokio::signal::ctrl_c() => {
+            say("interrupted: the local clouds are removed");
+            return ExitCode::FAILURE;
+        }
+    }
+    if takeovers > 0 {
+        say("deploying another stack, for a region that takes over");
+        for removal in takeover::run(&mut Stage::deploy("").await).await {
+            series.told(removal);
+        }
+    }
+    let removals = series.done.into_inner().expect("nobody panics");
+    let failed = removals.iter().filter(|one| one.outcome.is_err()).count();
     say(&format!(
-        "{} grants: {} steps failed as they must, {failed} did not, {} grants have no step here",
+        "{} actions were taken away: {} steps failed as they must, {failed} did not. {reviewed} grants are there for a reason that \
+         a local cloud does not have, {unknown} for none that is known.",
         removals.len(),
-        count(|one| one.outcome.is_ok()),
-        count(|one| one.step.is_none()),
+        removals.len() - failed,
     ));
-    if failed == 0 {
+    if failed + unknown == 0 {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE

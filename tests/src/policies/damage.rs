@@ -118,7 +118,7 @@ pub const ALL: &[Damage] = &[
     damage!("ec2:CreateTags", |live| {
         let subnet = live.id(&live.home, "subnet.a.primary").await;
         let request = live.stack.cloud.ec2(&live.home).delete_tags().resources(subnet);
-        request.tags(Tag::builder().key("CostCenter").build())
+        request.tags(Tag::builder().key("Team").build())
     }),
     damage!("rds:ModifyDBCluster", |live| {
         let request = live
@@ -268,7 +268,7 @@ pub const ALL: &[Damage] = &[
             .kms(&live.home)
             .untag_resource()
             .key_id(key)
-            .tag_keys("CostCenter")
+            .tag_keys("Team")
     }),
     damage!("kms:UpdateKeyDescription", |live| {
         let key = live.id(&live.home, "kms-key.primary").await;

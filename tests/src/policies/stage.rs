@@ -1,12 +1,14 @@
 //! A deployed stack in a local cloud that enforces policies, and what an operator does to it.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use aws_sdk_lambda::config::timeout::TimeoutConfig;
 use aws_sdk_lambda::primitives::Blob;
 use bootstrap::client::{Client, NewPayment};
 use bootstrap::local;
 use bootstrap::stack::{Stack, StackOptions};
-use continuity::control::ControlStore;
+use continuity::control::{ControlStore, Phase};
 use continuity::names::Slot;
 use infra::change::ITEM as CHANGE;
 use serde_json::{Value, json};
@@ -15,8 +17,7 @@ use super::grants::Grant;
 use crate::{Authorization, CloudFolder, run_json_within};
 
 /// The schedule must not repair in between; alerts go somewhere, so that the subscription is used.
-const CONFIGURATION: &str =
-    "[reconcile]\ninterval_minutes = 1440\n[alerts]\naddress = \"oncall@example.com\"\n";
+const CONFIGURATION: &str = "[reconcile]\ninterval_minutes = 1440\n[alerts]\naddress = \"oncall@example.com\"\n[tags]\nTeam = \"payments\"\n";
 /// Nobody takes over while the home region's roles are being crippled: a stack that is left alone would go on elsewhere.
 pub const NO_TAKEOVER: &str = "[failover]\ndecider = \"approve\"\n";
 /// How long a deployment may take.
@@ -114,11 +115,11 @@ impl Stage {
             {"Effect": "Allow", "NotAction": grant.action, "Resource": "*"}]});
         let request = iam
             .create_policy()
-            .policy_name(BOUNDARY)
+            .policy_name(boundary_of(grant))
             .policy_document(document.to_string());
         request.send().await.expect("the boundary can be made");
         let request = iam.put_role_permissions_boundary().role_name(&grant.role);
-        let request = request.permissions_boundary(self.boundary());
+        let request = request.permissions_boundary(self.boundary(grant));
         request.send().await.expect("the role is there");
     }
 
@@ -127,12 +128,16 @@ impl Stage {
         let iam = self.stack.cloud.iam(self.stack.home());
         let request = iam.delete_role_permissions_boundary().role_name(&grant.role);
         request.send().await.expect("the role is there");
-        let request = iam.delete_policy().policy_arn(self.boundary());
+        let request = iam.delete_policy().policy_arn(self.boundary(grant));
         request.send().await.expect("the boundary is there");
     }
 
-    fn boundary(&self) -> String {
-        format!("arn:aws:iam::{}:policy/{BOUNDARY}", self.stack.account)
+    fn boundary(&self, grant: &Grant) -> String {
+        format!(
+            "arn:aws:iam::{}:policy/{}",
+            self.stack.account,
+            boundary_of(grant)
+        )
     }
 
     /// A number that was not given before.
@@ -144,8 +149,15 @@ impl Stage {
     /// Invokes a function and returns what it answered, errors of the function included.
     pub async fn invoke(&self, region: &str, function: &str, event: &Value) -> String {
         let request = self.stack.cloud.lambda(region).invoke().function_name(function);
+        let patient = TimeoutConfig::builder()
+            .operation_timeout(PATIENCE)
+            .operation_attempt_timeout(PATIENCE)
+            .read_timeout(PATIENCE);
+        let patient = aws_sdk_lambda::config::Builder::new().timeout_config(patient.build());
         let answer = request
             .payload(Blob::new(event.to_string()))
+            .customize()
+            .config_override(patient)
             .send()
             .await
             .expect("the function is there");
@@ -158,6 +170,18 @@ impl Stage {
 
     /// One step of the coordinator of a slot, as its workflow calls it, within a time.
     pub async fn step(&mut self, slot: Slot, kind: &str, step: &str, budget: Duration) -> Value {
+        self.step_with(slot, kind, step, budget, json!({})).await
+    }
+
+    /// The same, of an execution with this input.
+    pub async fn step_with(
+        &mut self,
+        slot: Slot,
+        kind: &str,
+        step: &str,
+        budget: Duration,
+        input: Value,
+    ) -> Value {
         let region = self.region(slot).to_owned();
         // Nobody holds the change: what held it was another step of this harness.
         let control = self.stack.control(&region);
@@ -172,13 +196,25 @@ impl Stage {
             "step": step,
             "execution": name,
             "execution_arn": format!("arn:aws:states:{region}:{}:execution:{machine}:{name}", self.stack.account),
-            "input": {},
+            "input": input,
             "budget_ms": budget.as_millis() as u64,
         });
         let answer = self
             .invoke(&region, &names.failover_coordinator(slot), &event)
             .await;
         serde_json::from_str(&answer).unwrap_or(Value::String(answer))
+    }
+
+    /// The ARNs of the executions of a workflow of a slot, of which there are a few dozen at most.
+    pub async fn executions(&self, slot: Slot, kind: &str) -> BTreeSet<String> {
+        let region = self.region(slot);
+        let name = self.stack.names().state_machine(kind, slot);
+        let machine = infra::resources::state_machine::arn(region, &self.stack.account, &name);
+        let request = self.stack.cloud.sfn(region).list_executions();
+        let request = request.state_machine_arn(machine).max_results(1000);
+        let answer = request.send().await.expect("the workflow is there");
+        let arns = answer.executions.into_iter().map(|one| one.execution_arn);
+        arns.collect()
     }
 
     /// Runs a workflow of a slot to its end, and returns how it ended: status, error, cause.
@@ -209,6 +245,21 @@ impl Stage {
             "{ended}\n{}",
             self.told(slot).await
         );
+    }
+
+    /// Waits until the standby has taken over.
+    pub async fn taken_over(&self) {
+        let control = self.stack.control(self.region(Slot::Dr));
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let record = control.read().await.expect("the standby's table answers");
+            let record = record.expect("the stack is deployed");
+            if record.epoch == 2 && record.phase == Phase::Serving {
+                return;
+            }
+            assert!(Instant::now() < until, "nobody took over: {record:?}");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
     }
 
     /// What the control table tells an operator: progress and drift.
@@ -269,6 +320,10 @@ impl Stage {
             .map(drop)
             .map_err(|error| error.to_string())
     }
+}
+
+fn boundary_of(grant: &Grant) -> String {
+    format!("{BOUNDARY}-{}", grant.role)
 }
 
 fn up(folder: &CloudFolder, configuration: &tempfile::TempDir, more: &[&str]) -> Value {

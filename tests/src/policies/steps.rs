@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use continuity::control::ControlStore;
 use continuity::names::Slot;
 use serde_json::Value;
 
@@ -9,6 +10,7 @@ use super::damage::{self, Damage, Live};
 use super::grants::{Grant, matches};
 use super::reviewed::UNUSED;
 use super::stage::Stage;
+use crate::Authorization;
 
 /// How long a pass that compares or mends may take here. It gives up on a refusal only after ten seconds, or with the pass.
 const LOOK: Duration = Duration::from_secs(8);
@@ -20,8 +22,12 @@ const PASSES: usize = 20;
 const PATIENCE: Duration = Duration::from_secs(3);
 /// How long a payment may take that nothing hinders; the function may just have been restarted.
 const COMES_THROUGH: Duration = Duration::from_secs(60);
-/// How long a failure may take to be written down.
-const TOLD_WITHIN: Duration = Duration::from_secs(20);
+/// How long a failure may take to be written down: an invocation of a probe lasts a minute, and its log is there at its end.
+const TOLD_WITHIN: Duration = Duration::from_secs(100);
+/// How long a schedule of a minute may take to come round, and what it last started to end.
+const SCHEDULED_WITHIN: Duration = Duration::from_secs(150);
+/// An observer that wrote nothing for so long is called by nobody: one invocation follows the other within seconds.
+const SILENT: Duration = Duration::from_secs(20);
 /// Between two looks.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
@@ -32,16 +38,78 @@ pub enum Step {
     Look,
     /// The coordinator mends this.
     Mend(&'static Damage),
+    /// The coordinator looks for what is no longer in the configuration.
+    Prune,
     /// The coordinator takes the stack down.
     Teardown,
     /// The coordinator makes the stack anew.
     Deploy,
+    /// The coordinator tells of the drift that it found.
+    Report,
     /// A customer pays.
     Pay,
     /// A probe makes a round.
     Round,
     /// A workflow calls its function.
     Workflow,
+    /// S3 copies a new object to the other region, or a deletion.
+    Replicate,
+    /// A schedule calls a probe, which then sees something new.
+    ScheduledProbe,
+    /// A schedule starts the reconcile workflow.
+    ScheduledReconcile,
+}
+
+/// What a grant is needed for.
+pub enum Need {
+    /// One of these steps, the likeliest first.
+    Steps(Vec<Step>),
+    /// A region that takes over: see [`super::takeover`].
+    Takeover,
+    /// Nothing that a run in a local cloud is known to do; why it is there all the same.
+    Reviewed(&'static str),
+    /// The series does not know.
+    Unknown,
+}
+
+impl Need {
+    /// Of a grant.
+    pub fn of(grant: &Grant) -> Need {
+        let this = (grant.purpose(), grant.action.as_str());
+        match this {
+            // Before the reviewed ones: a schedule comes round if somebody waits for it.
+            ("probe-schedule", "lambda:InvokeFunction") => Need::Steps(vec![Step::ScheduledProbe]),
+            ("reconcile-schedule", "states:StartExecution") => Need::Steps(vec![Step::ScheduledReconcile]),
+            ("health-probe", "states:StartExecution") | ("payment-processor", "dynamodb:Query") => {
+                Need::Takeover
+            }
+            _ if let Some(reason) = reviewed(this) => Need::Reviewed(reason),
+            ("failover-coordinator", action) => Need::Steps(of_coordinator(action)),
+            (
+                "payment-processor",
+                "dynamodb:GetItem" | "dynamodb:PutItem" | "secretsmanager:GetSecretValue" | "kms:Decrypt",
+            ) => Need::Steps(vec![Step::Pay]),
+            ("health-probe", "dynamodb:GetItem" | "dynamodb:PutItem") => Need::Steps(vec![Step::Round]),
+            ("workflows", "lambda:InvokeFunction") => Need::Steps(vec![Step::Workflow]),
+            ("s3-replication", _) => Need::Steps(vec![Step::Replicate]),
+            _ => Need::Unknown,
+        }
+    }
+
+    /// The likeliest step's name, or what else there is to say.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Need::Steps(steps) => steps.first().map_or("no step", |step| step.name()),
+            Need::Takeover => "failover",
+            Need::Reviewed(_) => "reviewed",
+            Need::Unknown => "no step",
+        }
+    }
+}
+
+fn reviewed(this: (&str, &str)) -> Option<&'static str> {
+    let found = UNUSED.iter().find(|(role, action, _)| (*role, *action) == this);
+    found.map(|(_, _, reason)| *reason)
 }
 
 impl Step {
@@ -50,33 +118,25 @@ impl Step {
         match self {
             Step::Look => "repair (look)",
             Step::Mend(_) => "repair (mend)",
+            Step::Prune => "reconcile (prune)",
             Step::Teardown => "teardown",
             Step::Deploy => "reconcile",
+            Step::Report => "report-drift",
             Step::Pay => "payment",
             Step::Round => "probe round",
             Step::Workflow => "workflow task",
+            Step::Replicate => "replication",
+            Step::ScheduledProbe => "scheduled probe",
+            Step::ScheduledReconcile => "scheduled reconcile",
         }
     }
 
-    /// The step that needs a grant; none where the series has no way to need it.
-    pub fn of(grant: &Grant) -> Option<Step> {
-        if !grant.role.ends_with("-primary-dev") {
-            return None;
-        }
-        let this = (grant.purpose(), grant.action.as_str());
-        if UNUSED.iter().any(|(role, action, _)| (*role, *action) == this) {
-            return None;
-        }
-        match this {
-            ("failover-coordinator", action) => of_coordinator(action),
-            (
-                "payment-processor",
-                "dynamodb:GetItem" | "dynamodb:PutItem" | "secretsmanager:GetSecretValue" | "kms:Decrypt",
-            ) => Some(Step::Pay),
-            ("health-probe", "dynamodb:GetItem" | "dynamodb:PutItem") => Some(Step::Round),
-            ("workflows", "lambda:InvokeFunction") => Some(Step::Workflow),
-            _ => None,
-        }
+    /// Whether it takes a minute or more: what a schedule starts, or what is told when it ends.
+    pub fn is_long(self) -> bool {
+        matches!(
+            self,
+            Step::Round | Step::ScheduledProbe | Step::ScheduledReconcile
+        )
     }
 
     /// Runs it while the role lacks the action, and returns what an operator can read about it.
@@ -87,18 +147,33 @@ impl Step {
         let live = Live::of(&stage.stack);
         match self {
             Step::Mend(damage) => (damage.make)(live).await,
-            Step::Deploy => self.until_done(stage, "teardown", "teardown").await?,
+            // Anything that is mended is told.
+            Step::Report => (damage::ALL[0].make)(live).await,
+            Step::Deploy => torn_down(stage).await?,
             // With nothing missing it comes through, so that a failure says something.
             Step::Pay => stage.pay(COMES_THROUGH).await?,
+            Step::Replicate => match replicated(stage, grant).await {
+                Ok(told) => return Err(format!("it fails with nothing missing: {told}")),
+                Err(_) => {}
+            },
+            Step::ScheduledReconcile => reconcile_each_minute(stage).await,
             _ => {}
         }
         stage.remove(grant).await;
         let outcome = self.run(stage, grant).await;
         stage.give_back(grant).await;
         let mended = match self {
-            Step::Look | Step::Mend(_) => self.until_done(stage, "reconcile", "repair").await,
-            Step::Teardown | Step::Deploy => self.until_done(stage, "deploy", "reconcile").await,
-            Step::Pay | Step::Round | Step::Workflow => Ok(()),
+            Step::Look | Step::Mend(_) | Step::Report | Step::Prune | Step::ScheduledReconcile => {
+                until_done(stage, "reconcile", "repair").await
+            }
+            // What was taken down in part is not deployed on: its ledger is empty, and has served.
+            Step::Teardown => match torn_down(stage).await {
+                Ok(()) => deployed(stage).await,
+                failed => failed,
+            },
+            Step::Deploy => deployed(stage).await,
+            Step::ScheduledProbe => observes_again(stage).await,
+            Step::Pay | Step::Round | Step::Workflow | Step::Replicate => Ok(()),
         };
         outcome.and_then(|evidence| mended.map(|()| evidence))
     }
@@ -106,53 +181,97 @@ impl Step {
     async fn run(self, stage: &mut Stage, grant: &Grant) -> Result<String, String> {
         let said = match self {
             Step::Look | Step::Mend(_) => pass(stage, "reconcile", "repair", LOOK).await,
+            Step::Prune => prune(stage).await,
             Step::Teardown => pass(stage, "teardown", "teardown", PASS).await,
             Step::Deploy => pass(stage, "deploy", "reconcile", PASS).await,
             Step::Pay => return pay(stage, grant).await,
             Step::Round => return round(stage, grant).await,
-            Step::Workflow => workflow(stage).await,
+            Step::Report | Step::Workflow => stage.execute(Slot::Primary, "reconcile").await,
+            Step::Replicate => return replicated(stage, grant).await,
+            Step::ScheduledProbe => return scheduled_probe(stage, grant).await,
+            Step::ScheduledReconcile => return scheduled_reconcile(stage, grant).await,
         };
         evidence(&said, grant).ok_or_else(|| format!("nothing names it: {}", shortened(&said)))
     }
-
-    /// Runs passes until one has nothing left to do.
-    async fn until_done(self, stage: &mut Stage, kind: &str, step: &str) -> Result<(), String> {
-        let mut last = Value::Null;
-        for _ in 0..PASSES {
-            last = stage
-                .step(Slot::Primary, kind, step, Duration::from_secs(30))
-                .await;
-            let counts = &last["counts"];
-            let clean = counts["drift"] == 0 && counts["unreadable"] == 0;
-            if last["done"] == true || clean {
-                return Ok(());
-            }
-        }
-        Err(format!(
-            "{step} does not come to its end afterwards: {}",
-            shortened(&last.to_string())
-        ))
-    }
 }
 
-/// By the verb: what reads is needed to compare, what removes for the teardown, what only mends has its damage; all else makes.
-fn of_coordinator(action: &str) -> Option<Step> {
-    if let Some(damage) = damage::ALL.iter().find(|damage| damage.action == action) {
-        return Some(Step::Mend(damage));
+/// By the verb: what reads is needed to compare or to list, what removes for the teardown, what only mends has its damage; all
+/// else makes. Some of the first two are needed where others of their kind are not, so there is more than one place to look.
+fn of_coordinator(action: &str) -> Vec<Step> {
+    // The version that somebody made goes when the right one is made.
+    let mended = match action {
+        "iam:DeletePolicyVersion" => "iam:CreatePolicyVersion",
+        action => action,
+    };
+    if let Some(damage) = damage::ALL.iter().find(|damage| damage.action == mended) {
+        return vec![Step::Mend(damage), Step::Deploy];
     }
     let verb = action.split(':').nth(1).unwrap_or_default();
     let begins = |words: &[&str]| words.iter().any(|word| verb.starts_with(word));
-    Some(match action {
-        "apigateway:DELETE" | "ec2:DisassociateRouteTable" => Step::Teardown,
-        "apigateway:GET" => Step::Look,
-        _ if begins(&["Describe", "List"]) || (begins(&["Get"]) && !begins(&["GetObject"])) => Step::Look,
-        _ if begins(&["Delete", "Remove", "Untag", "Detach", "Schedule"]) => Step::Teardown,
-        _ => Step::Deploy,
-    })
+    match action {
+        "events:PutEvents" => vec![Step::Report],
+        "apigateway:DELETE" | "ec2:DisassociateRouteTable" => vec![Step::Teardown],
+        "apigateway:GET" => vec![Step::Look],
+        _ if begins(&["Describe", "List"]) || (begins(&["Get"]) && !begins(&["GetObject"])) => {
+            vec![Step::Look, Step::Prune, Step::Deploy, Step::Teardown]
+        }
+        _ if begins(&["Delete", "Remove", "Untag", "Detach", "Schedule"]) => {
+            vec![Step::Teardown, Step::Deploy]
+        }
+        _ => vec![Step::Deploy, Step::Teardown],
+    }
 }
 
 async fn pass(stage: &mut Stage, kind: &str, step: &str, budget: Duration) -> String {
     let answer = stage.step(Slot::Primary, kind, step, budget).await;
+    format!("{answer}\n{}", stage.told(Slot::Primary).await)
+}
+
+/// Runs passes until one has nothing left to do.
+async fn until_done(stage: &mut Stage, kind: &str, step: &str) -> Result<(), String> {
+    let mut last = Value::Null;
+    for _ in 0..PASSES {
+        last = stage
+            .step(Slot::Primary, kind, step, Duration::from_secs(30))
+            .await;
+        let counts = &last["counts"];
+        let clean = counts["drift"] == 0 && counts["unreadable"] == 0;
+        if last["done"] == true || clean {
+            return Ok(());
+        }
+    }
+    Err(format!(
+        "{step} does not come to its end afterwards: {}",
+        shortened(&last.to_string())
+    ))
+}
+
+/// Takes down all but the seed, and forgets that the stack has served, which `down` does with the seed.
+async fn torn_down(stage: &mut Stage) -> Result<(), String> {
+    until_done(stage, "teardown", "teardown").await?;
+    let dynamodb = stage.stack.cloud.dynamodb(stage.stack.home());
+    let request = dynamodb
+        .delete_item()
+        .table_name(stage.stack.names().control_table());
+    let id = aws_sdk_dynamodb::types::AttributeValue::S("epoch".to_owned());
+    let deleted = request.key("id", id).send().await;
+    deleted.map(drop).map_err(|error| format!("{error:?}"))
+}
+
+/// Deploys to the end, ledger and control record included: without those nothing is mended.
+async fn deployed(stage: &mut Stage) -> Result<(), String> {
+    let ended = stage.execute(Slot::Primary, "deploy").await;
+    if ended.starts_with("SUCCEEDED") {
+        return Ok(());
+    }
+    Err(format!("it is not deployed again afterwards: {ended}"))
+}
+
+async fn prune(stage: &mut Stage) -> String {
+    let input = serde_json::json!({ "prune": true });
+    let answer = stage
+        .step_with(Slot::Primary, "deploy", "reconcile", PASS, input)
+        .await;
     format!("{answer}\n{}", stage.told(Slot::Primary).await)
 }
 
@@ -171,10 +290,13 @@ fn evidence(said: &str, grant: &Grant) -> Option<String> {
 /// A payment that must not come through, and the function's log that says why.
 async fn pay(stage: &mut Stage, grant: &Grant) -> Result<String, String> {
     let function = stage.stack.names().payment_processor(Slot::Primary);
-    // Credentials are kept as long as a process lives: a new one reads them.
+    // Credentials are kept as long as a process lives. A function whose memory is set gets a new one.
     let region = stage.region(Slot::Primary).to_owned();
-    let request = stage.stack.cloud.lambda(&region).update_function_configuration();
-    let request = request.function_name(&function).description("another process");
+    let lambda = stage.stack.cloud.lambda(&region);
+    let request = lambda.get_function_configuration().function_name(&function);
+    let now = request.send().await.map_err(|error| format!("{error:?}"))?;
+    let request = lambda.update_function_configuration().function_name(&function);
+    let request = request.set_memory_size(now.memory_size());
     request.send().await.map_err(|error| format!("{error:?}"))?;
     if stage.pay(PATIENCE).await.is_ok() {
         return Err("the payment came through".to_owned());
@@ -182,22 +304,19 @@ async fn pay(stage: &mut Stage, grant: &Grant) -> Result<String, String> {
     logged(stage, &region, &function, grant).await
 }
 
-/// A round of a probe; its invocation goes on for a minute, so it is not waited for.
+/// The rounds of a probe, which its schedule calls.
 async fn round(stage: &mut Stage, grant: &Grant) -> Result<String, String> {
     let function = stage.stack.names().health_probe(Slot::Primary);
     let region = stage.region(Slot::Primary).to_owned();
-    let request = stage
-        .stack
-        .cloud
-        .lambda(&region)
-        .invoke()
-        .function_name(&function);
-    let request = request.invocation_type(aws_sdk_lambda::types::InvocationType::Event);
-    request.send().await.map_err(|error| format!("{error:?}"))?;
     logged(stage, &region, &function, grant).await
 }
 
-async fn logged(stage: &Stage, region: &str, function: &str, grant: &Grant) -> Result<String, String> {
+pub(super) async fn logged(
+    stage: &Stage,
+    region: &str,
+    function: &str,
+    grant: &Grant,
+) -> Result<String, String> {
     let until = Instant::now() + TOLD_WITHIN;
     loop {
         let said = stage.logged(region, function).await;
@@ -211,9 +330,130 @@ async fn logged(stage: &Stage, region: &str, function: &str, grant: &Grant) -> R
     }
 }
 
-/// An execution to its end: its cause.
-async fn workflow(stage: &Stage) -> String {
-    stage.execute(Slot::Primary, "reconcile").await
+/// What the cloud answered to the role, where the service that took the role tells nobody more than that it failed.
+fn denied(stage: &Stage, grant: &Grant) -> Option<String> {
+    let questions = stage.questions();
+    let of_it = |question: &&Authorization| grant.covers(question) && !question.allowed();
+    let question = questions.iter().rev().find(of_it)?;
+    Some(format!("{grant} on {} was denied", question.resource))
+}
+
+/// A new object of the home region's bucket, or its deletion where that is what the action is for, must not arrive in the other.
+/// S3 says no more than that the replica failed.
+async fn replicated(stage: &mut Stage, grant: &Grant) -> Result<String, String> {
+    let (names, account) = (stage.stack.names(), stage.stack.account.clone());
+    let [source, copy] = Slot::SERVING.map(|slot| names.data_bucket(slot, &account));
+    let [here, there] = Slot::SERVING.map(|slot| stage.stack.cloud.s3(stage.region(slot)));
+    let key = format!("replicated/{}", stage.number());
+    let fail = |what: &str, error: &dyn std::fmt::Debug| format!("{what}: {error:?}");
+    let put = here.put_object().bucket(&source).key(&key).send().await;
+    put.map_err(|error| fail("PutObject", &error))?;
+    let until = Instant::now() + PATIENCE;
+    loop {
+        let head = here.head_object().bucket(&source).key(&key).send().await;
+        let head = head.map_err(|error| fail("HeadObject", &error))?;
+        match head.replication_status().map(|status| status.as_str()) {
+            Some("FAILED") => {
+                let why = denied(stage, grant).ok_or("its replica failed, and nobody was denied")?;
+                return Ok(format!("the replica of `{key}` in `{source}` is FAILED: {why}"));
+            }
+            Some("COMPLETED" | "COMPLETE") => break,
+            status if Instant::now() > until => return Err(format!("its replication is {status:?}")),
+            _ => tokio::time::sleep(LOOK_EVERY).await,
+        }
+    }
+    if grant.action != "s3:ReplicateDelete" {
+        return Err(format!("`{key}` came to `{copy}`"));
+    }
+    let deleted = here.delete_object().bucket(&source).key(&key).send().await;
+    deleted.map_err(|error| fail("DeleteObject", &error))?;
+    let until = Instant::now() + PATIENCE;
+    while Instant::now() < until {
+        let versions = there
+            .list_object_versions()
+            .bucket(&copy)
+            .prefix(&key)
+            .send()
+            .await;
+        let versions = versions.map_err(|error| fail("ListObjectVersions", &error))?;
+        if !versions.delete_markers().is_empty() {
+            return Err(format!("the deletion of `{key}` came to `{copy}`"));
+        }
+        if let Some(why) = denied(stage, grant) {
+            return Ok(format!("the deletion of `{key}` is not in `{copy}`: {why}"));
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+    Err(format!(
+        "the deletion of `{key}` is not in `{copy}`, and nobody was denied"
+    ))
+}
+
+/// How long ago the home region's observer wrote what it saw.
+async fn silence(stage: &Stage) -> Duration {
+    let home = stage.stack.home();
+    let seen = stage.stack.control(home).observations(&[home]).await;
+    let seen = seen.expect("the control table answers");
+    let at_ms = seen.first().map_or(0, |observation| observation.at_ms);
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let now_ms = now.expect("it is later than 1970").as_millis() as u64;
+    Duration::from_millis(now_ms.saturating_sub(at_ms))
+}
+
+/// A probe that its schedule may not call falls silent when its last invocation has ended.
+async fn scheduled_probe(stage: &mut Stage, grant: &Grant) -> Result<String, String> {
+    let until = Instant::now() + SCHEDULED_WITHIN;
+    while Instant::now() < until {
+        let silence = silence(stage).await;
+        if silence > SILENT
+            && let Some(why) = denied(stage, grant)
+        {
+            return Ok(format!("the observer has been silent for {silence:?}: {why}"));
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+    Err("the observer goes on".to_owned())
+}
+
+async fn observes_again(stage: &Stage) -> Result<(), String> {
+    let until = Instant::now() + SCHEDULED_WITHIN;
+    while Instant::now() < until {
+        if silence(stage).await < SILENT {
+            return Ok(());
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+    Err("the observer stays silent".to_owned())
+}
+
+/// Lets the schedule of the home region come round. What is done to it is drift, and mended afterwards.
+async fn reconcile_each_minute(stage: &Stage) {
+    let scheduler = stage.stack.cloud.scheduler(stage.stack.home());
+    let name = "reconcile-primary-dev";
+    let now = scheduler.get_schedule().name(name).send().await;
+    let now = now.expect("the schedule is there");
+    let request = scheduler.update_schedule().name(name).set_target(now.target);
+    let request = request.set_flexible_time_window(now.flexible_time_window);
+    let changed = request.schedule_expression("rate(1 minute)").send().await;
+    changed.expect("the schedule can be changed");
+}
+
+/// A schedule that may not start the workflow starts none.
+async fn scheduled_reconcile(stage: &mut Stage, grant: &Grant) -> Result<String, String> {
+    let before = stage.executions(Slot::Primary, "reconcile").await;
+    let until = Instant::now() + SCHEDULED_WITHIN;
+    while Instant::now() < until {
+        if let Some(why) = denied(stage, grant) {
+            let after = stage.executions(Slot::Primary, "reconcile").await;
+            let started = after.difference(&before).next();
+            return match started {
+                None => Ok(format!("no execution was started: {why}")),
+                Some(execution) => Err(format!("`{execution}` was started")),
+            };
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+    Err("the schedule did not come round".to_owned())
 }
 
 fn shortened(text: &str) -> String {
