@@ -178,8 +178,11 @@ def tag_listing():
             yield arn, [{"Key": tag["key"], "Value": tag["value"]} for tag in tags]
 
     def of_route53():
+        existing = {"hostedzone": route53._zones, "healthcheck": route53._health_checks}
         if tagging.get_region() == "us-east-1":
             for (sort, resource_id), tags in route53._tags.items():
+                if resource_id not in existing.get(sort, ()):
+                    continue
                 yield f"arn:aws:route53:::{sort}/{resource_id}", tagging._normalise_flat(tags)
 
     def of_apis():

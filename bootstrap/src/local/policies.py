@@ -140,6 +140,10 @@ def _ask_every_question(log):
             named.update(message=refusal(principal_arn, refused.action, refused.resource, named.get("explicit_deny")))
         return denied(service, action, principal_arn, *arguments, **named)
 
+    # Route 53 wraps its errors; ministack refuses in S3's way, which other SDKs cannot read.
+    # https://docs.aws.amazon.com/Route53/latest/APIReference/requests-rest-responses.html
+    iam_actions._SERVICE_PROTOCOL["route53"] = "query-xml"
+    iam_actions._QUERY_XML_NS["route53"] = "https://route53.amazonaws.com/doc/2013-04-01/"
     iam_actions.extract_resource_arn = extract_resource_arn
     iam_actions.access_denied_response = access_denied_response
     iam_evaluator.enforce = enforce_all

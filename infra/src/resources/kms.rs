@@ -103,8 +103,10 @@ pub(super) async fn point(site: &Site<'_>, alias: &str, key: &str) -> Result<(),
 /// Makes a key usable again: its deletion was begun, or somebody disabled it.
 pub(super) async fn enable(site: &Site<'_>, key: &str) -> Result<(), KindError> {
     let kms = site.cloud.kms(site.region);
-    // Refused when no deletion is pending; then enabling is all there is to do.
-    let _ = kms.cancel_key_deletion().key_id(key).send().await;
+    if describe(site, key).await?.is_some_and(|key| is_going(&key)) {
+        let cancelled = kms.cancel_key_deletion().key_id(key).send().await;
+        cancelled.map_err(|e| site.fail("CancelKeyDeletion", key, e))?;
+    }
     kms.enable_key()
         .key_id(key)
         .send()

@@ -6,6 +6,7 @@ use std::pin::Pin;
 use aws_sdk_ec2::types::{IpPermission, IpRange, Tag};
 use aws_sdk_rds::types::{ApplyMethod, Parameter};
 use bootstrap::stack::Stack;
+use continuity::error::chain;
 use continuity::names::Slot;
 use infra::resources::{iam_policy, sns_topic, state_machine};
 
@@ -13,8 +14,8 @@ use infra::resources::{iam_policy, sns_topic, state_machine};
 pub struct Damage {
     /// The action.
     pub action: &'static str,
-    /// Breaks it.
-    pub make: fn(Live) -> Pin<Box<dyn Future<Output = ()> + Send>>,
+    /// Breaks it, or says why that did not work.
+    pub make: fn(Live) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send>>,
 }
 
 /// Clients, and how to find what is in the stack.
@@ -55,6 +56,35 @@ impl Live {
     }
 }
 
+impl Live {
+    /// The id of the key with this blueprint key that is not on its way out: those of earlier deployments keep their tags.
+    async fn key(&self, region: &str, key: &str) -> String {
+        let request = self.stack.cloud.tagging(region).get_resources();
+        let answer = request.send().await.expect("the tagging API answers");
+        for mapping in answer.resource_tag_mapping_list() {
+            let mut tags = mapping.tags().iter();
+            let ours = tags.any(|tag| tag.key() == "understudy:resource" && tag.value() == key);
+            let arn = mapping.resource_arn().unwrap_or_default();
+            if !ours || !arn.contains(":kms:") {
+                continue;
+            }
+            let described = self
+                .stack
+                .cloud
+                .kms(region)
+                .describe_key()
+                .key_id(arn)
+                .send()
+                .await;
+            let metadata = described.expect("the key is there").key_metadata;
+            if metadata.is_some_and(|key| key.deletion_date.is_none()) {
+                return arn.rsplit('/').next().unwrap_or_default().to_owned();
+            }
+        }
+        panic!("no key in {region} is tagged `{key}`")
+    }
+}
+
 macro_rules! damage {
     ($action:literal, |$live:ident| $request:expr) => {
         Damage {
@@ -62,7 +92,9 @@ macro_rules! damage {
             make: |$live| {
                 Box::pin(async move {
                     let outcome = $request.send().await;
-                    outcome.unwrap_or_else(|error| panic!("{}: {error:?}", $action));
+                    outcome
+                        .map(drop)
+                        .map_err(|error| format!("damage for {}: {}", $action, chain(&error)))
                 })
             },
         }
@@ -258,11 +290,16 @@ pub const ALL: &[Damage] = &[
             .attribute_value(r#"{"Version": "2012-10-17", "Statement": []}"#)
     }),
     damage!("kms:EnableKey", |live| {
-        let key = live.id(&live.standby, "kms-replica-key.dr").await;
+        let key = live.key(&live.standby, "kms-replica-key.dr").await;
         live.stack.cloud.kms(&live.standby).disable_key().key_id(key)
     }),
+    damage!("kms:CancelKeyDeletion", |live| {
+        let key = live.key(&live.standby, "kms-replica-key.dr").await;
+        let request = live.stack.cloud.kms(&live.standby).schedule_key_deletion();
+        request.key_id(key).pending_window_in_days(7)
+    }),
     damage!("kms:TagResource", |live| {
-        let key = live.id(&live.home, "kms-key.primary").await;
+        let key = live.key(&live.home, "kms-key.primary").await;
         live.stack
             .cloud
             .kms(&live.home)
@@ -271,7 +308,7 @@ pub const ALL: &[Damage] = &[
             .tag_keys("Team")
     }),
     damage!("kms:UpdateKeyDescription", |live| {
-        let key = live.id(&live.home, "kms-key.primary").await;
+        let key = live.key(&live.home, "kms-key.primary").await;
         live.stack
             .cloud
             .kms(&live.home)

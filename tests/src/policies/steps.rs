@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use continuity::assess::failing_region;
 use continuity::control::ControlStore;
 use continuity::names::Slot;
 use serde_json::Value;
@@ -13,7 +14,7 @@ use super::stage::Stage;
 use crate::Authorization;
 
 /// How long a pass that compares or mends may take here. It gives up on a refusal only after ten seconds, or with the pass.
-const LOOK: Duration = Duration::from_secs(8);
+const LOOK: Duration = Duration::from_secs(15);
 /// How long a pass may take that makes or removes the whole stack: to where the action is needed, and ten seconds more.
 const PASS: Duration = Duration::from_secs(45);
 /// Passes until everything is mended or removed.
@@ -44,6 +45,8 @@ pub enum Step {
     Teardown,
     /// The coordinator makes the stack anew.
     Deploy,
+    /// The coordinator has the payment-processor migrate the ledger.
+    Initialise,
     /// The coordinator tells of the drift that it found.
     Report,
     /// A customer pays.
@@ -121,6 +124,7 @@ impl Step {
             Step::Prune => "reconcile (prune)",
             Step::Teardown => "teardown",
             Step::Deploy => "reconcile",
+            Step::Initialise => "initialise",
             Step::Report => "report-drift",
             Step::Pay => "payment",
             Step::Round => "probe round",
@@ -146,9 +150,15 @@ impl Step {
     pub async fn fails(self, stage: &mut Stage, grant: &Grant) -> Result<String, String> {
         let live = Live::of(&stage.stack);
         match self {
-            Step::Mend(damage) => (damage.make)(live).await,
+            Step::Mend(damage) => {
+                (damage.make)(live).await?;
+                home_answers(stage).await?;
+            }
             // Anything that is mended is told.
-            Step::Report => (damage::ALL[0].make)(live).await,
+            Step::Report => {
+                (damage::ALL[0].make)(live).await?;
+                home_answers(stage).await?;
+            }
             Step::Deploy => torn_down(stage).await?,
             // With nothing missing it comes through, so that a failure says something.
             Step::Pay => stage.pay(COMES_THROUGH).await?,
@@ -171,7 +181,7 @@ impl Step {
                 Ok(()) => deployed(stage).await,
                 failed => failed,
             },
-            Step::Deploy => deployed(stage).await,
+            Step::Deploy | Step::Initialise => deployed(stage).await,
             Step::ScheduledProbe => observes_again(stage).await,
             Step::Pay | Step::Round | Step::Workflow | Step::Replicate => Ok(()),
         };
@@ -186,6 +196,7 @@ impl Step {
             Step::Deploy => pass(stage, "deploy", "reconcile", PASS).await,
             Step::Pay => return pay(stage, grant).await,
             Step::Round => return round(stage, grant).await,
+            Step::Initialise => stage.execute(Slot::Primary, "deploy").await,
             Step::Report | Step::Workflow => stage.execute(Slot::Primary, "reconcile").await,
             Step::Replicate => return replicated(stage, grant).await,
             Step::ScheduledProbe => return scheduled_probe(stage, grant).await,
@@ -200,7 +211,7 @@ impl Step {
 fn of_coordinator(action: &str) -> Vec<Step> {
     // The version that somebody made goes when the right one is made.
     let mended = match action {
-        "iam:DeletePolicyVersion" => "iam:CreatePolicyVersion",
+        "iam:DeletePolicyVersion" | "iam:ListPolicyVersions" => "iam:CreatePolicyVersion",
         action => action,
     };
     if let Some(damage) = damage::ALL.iter().find(|damage| damage.action == mended) {
@@ -210,6 +221,7 @@ fn of_coordinator(action: &str) -> Vec<Step> {
     let begins = |words: &[&str]| words.iter().any(|word| verb.starts_with(word));
     match action {
         "events:PutEvents" => vec![Step::Report],
+        "lambda:InvokeFunction" => vec![Step::Initialise],
         "apigateway:DELETE" | "ec2:DisassociateRouteTable" => vec![Step::Teardown],
         "apigateway:GET" => vec![Step::Look],
         _ if begins(&["Describe", "List"]) || (begins(&["Get"]) && !begins(&["GetObject"])) => {
@@ -244,6 +256,29 @@ async fn until_done(stage: &mut Stage, kind: &str, step: &str) -> Result<(), Str
         "{step} does not come to its end afterwards: {}",
         shortened(&last.to_string())
     ))
+}
+
+/// Waits until the observers get answers from the home region again, after it was taken down or its processors were busy: while
+/// they do not, nothing is mended through the control planes that are only there.
+async fn home_answers(stage: &Stage) -> Result<(), String> {
+    let control = stage.stack.control(stage.stack.home());
+    let observers = Slot::ALL.map(|slot| stage.region(slot));
+    let until = Instant::now() + SCHEDULED_WITHIN;
+    loop {
+        let seen = control.observations(&observers).await;
+        let seen = seen.map_err(|error| error.to_string())?;
+        let policy = &stage.stack.spec.failover;
+        match failing_region(stage.stack.home(), &seen, policy, now_ms()) {
+            None => return Ok(()),
+            Some(why) if Instant::now() > until => return Err(why.join("; ")),
+            Some(_) => tokio::time::sleep(LOOK_EVERY).await,
+        }
+    }
+}
+
+fn now_ms() -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    now.expect("it is later than 1970").as_millis() as u64
 }
 
 /// Takes down all but the seed, and forgets that the stack has served, which `down` does with the seed.
@@ -395,9 +430,7 @@ async fn silence(stage: &Stage) -> Duration {
     let seen = stage.stack.control(home).observations(&[home]).await;
     let seen = seen.expect("the control table answers");
     let at_ms = seen.first().map_or(0, |observation| observation.at_ms);
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    let now_ms = now.expect("it is later than 1970").as_millis() as u64;
-    Duration::from_millis(now_ms.saturating_sub(at_ms))
+    Duration::from_millis(now_ms().saturating_sub(at_ms))
 }
 
 /// A probe that its schedule may not call falls silent when its last invocation has ended.

@@ -1,5 +1,5 @@
-//! The actions that only a region needs which takes over: its probe's to start the workflow, its payment-processor's to read the
-//! journal that the lost region left.
+//! The actions that only a region needs which takes over: its probe's to start the workflow, its coordinator's to promote the
+//! database, its payment-processor's to read the journal that the lost region left.
 
 use std::time::Duration;
 
@@ -14,44 +14,50 @@ use super::steps::logged;
 /// How long a payment may take.
 const COMES_THROUGH: Duration = Duration::from_secs(60);
 
-/// The home region is lost while the standby's roles lack both actions; they are given back one after the other, and the standby
+/// The home region is lost while the standby's roles lack all three actions; they are given back one after the other, and the standby
 /// takes over. Leaves the home region as the standby. The stack must be allowed to decide by itself.
-pub async fn run(stage: &mut Stage) -> [Removal; 2] {
+pub async fn run(stage: &mut Stage) -> Vec<Removal> {
     let region = stage.region(Slot::Dr).to_owned();
     let names = stage.stack.names();
-    let [start, replay] = [
-        (names.health_probe(Slot::Dr), "states:StartExecution"),
-        (names.payment_processor(Slot::Dr), "dynamodb:Query"),
+    let needed = [
+        (
+            "failover (start)",
+            names.health_probe(Slot::Dr),
+            "states:StartExecution",
+        ),
+        (
+            "failover (promote)",
+            names.failover_coordinator(Slot::Dr),
+            "rds:FailoverGlobalCluster",
+        ),
+        (
+            "failover (replay)",
+            names.payment_processor(Slot::Dr),
+            "dynamodb:Query",
+        ),
     ]
-    .map(|(role, action)| Grant {
-        role,
-        action: action.to_owned(),
+    .map(|(step, role, action)| {
+        let action = action.to_owned();
+        (step, Grant { role, action })
     });
     let home: Region = stage.stack.home().parse().expect("a region of the local cloud");
     stage.pay(COMES_THROUGH).await.expect("nothing is missing yet");
-    stage.remove(&start).await;
-    stage.remove(&replay).await;
+    for (_, grant) in &needed {
+        stage.remove(grant).await;
+    }
     stage.local().outage(home, true).await.expect("the cloud answers");
-    let started = logged(stage, &region, &start.role, &start).await;
-    stage.give_back(&start).await;
-    let replayed = logged(stage, &region, &replay.role, &replay).await;
-    stage.give_back(&replay).await;
+    let mut removals = Vec::new();
+    for (step, grant) in needed {
+        // The function has the role's name.
+        let outcome = logged(stage, &region, &grant.role, &grant).await;
+        stage.give_back(&grant).await;
+        removals.push(Removal { grant, step, outcome });
+    }
     stage.taken_over().await;
     stage
         .pay(COMES_THROUGH)
         .await
         .expect("nothing is missing any more");
     stage.local().heal(home).await.expect("the cloud answers");
-    [
-        Removal {
-            grant: start,
-            step: "failover (start)",
-            outcome: started,
-        },
-        Removal {
-            grant: replay,
-            step: "failover (replay)",
-            outcome: replayed,
-        },
-    ]
+    removals
 }
