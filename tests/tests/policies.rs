@@ -65,27 +65,12 @@ fn the_demo_needs_nothing_that_its_roles_are_not_allowed() {
     assert_eq!(refusals(&questions), Vec::<&Authorization>::new());
 }
 
-/// Something in the home region's bucket: what replication carries, and what a teardown has to empty.
-async fn fill_the_bucket(stage: &Stage) {
-    let s3 = stage.stack.cloud.s3(stage.stack.home());
-    let bucket = stage
-        .stack
-        .names()
-        .data_bucket(Slot::Primary, &stage.stack.account);
-    let request = s3.put_object().bucket(&bucket).key("evidence");
-    request.send().await.expect("the bucket is there");
-    let request = s3.delete_object().bucket(&bucket).key("evidence");
-    request.send().await.expect("the object is there");
-    let request = s3.create_multipart_upload().bucket(&bucket).key("unfinished");
-    request.send().await.expect("the bucket is there");
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn everything_granted_is_used_or_reviewed() {
     let mut stage = Stage::deploy("").await;
     let granted = grants::of_stack(&stage.stack.cloud, stage.stack.home()).await;
     stage.pay(PATIENCE).await.expect("it comes through");
-    fill_the_bucket(&stage).await;
+    stage.fill_the_bucket().await;
     for damage in DAMAGE {
         let made = (damage.make)(Live::of(&stage.stack)).await;
         made.expect("an operator may break things");

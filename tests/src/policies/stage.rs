@@ -291,6 +291,18 @@ impl Stage {
         lines.join("\n")
     }
 
+    /// Puts something into the home region's bucket: what replication carries, and what a teardown has to empty.
+    pub async fn fill_the_bucket(&self) {
+        let s3 = self.stack.cloud.s3(self.stack.home());
+        let bucket = self.stack.names().data_bucket(Slot::Primary, &self.stack.account);
+        let request = s3.put_object().bucket(&bucket).key("evidence");
+        request.send().await.expect("the bucket is there");
+        let request = s3.delete_object().bucket(&bucket).key("evidence");
+        request.send().await.expect("the object is there");
+        let request = s3.create_multipart_upload().bucket(&bucket).key("unfinished");
+        request.send().await.expect("the bucket is there");
+    }
+
     /// A payment by a customer who gives up after `patience`.
     pub async fn pay(&mut self, patience: Duration) -> Result<(), String> {
         if self.customer.is_none() {

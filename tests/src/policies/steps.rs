@@ -159,6 +159,7 @@ impl Step {
                 (damage::ALL[0].make)(live).await?;
                 home_answers(stage).await?;
             }
+            Step::Teardown => stage.fill_the_bucket().await,
             Step::Deploy => torn_down(stage).await?,
             // With nothing missing it comes through, so that a failure says something.
             Step::Pay => stage.pay(COMES_THROUGH).await?,
@@ -227,7 +228,7 @@ fn of_coordinator(action: &str) -> Vec<Step> {
         _ if begins(&["Describe", "List"]) || (begins(&["Get"]) && !begins(&["GetObject"])) => {
             vec![Step::Look, Step::Prune, Step::Deploy, Step::Teardown]
         }
-        _ if begins(&["Delete", "Remove", "Untag", "Detach", "Schedule"]) => {
+        _ if begins(&["Abort", "Delete", "Remove", "Untag", "Detach", "Schedule"]) => {
             vec![Step::Teardown, Step::Deploy]
         }
         _ => vec![Step::Deploy, Step::Teardown],
