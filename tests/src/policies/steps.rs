@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use continuity::assess::failing_region;
 use continuity::control::ControlStore;
 use continuity::names::Slot;
+use infra::change::{Change, ITEM, Kind};
 use serde_json::Value;
 
 use super::damage::{self, Damage, Live};
@@ -37,6 +38,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 pub enum Step {
     /// The coordinator compares everything with the configuration.
     Look,
+    /// The coordinator asks whether the execution that holds the change has ended.
+    Hold,
     /// The coordinator mends this.
     Mend(&'static Damage),
     /// The coordinator looks for what is no longer in the configuration.
@@ -120,6 +123,7 @@ impl Step {
     pub fn name(self) -> &'static str {
         match self {
             Step::Look => "repair (look)",
+            Step::Hold => "repair (hold)",
             Step::Mend(_) => "repair (mend)",
             Step::Prune => "reconcile (prune)",
             Step::Teardown => "teardown",
@@ -163,10 +167,11 @@ impl Step {
             Step::Deploy => torn_down(stage).await?,
             // With nothing missing it comes through, so that a failure says something.
             Step::Pay => stage.pay(COMES_THROUGH).await?,
-            Step::Replicate => match replicated(stage, grant).await {
-                Ok(told) => return Err(format!("it fails with nothing missing: {told}")),
-                Err(_) => {}
-            },
+            Step::Replicate => {
+                if let Ok(told) = replicated(stage, grant).await {
+                    return Err(format!("it fails with nothing missing: {told}"));
+                }
+            }
             Step::ScheduledReconcile => reconcile_each_minute(stage).await,
             _ => {}
         }
@@ -174,9 +179,12 @@ impl Step {
         let outcome = self.run(stage, grant).await;
         stage.give_back(grant).await;
         let mended = match self {
-            Step::Look | Step::Mend(_) | Step::Report | Step::Prune | Step::ScheduledReconcile => {
-                until_done(stage, "reconcile", "repair").await
-            }
+            Step::Look
+            | Step::Hold
+            | Step::Mend(_)
+            | Step::Report
+            | Step::Prune
+            | Step::ScheduledReconcile => until_done(stage, "reconcile", "repair").await,
             // What was taken down in part is not deployed on: its ledger is empty, and has served.
             Step::Teardown => match torn_down(stage).await {
                 Ok(()) => deployed(stage).await,
@@ -192,6 +200,7 @@ impl Step {
     async fn run(self, stage: &mut Stage, grant: &Grant) -> Result<String, String> {
         let said = match self {
             Step::Look | Step::Mend(_) => pass(stage, "reconcile", "repair", LOOK).await,
+            Step::Hold => return hold(stage, grant).await,
             Step::Prune => prune(stage).await,
             Step::Teardown => pass(stage, "teardown", "teardown", PASS).await,
             Step::Deploy => pass(stage, "deploy", "reconcile", PASS).await,
@@ -221,6 +230,7 @@ fn of_coordinator(action: &str) -> Vec<Step> {
     let verb = action.split(':').nth(1).unwrap_or_default();
     let begins = |words: &[&str]| words.iter().any(|word| verb.starts_with(word));
     match action {
+        "states:DescribeExecution" => vec![Step::Hold],
         "events:PutEvents" => vec![Step::Report],
         "lambda:InvokeFunction" => vec![Step::Initialise],
         "apigateway:DELETE" | "ec2:DisassociateRouteTable" => vec![Step::Teardown],
@@ -301,6 +311,28 @@ async fn deployed(stage: &mut Stage) -> Result<(), String> {
         return Ok(());
     }
     Err(format!("it is not deployed again afterwards: {ended}"))
+}
+
+/// A repair finds the change held by an execution that has ended. If it may not ask, it lets the holder be, until its lease ends.
+async fn hold(stage: &mut Stage, grant: &Grant) -> Result<String, String> {
+    let before = stage.executions(Slot::Primary, "reconcile").await;
+    stage.execute(Slot::Primary, "reconcile").await;
+    let after = stage.executions(Slot::Primary, "reconcile").await;
+    let execution = after.difference(&before).next().cloned();
+    let holder = Change {
+        kind: Kind::Reconcile,
+        execution: execution.ok_or("no execution was started")?,
+        generation: 1,
+        began_ms: now_ms(),
+        seen_ms: now_ms(),
+    };
+    let region = stage.region(Slot::Primary).to_owned();
+    let json = serde_json::to_string(&holder).map_err(|error| error.to_string())?;
+    let stored = stage.stack.control(&region).put_document(ITEM, &json).await;
+    stored.map_err(|error| error.to_string())?;
+    stage.execute(Slot::Primary, "reconcile").await;
+    let function = stage.stack.names().failover_coordinator(Slot::Primary);
+    logged(stage, &region, &function, grant).await
 }
 
 async fn prune(stage: &mut Stage) -> String {
