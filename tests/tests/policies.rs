@@ -5,7 +5,6 @@ use std::time::Duration;
 use std::collections::BTreeSet;
 
 use bootstrap::local::Region;
-use continuity::control::ControlStore;
 use continuity::names::Slot;
 use understudy_tests::policies::damage::{ALL as DAMAGE, Live};
 use understudy_tests::policies::grants::{self, Grant};
