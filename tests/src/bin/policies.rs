@@ -133,7 +133,7 @@ async fn main() -> ExitCode {
     }
     if takeovers > 0 {
         say("deploying another stack, for a region that takes over");
-        for removal in takeover::run(&mut Stage::deploy("").await).await {
+        for removal in takeover::run(&mut Stage::deploy(takeover::CONFIGURATION).await).await {
             series.told(removal);
         }
     }

@@ -86,9 +86,9 @@ impl Need {
             // Before the reviewed ones: a schedule comes round if somebody waits for it.
             ("probe-schedule", "lambda:InvokeFunction") => Need::Steps(vec![Step::ScheduledProbe]),
             ("reconcile-schedule", "states:StartExecution") => Need::Steps(vec![Step::ScheduledReconcile]),
-            ("health-probe", "states:StartExecution") | ("payment-processor", "dynamodb:Query") => {
-                Need::Takeover
-            }
+            ("health-probe", "states:StartExecution")
+            | ("failover-coordinator", "rds:FailoverGlobalCluster")
+            | ("payment-processor", "dynamodb:Query") => Need::Takeover,
             _ if let Some(reason) = reviewed(this) => Need::Reviewed(reason),
             ("failover-coordinator", action) => Need::Steps(of_coordinator(action)),
             (

@@ -11,11 +11,13 @@ use super::series::Removal;
 use super::stage::Stage;
 use super::steps::logged;
 
+/// The stack that loses its home region: it may decide by itself, and its home is not where IAM is, which gives the actions back.
+pub const CONFIGURATION: &str = "[regions]\nprimary = \"us-east-2\"\ndr = \"us-east-1\"\n";
 /// How long a payment may take.
 const COMES_THROUGH: Duration = Duration::from_secs(60);
 
 /// The home region is lost while the standby's roles lack all three actions; they are given back one after the other, and the standby
-/// takes over. Leaves the home region as the standby. The stack must be allowed to decide by itself.
+/// takes over. Leaves the home region as the standby. The stack is one of [`CONFIGURATION`].
 pub async fn run(stage: &mut Stage) -> Vec<Removal> {
     let region = stage.region(Slot::Dr).to_owned();
     let names = stage.stack.names();
