@@ -12,7 +12,8 @@ use super::stage::Stage;
 use super::steps::logged;
 
 /// The stack that loses its home region: it may decide by itself, and its home is not where IAM is, which gives the actions back.
-pub const CONFIGURATION: &str = "[regions]\nprimary = \"us-east-2\"\ndr = \"us-east-1\"\n";
+pub const CONFIGURATION: &str =
+    "[regions]\nprimary = \"us-east-2\"\ndr = \"us-east-1\"\nwitness = \"us-west-2\"\n";
 /// How long a payment may take.
 const COMES_THROUGH: Duration = Duration::from_secs(60);
 
