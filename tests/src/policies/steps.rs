@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use continuity::assess::failing_region;
+use continuity::clock::now_ms;
 use continuity::control::ControlStore;
 use continuity::names::Slot;
 use infra::change::{Change, ITEM, Kind};
@@ -285,11 +286,6 @@ async fn home_answers(stage: &Stage) -> Result<(), String> {
             Some(_) => tokio::time::sleep(LOOK_EVERY).await,
         }
     }
-}
-
-fn now_ms() -> u64 {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    now.expect("it is later than 1970").as_millis() as u64
 }
 
 /// Takes down all but the seed, and forgets that the stack has served, which `down` does with the seed.
