@@ -57,6 +57,11 @@ async fn create_table(client: &Dynamo, name: &str) {
 /// A table in us-east-1 and us-east-2 with a witness in us-west-2, as the journal is.
 pub async fn create_strong_table(client: &Dynamo, name: &str) {
     create_table(client, name).await;
+    assert_eq!(strengthen(client, name).await, "ok");
+}
+
+/// `ok`, `error CODE` or `broken`.
+async fn strengthen(client: &Dynamo, name: &str) -> String {
     let replica = CreateReplicationGroupMemberAction::builder()
         .region_name(UsEast2.name())
         .build()
@@ -65,15 +70,16 @@ pub async fn create_strong_table(client: &Dynamo, name: &str) {
         .region_name(UsWest2.name())
         .build()
         .unwrap();
-    client
-        .update_table()
-        .table_name(name)
-        .replica_updates(ReplicationGroupUpdate::builder().create(replica).build())
-        .global_table_witness_updates(GlobalTableWitnessGroupUpdate::builder().create(witness).build())
-        .multi_region_consistency(MultiRegionConsistency::Strong)
-        .send()
-        .await
-        .unwrap();
+    outcome(
+        client
+            .update_table()
+            .table_name(name)
+            .replica_updates(ReplicationGroupUpdate::builder().create(replica).build())
+            .global_table_witness_updates(GlobalTableWitnessGroupUpdate::builder().create(witness).build())
+            .multi_region_consistency(MultiRegionConsistency::Strong)
+            .send()
+            .await,
+    )
 }
 
 /// `ok`, `error CODE` or `broken`.
@@ -211,6 +217,32 @@ async fn a_call_whose_caller_hangs_up_takes_effect_whole_and_is_recorded() {
         cloud.edge.tally().count(|call| call.operation == "UpdateTable") == 1
     })
     .await;
+    cloud.edge.stop().await;
+}
+
+#[tokio::test]
+async fn a_call_cut_off_on_its_way_takes_effect_whole() {
+    let (cloud, held) = Cloud::holding("UpdateTable").await;
+    let client = dynamo(&cloud, None, UsEast1).await;
+    create_table(&client, "journal").await;
+    let caller = client.clone();
+    let call = tokio::spawn(async move { strengthen(&caller, "journal").await });
+    tokio::time::timeout(PATIENCE, held.arrived.notified())
+        .await
+        .unwrap();
+    cloud.network().cut(UsEast1);
+    assert_eq!(call.await.unwrap(), "broken");
+    held.released.notify_one();
+    cloud.network().heal(UsEast1);
+
+    eventually("the bridge knows the witness that the call created", async || {
+        let described = client.describe_table().table_name("journal").send().await;
+        let table = described.unwrap().table.unwrap();
+        !table.global_table_witnesses().is_empty()
+    })
+    .await;
+    let call = cloud.edge.tally().count(|call| call.operation == "UpdateTable");
+    assert_eq!(call, 1);
     cloud.edge.stop().await;
 }
 

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     io::Write,
+    net::SocketAddr,
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
     time::Duration,
@@ -21,6 +22,11 @@ use bootstrap::local::{
     python,
 };
 use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    sync::Notify,
+};
 
 /// How long anything may take that should happen soon.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -41,7 +47,22 @@ impl Cloud {
         Self::with_databases(BTreeMap::new()).await
     }
 
-    pub async fn with_databases(databases: BTreeMap<Region, std::net::SocketAddr>) -> Self {
+    pub async fn with_databases(databases: BTreeMap<Region, SocketAddr>) -> Self {
+        Self::launch(databases, async |emulator| emulator).await
+    }
+
+    /// A cloud whose emulator gets calls of `operation` only when they are released.
+    pub async fn holding(operation: &'static str) -> (Self, Arc<Held>) {
+        let held = Arc::new(Held::default());
+        let relayed = async |emulator| relay(emulator, operation, held.clone()).await;
+        let cloud = Self::launch(BTreeMap::new(), relayed).await;
+        (cloud, held)
+    }
+
+    async fn launch(
+        databases: BTreeMap<Region, SocketAddr>,
+        front: impl AsyncFnOnce(SocketAddr) -> SocketAddr,
+    ) -> Self {
         continuity::aws::install_tls();
         let directory = tempfile::tempdir().unwrap();
         let authority = Arc::new(Authority::open(directory.path()).unwrap());
@@ -77,7 +98,7 @@ impl Cloud {
         let emulator = process.address();
         let edge = edge
             .serve(Upstreams {
-                emulator,
+                emulator: front(emulator).await,
                 databases,
                 mirror: mirror.clone(),
             })
@@ -227,6 +248,46 @@ impl Cloud {
         .await;
         created.function_arn.unwrap()
     }
+}
+
+/// Calls that stand between the edge and the emulator.
+#[derive(Default)]
+pub struct Held {
+    /// Told when a call has come.
+    pub arrived: Notify,
+    /// Lets one call go on.
+    pub released: Notify,
+}
+
+/// Stands before the emulator, and holds calls of `operation`. Returns its address. It ends with the test.
+async fn relay(emulator: SocketAddr, operation: &'static str, held: Arc<Held>) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        loop {
+            let (edge, _) = listener.accept().await.unwrap();
+            let held = held.clone();
+            tokio::spawn(async move {
+                let (mut calls, mut answers) = edge.into_split();
+                let (mut answering, mut called) = TcpStream::connect(emulator).await.unwrap().into_split();
+                let back = tokio::spawn(async move { tokio::io::copy(&mut answering, &mut answers).await });
+                let mut buffer = vec![0; 64 * 1024];
+                while let Ok(length @ 1..) = calls.read(&mut buffer).await {
+                    let part = String::from_utf8_lossy(&buffer[..length]).into_owned();
+                    if part.contains(&format!(".{operation}\r\n")) {
+                        held.arrived.notify_one();
+                        held.released.notified().await;
+                    }
+                    if called.write_all(&buffer[..length]).await.is_err() {
+                        break;
+                    }
+                }
+                // Whoever hung up hears no answer, and the emulator is not told to go on for nobody.
+                back.abort();
+            });
+        }
+    });
+    address
 }
 
 async fn aws(endpoint: &str, region: Region) -> aws_config::SdkConfig {

@@ -115,8 +115,7 @@ async fn call(
         parts,
         body,
     };
-    // To its end, even if the caller goes away: a call that reached AWS takes effect, and the bridges must learn what it did.
-    // This task ends with the connection.
+    // To its end, even if the caller goes away, so that the call is recorded.
     let work = tokio::spawn(answered(shared.clone(), call, ends, started, exchange));
     work.await.unwrap_or_else(|_| Ok(internal_failure()))
 }
@@ -146,10 +145,13 @@ async fn answered(
             "The request could not be completed because too few regions answer.",
         )),
         Verdict::Pass => {
+            // To its end, whatever becomes of the caller: a call that reached AWS takes effect, the bridges must learn what it
+            // did, and the database servers must not stop half way between two roles. A body that breaks off ends it.
+            let work = tokio::spawn(exchanged(shared.clone(), exchange));
             tokio::select! {
                 biased;
                 () = severed(shared.network.subscribe(), source, target) => Err(Severed),
-                answer = exchanged(&shared, exchange) => Ok(answer),
+                answer = work => Ok(answer.unwrap_or_else(|_| internal_failure())),
             }
         }
     };
@@ -210,7 +212,7 @@ struct Exchange {
 }
 
 /// Passes the call to the emulator, and its answer through the bridges.
-async fn exchanged(shared: &Arc<Shared>, exchange: Exchange) -> Response<Body> {
+async fn exchanged(shared: Arc<Shared>, exchange: Exchange) -> Response<Body> {
     let Exchange {
         source,
         target,
@@ -226,14 +228,9 @@ async fn exchanged(shared: &Arc<Shared>, exchange: Exchange) -> Response<Body> {
         .unwrap_or_else(|| PathAndQuery::from_static("/"));
     let writes = parts.method != Method::GET;
     let result = match (scope.service.as_str(), target, body) {
-        ("rds", Some(region), Payload::Read(form)) => {
-            // To its end, even if a region is cut meanwhile: the servers must not stop half way between two roles.
-            let shared = shared.clone();
-            let work = tokio::spawn(async move { rds(&shared, region, parts, path, form).await });
-            work.await.unwrap_or_else(|_| Ok(internal_failure()))
-        }
+        ("rds", Some(region), Payload::Read(form)) => rds(&shared, region, parts, path, form).await,
         ("dynamodb", _, Payload::Read(request)) if GlobalTables::concerns(&operation) => {
-            global_table(shared, &operation, parts, path, request).await
+            global_table(&shared, &operation, parts, path, request).await
         }
         (_, _, body) => {
             let body = match body {
