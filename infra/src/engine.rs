@@ -16,8 +16,8 @@ mod tests;
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -32,6 +32,7 @@ pub use self::teardown::teardown;
 use crate::clock::{Clock, SystemClock};
 use crate::cloud::Cloud;
 use crate::error::KindError;
+use crate::forced::Forced;
 use crate::graph::{Blueprint, Edges, Group, InvalidBlueprint, Node, Resolved};
 use crate::outcome::{Outcome, PlanEntry, Progress, Report};
 use crate::plan::FieldChange;
@@ -143,8 +144,8 @@ impl fmt::Debug for Options {
 /// 1. Everything, but for differences in the group that serves ([`Options::serving`]).
 /// 2. If there were any: these, when the rest is in order and the gate is open.
 ///
-/// Guarantees: writes only what the plan says; never changes a role; never replaces what holds data unless told to; run twice
-/// equals once; ends within the budget plus the calls in flight.
+/// Guarantees: writes only what the plan says; never changes a role; never replaces what holds data unless told to, and never
+/// because something else is replaced; run twice equals once; ends within the budget plus the calls in flight.
 ///
 /// # Errors
 /// For a blueprint that is no graph, or that the checker ([`crate::check`]) refuses: then no call is made. What happens to
@@ -176,6 +177,8 @@ struct Run<'a> {
     cloud: &'a Cloud,
     options: &'a Options,
     edges: Edges,
+    /// Made when something is to be replaced.
+    forced: OnceLock<Forced>,
     resolved: Resolved,
     calls: Semaphore,
     ends: Duration,
@@ -199,6 +202,7 @@ impl<'a> Run<'a> {
             cloud,
             options,
             edges: blueprint.edges()?,
+            forced: OnceLock::new(),
             resolved: Resolved::default(),
             calls: Semaphore::new(options.concurrency.max(1)),
             ends: options.clock.now() + options.budget,
@@ -212,6 +216,12 @@ impl<'a> Run<'a> {
         let serving = self.options.serving.as_ref();
         self.putting_off.load(Ordering::Relaxed)
             && serving.is_some_and(|serving| serving.group == node.place.group)
+    }
+
+    /// What replacements force.
+    fn forced(&self) -> &Forced {
+        self.forced
+            .get_or_init(|| Forced::new(self.blueprint, &self.edges))
     }
 
     fn out_of_time(&self) -> bool {

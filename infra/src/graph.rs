@@ -498,6 +498,8 @@ pub(crate) struct Seen {
 #[async_trait]
 pub(crate) trait Prepared: Send {
     fn stateful(&self) -> bool;
+    /// Fields of the `Spec` that cannot be changed in place.
+    fn immutable(&self) -> &'static [&'static str];
     async fn observe(&mut self, site: &Site<'_>) -> Result<Seen, KindError>;
     async fn create(&mut self, site: &Site<'_>) -> Result<(), KindError>;
     /// Nothing when the last observation found nothing.
@@ -521,6 +523,10 @@ struct Resource<K: Kind> {
 impl<K: Kind> Prepared for Resource<K> {
     fn stateful(&self) -> bool {
         K::STATEFUL
+    }
+
+    fn immutable(&self) -> &'static [&'static str] {
+        K::IMMUTABLE
     }
 
     async fn observe(&mut self, site: &Site<'_>) -> Result<Seen, KindError> {

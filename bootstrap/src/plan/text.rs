@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use console::style;
 use infra::graph::Group;
 use infra::kind::Found;
+use infra::placeholder;
 use infra::plan::FieldChange;
 use serde_json::Value;
 
@@ -115,7 +116,15 @@ fn line(one: &Resource, width: usize) -> String {
         ));
     }
     if one.holds_data {
-        notes.push(format!("it holds data: only with --replace {}", one.key));
+        let forced = one
+            .fields
+            .iter()
+            .all(|change| change.to.as_str().is_some_and(placeholder::is_in));
+        notes.push(if forced {
+            "it holds data: `up` leaves it, and what would force it, as they are".to_owned()
+        } else {
+            format!("it holds data: only with --replace {}", one.key)
+        });
     }
     notes.extend(one.error.clone());
     let head = format!("  {} {:width$}", sign(one.change), one.key);

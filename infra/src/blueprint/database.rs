@@ -15,7 +15,7 @@ use crate::resources::db_subnet_group::{self, DbSubnetGroup};
 use crate::resources::global_cluster::{self, GlobalCluster};
 use crate::resources::log_group::{self, LogGroup};
 use crate::resources::secret::{self, Replica, Secret};
-use crate::resources::{security_group, subnet};
+use crate::resources::{security_group, subnet, vpc};
 
 /// What PostgreSQL logs, as RDS calls it.
 const LOG: &str = "postgresql";
@@ -119,18 +119,19 @@ fn cluster(
     let name = context.names.aurora_cluster(slot);
     let subnet_group: Handle<DbSubnetGroup> = {
         let name = name.clone();
-        let make = move |subnets: Vec<subnet::Outputs>| {
+        let make = move |(vpc, subnets): (vpc::Outputs, Vec<subnet::Outputs>)| {
             let ids = subnets.into_iter().map(|subnet| subnet.subnet_id).collect();
             db_subnet_group::Spec::new(
                 name.clone(),
                 "Private subnets of the ledger's database".into(),
+                vpc.vpc_id,
                 ids,
             )
         };
         blueprint.add(
             format!("db-subnet-group.{slot}"),
             &place,
-            network.subnets.clone(),
+            (network.vpc.clone(), network.subnets.clone()),
             make,
         )
     };

@@ -112,7 +112,7 @@ const CLASSES: &[Class] = &[
     class("db-instance", &[("identifier", RDS)], [N, Y, N, N, N, N, N],
         equal(&["class", "publicly_accessible", "minor_upgrades", "tagged"], &[], &["identifier", "cluster"])),
     class("db-subnet-group", &[("name", Form::new(1, 255, " ._-", Style::Any))], [N, N, N, N, N, N, N],
-        equal(&["description", "tagged"], &["subnet_ids"], &["name"])),
+        equal(&["description", "tagged"], &["subnet_ids"], &["name", "vpc_id"])),
     class("dynamodb-table", &[("table", TABLE)], [N, N, N, N, Y, N, N],
         Parity::Alone("one table has replicas in all regions")),
     class("global-cluster", &[("identifier", RDS)], [N, N, Y, N, Y, N, N],

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 use std::sync::{Mutex, PoisonError};
 
+use super::teardown;
 use super::{MAX_ACTIONS, OutOfTime, Pace, Patience, Run, STALE_READS, names_of};
 use crate::cloud::Cloud;
 use crate::engine::Options;
@@ -266,22 +267,67 @@ impl<'r, 'a> Drive<'r, 'a> {
                 }
                 Act::Update(fields.clone())
             }
-            Change::Replace { fields } if stateful && !self.run.options.replace.contains(&self.node.key) => {
-                let names = names_of(fields).join(", ");
-                let Node { kind, key, .. } = self.node;
-                Act::Fail(format!(
-                    "`{names}` cannot be changed in place, and a {kind} holds data; `understudy up --replace {key}` deletes it \
-                     with its data and makes it anew"
-                ))
-            }
             // Just made, and yet not what was asked for: making it again would not end.
             Change::Replace { fields } if self.created => Act::Fail(format!(
                 "it was made, but not with the wanted {}",
                 plan::join(fields)
             )),
-            Change::Replace { fields } if self.replaced.is_empty() => Act::Replace(fields.clone()),
+            Change::Replace { fields } if self.replaced.is_empty() => self.replacement(fields, stateful),
             Change::Replace { .. } => Act::Wait("the old one to be gone".into()),
         }
+    }
+
+    fn replacement(&self, fields: &[FieldChange], stateful: bool) -> Act {
+        let names = names_of(fields).join(", ");
+        let Node { kind, key, .. } = self.node;
+        let followers = self.run.forced().by(self.position);
+        let nodes = self.run.blueprint.nodes();
+        let data = followers.values().filter(|follower| follower.stateful);
+        let data: Vec<&str> = data
+            .map(|follower| nodes[follower.position].key.as_str())
+            .collect();
+        if !data.is_empty() {
+            return Act::Fail(format!(
+                "`{names}` cannot be changed in place, and to make it anew is to make {} anew, with the data in it: leave `{names}` \
+                 as it is, or give the new one to a stack with another suffix",
+                data.join(" and ")
+            ));
+        }
+        if stateful && !self.run.options.replace.contains(key) {
+            return Act::Fail(format!(
+                "`{names}` cannot be changed in place, and a {kind} holds data; `understudy up --replace {key}` deletes it with its \
+                 data and makes it anew"
+            ));
+        }
+        let followers = followers.keys().map(|&position| nodes[position].key.clone());
+        Act::Replace(fields.to_vec(), followers.collect())
+    }
+
+    /// Deletes what must be made anew with this resource, dependants first; otherwise says what it waits for, or what failed.
+    async fn clear(&self, followers: &BTreeSet<String>) -> Result<(), Outcome> {
+        if followers.is_empty() {
+            return Ok(());
+        }
+        let Run { options, cloud, .. } = self.run;
+        let part = self.run.blueprint.only(followers);
+        let options = Options {
+            budget: self.run.ends.saturating_sub(options.clock.now()),
+            on_progress: None,
+            ..(*options).clone()
+        };
+        let run = Run::new(&part, cloud, &options).expect("a part of a graph is a graph");
+        let keep = part.keys().difference(followers).cloned().collect();
+        let entries = teardown::take_down(&run, &keep).await;
+        let open = entries.into_iter().filter(|entry| !entry.outcome.is_final());
+        // What is blocked says less than what blocks it.
+        let open = open.min_by_key(|entry| matches!(entry.outcome, Outcome::Blocked { .. }));
+        open.map_or(Ok(()), |entry| {
+            let first = format!("`{}` to be deleted first: {}", entry.key, entry.outcome);
+            Err(match entry.outcome {
+                Outcome::Failed { .. } => Outcome::Failed { error: first },
+                _ => Outcome::Waiting { on: first },
+            })
+        })
     }
 
     async fn act(&mut self, resource: &mut dyn Prepared, act: Act) -> Step {
@@ -293,10 +339,15 @@ impl<'r, 'a> Drive<'r, 'a> {
         if let Err(why) = self.run.permitted(self.node).await {
             return Step::End(Outcome::Waiting { on: why });
         }
+        if let Act::Replace(_, followers) = &act
+            && let Err(outcome) = self.clear(followers).await
+        {
+            return Step::End(outcome);
+        }
         let site = self.run.blueprint.site(self.node, self.run.cloud);
         let (word, result) = match &act {
             Act::Create => ("creating", self.run.call(resource.create(&site)).await),
-            Act::Replace(_) => ("replacing", self.run.call(resource.delete(&site)).await),
+            Act::Replace(..) => ("replacing", self.run.call(resource.delete(&site)).await),
             _ => ("updating", self.run.call(resource.update(&site)).await),
         };
         tracing::debug!(key = %self.node.key, kind = self.node.kind, "{word}");
@@ -309,7 +360,7 @@ impl<'r, 'a> Drive<'r, 'a> {
         self.actions += 1;
         match act {
             Act::Create => self.created = true,
-            Act::Replace(fields) => {
+            Act::Replace(fields, _) => {
                 self.replaced = fields;
                 self.created = false;
             }
@@ -358,7 +409,8 @@ enum Act {
     PutOff,
     Create,
     Update(Vec<FieldChange>),
-    Replace(Vec<FieldChange>),
+    /// The fields that force it, and the keys of what is deleted before.
+    Replace(Vec<FieldChange>, BTreeSet<String>),
     Wait(String),
     Fail(String),
 }
@@ -369,34 +421,73 @@ pub(super) async fn dry_run(
     options: &Options,
 ) -> Result<Vec<PlanEntry>, InvalidBlueprint> {
     let run = Run::new(blueprint, cloud, options)?;
-    let plans: Mutex<Vec<Option<PlanOutcome>>> = Mutex::new(vec![None; blueprint.nodes().len()]);
+    let looks = blueprint.nodes().iter().map(|_| None).collect();
+    let looks: Mutex<Vec<Option<Look>>> = Mutex::new(looks);
     run.walk(
         &run.edges.before,
         &run.edges.after,
         |position| {
-            let (run, plans) = (&run, &plans);
+            let (run, looks) = (&run, &looks);
             async move {
-                let outcome = look(run, &run.blueprint.nodes()[position]).await.0;
+                let look = look(run, &run.blueprint.nodes()[position]).await;
                 run.report(position, Outcome::Unchanged);
-                plans.lock().unwrap_or_else(PoisonError::into_inner)[position] = Some(outcome);
+                looks.lock().unwrap_or_else(PoisonError::into_inner)[position] = Some(look);
                 (position, true)
             }
         },
         |_, _| {},
     )
     .await;
-    let plans = std::mem::take(&mut *plans.lock().unwrap_or_else(PoisonError::into_inner));
+    let looks = std::mem::take(&mut *looks.lock().unwrap_or_else(PoisonError::into_inner));
+    let looks: Vec<Look> = looks
+        .into_iter()
+        .map(|look| look.expect("every node is walked"))
+        .collect();
+    let mut plans: Vec<PlanOutcome> = looks.iter().map(|(plan, _)| plan.clone()).collect();
+    for position in 0..plans.len() {
+        if is_replaced(&plans[position]) {
+            follow(&run, &looks, position, &mut plans);
+        }
+    }
     let entries = blueprint.nodes().iter().zip(plans).map(|(node, plan)| PlanEntry {
         key: node.key.clone(),
         kind: node.kind.to_owned(),
         region: node.place.region.clone(),
-        plan: plan.expect("every node is walked"),
+        plan,
     });
     Ok(entries.collect())
 }
 
+fn is_replaced(plan: &PlanOutcome) -> bool {
+    matches!(plan, PlanOutcome::Planned(planned) if matches!(planned.change, Change::Replace { .. }))
+}
+
+/// What exists and must be made anew with the node at `position` is replaced too.
+fn follow(run: &Run<'_>, looks: &[Look], position: usize, plans: &mut [PlanOutcome]) {
+    for follower in run.forced().by(position).into_values() {
+        let (PlanOutcome::Planned(planned), (_, Some((resource, seen)))) =
+            (&mut plans[follower.position], &looks[follower.position])
+        else {
+            continue;
+        };
+        if !seen.exists || matches!(planned.change, Change::Replace { .. }) {
+            continue;
+        }
+        planned.change = Change::Replace {
+            fields: vec![FieldChange {
+                field: follower.field.to_owned(),
+                from: resource.wanted()[follower.field].clone(),
+                to: follower.to.clone().into(),
+            }],
+        };
+    }
+}
+
+/// What one look at a resource says, and the resource, if everything that it refers to exists.
+pub(super) type Look = (PlanOutcome, Option<(Box<dyn Prepared>, Seen)>);
+
 /// One observation, retried while the error may pass; the outputs become visible to others. Nothing is written.
-pub(super) async fn look(run: &Run<'_>, node: &Node) -> (PlanOutcome, Option<(Box<dyn Prepared>, Seen)>) {
+pub(super) async fn look(run: &Run<'_>, node: &Node) -> Look {
     let until: Vec<String> = node
         .refs
         .iter()

@@ -32,7 +32,13 @@ pub async fn teardown(
     let run = Run::new(blueprint, cloud, options)?;
     // What a kept resource needs is kept too.
     let keep = blueprint.only(keep).keys();
-    let found = observe_all(&run).await;
+    Ok(Report::new(take_down(&run, &keep).await))
+}
+
+/// Deletes every resource of the run's blueprint except exactly those in `keep`, dependants first.
+pub(super) async fn take_down(run: &Run<'_>, keep: &BTreeSet<String>) -> Vec<Entry> {
+    let blueprint = run.blueprint;
+    let found = observe_all(run).await;
     let outcomes: Mutex<Vec<Option<Outcome>>> = Mutex::new(vec![None; blueprint.nodes().len()]);
     let set = |position: usize, outcome: Outcome| {
         run.report(position, outcome.clone());
@@ -50,7 +56,7 @@ pub async fn teardown(
                 .lock()
                 .unwrap_or_else(std::sync::PoisonError::into_inner)
                 .take();
-            let (run, set, keep) = (&run, &set, &keep);
+            let set = &set;
             async move {
                 let node = &run.blueprint.nodes()[position];
                 let outcome = match standing.expect("every node is walked once") {
@@ -91,7 +97,7 @@ pub async fn teardown(
             outcome: outcome.expect("every node is walked"),
             roles: Vec::new(),
         });
-    Ok(Report::new(entries.collect()))
+    entries.collect()
 }
 
 enum Standing {

@@ -683,6 +683,78 @@ async fn what_holds_data_is_not_replaced_unless_told_to() {
     ));
 }
 
+/// `a`, which is not as wanted, and what is made in it: `b` of the given kind, and `c` in `b`.
+async fn nested<const STATEFUL: bool>() -> Stage {
+    let mut stage = Stage::new();
+    let a = stage.add("a", &[]);
+    let inside = |parent: Outputs| Spec {
+        shape: format!("in {}", parent.id),
+        ..spec("red", vec![parent])
+    };
+    let b: Handle<Thing<STATEFUL>> = stage.blueprint.add("b", &place(), a, inside);
+    let _: Handle<Plain> = stage.blueprint.add("c", &place(), b, inside);
+    stage.add("d", &[]);
+    stage.converge().await;
+    let mut things = stage.world.things.lock().unwrap();
+    things.get_mut("a").unwrap().spec.shape = "square".into();
+    drop(things);
+    stage.world.log.lock().unwrap().clear();
+    stage
+}
+
+#[tokio::test]
+async fn what_is_made_inside_of_what_is_replaced_is_replaced_with_it() {
+    let stage = nested::<false>().await;
+    let planned = plan(&stage.blueprint, &stage.cloud, &stage.options)
+        .await
+        .unwrap();
+    let lines: Vec<String> = planned.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        lines,
+        [
+            r#"a (thing, us-east-1): replace (shape: "square" -> "round")"#,
+            r#"b (thing, us-east-1): replace (shape: "in id-a" -> "in ${a.id}")"#,
+            r#"c (thing, us-east-1): replace (shape: "in id-b" -> "in ${b.id}")"#,
+            "d (thing, us-east-1): unchanged",
+        ]
+    );
+    let report = stage.converge().await;
+    assert!(report.done, "{report}");
+    assert_eq!(
+        stage.world.written(),
+        [
+            "delete c", "delete b", "delete a", "create a", "create b", "create c"
+        ]
+    );
+    assert_eq!(stage.converge().await.changes().count(), 0);
+}
+
+#[tokio::test]
+async fn nothing_is_replaced_that_what_holds_data_is_made_inside_of() {
+    let mut stage = nested::<true>().await;
+    for told in [BTreeSet::new(), BTreeSet::from(["a".to_owned(), "b".to_owned()])] {
+        stage.options.replace = told;
+        let report = stage.converge().await;
+        let said = report.outcome("a").unwrap().to_string();
+        assert!(said.contains("to make b anew, with the data in it"), "{said}");
+        assert_eq!(stage.world.written(), Vec::<String>::new());
+    }
+}
+
+#[tokio::test]
+async fn a_replacement_waits_for_what_is_not_deleted_yet_and_goes_on_in_the_next_run() {
+    let mut stage = nested::<false>().await;
+    stage.slow("c", 1_000);
+    stage.options.budget = Duration::from_secs(5);
+    let report = stage.converge().await;
+    let said = report.outcome("a").unwrap().to_string();
+    assert!(said.contains("`c` to be deleted first"), "{said}");
+    stage.options.budget = Duration::from_secs(100_000);
+    stage.slow("c", 0);
+    assert!(stage.converge().await.done);
+    assert_eq!(stage.world.count("delete a"), 1);
+}
+
 #[tokio::test]
 async fn a_failure_stops_only_what_depends_on_it() {
     let stage = chain();

@@ -17,6 +17,8 @@ pub struct Spec {
     pub name: String,
     /// What it is for.
     pub description: String,
+    /// The VPC of its subnets. A group stays in the VPC that it was made in.
+    pub vpc_id: String,
     /// `subnet-...`, sorted.
     pub subnet_ids: Vec<String>,
     /// It carries our tags.
@@ -24,12 +26,13 @@ pub struct Spec {
 }
 
 impl Spec {
-    /// A group of these subnets.
-    pub fn new(name: String, description: String, mut subnet_ids: Vec<String>) -> Self {
+    /// A group of these subnets of a VPC.
+    pub fn new(name: String, description: String, vpc_id: String, mut subnet_ids: Vec<String>) -> Self {
         subnet_ids.sort();
         Spec {
             name,
             description,
+            vpc_id,
             subnet_ids,
             tagged: true,
         }
@@ -45,6 +48,7 @@ pub struct Outputs {
 
 impl Kind for DbSubnetGroup {
     const NAME: &'static str = "db-subnet-group";
+    const IMMUTABLE: &'static [&'static str] = &["name", "vpc_id"];
     const ARNS: &'static [&'static str] = &["rds:subgrp:"];
 
     type Spec = Spec;
@@ -73,6 +77,7 @@ impl Kind for DbSubnetGroup {
         let described = Spec::new(
             spec.name.clone(),
             group.db_subnet_group_description().unwrap_or_default().to_owned(),
+            group.vpc_id().unwrap_or_default().to_owned(),
             subnets.collect(),
         );
         Ok(Some(Live {
