@@ -119,7 +119,7 @@ mod tests {
         assert_eq!(find(&all, "db-cluster.dr")["serverless"]["max_acu"], 8.0);
         assert_eq!(
             find(&all, "alias-record.dr")["target"],
-            "${api-domain.dr.regional_domain}"
+            "${api-domain.payments.example.com.dr.regional_domain}"
         );
         assert!(all.iter().any(|one| one.key == "subnet.c.dr"));
     }

@@ -23,7 +23,12 @@ pub fn dns(blueprint: &mut Blueprint, context: &Context<'_>, stages: &[Handle<Ap
     let zone_name = context.spec.zone();
     let public_name = Names::public_name(&zone_name);
     let comment = format!("Understudy stack {}.", context.spec.suffix);
-    let zone: Handle<HostedZone> = blueprint.add("hosted-zone", &global, (), move |()| hosted_zone::Spec {
+    // Another domain is another zone: the old one is in the configuration no more, and serves until it is pruned.
+    let key = match &context.spec.domain {
+        Some(domain) => format!("hosted-zone.{domain}"),
+        None => "hosted-zone".to_owned(),
+    };
+    let zone: Handle<HostedZone> = blueprint.add(key, &global, (), move |()| hosted_zone::Spec {
         domain: zone_name.clone(),
         comment: comment.clone(),
         tagged: true,

@@ -25,27 +25,28 @@ pub struct Behind<'a> {
     pub check: &'a Handle<HealthCheck>,
 }
 
-/// Certificate, custom domain, mapping and failover record of a slot.
+/// Certificate, custom domain, mapping and failover record of a slot. The domain is in the keys of what is named by it: another
+/// domain is another resource, and the old one stays, and serves, until it is pruned.
 pub fn domain(blueprint: &mut Blueprint, context: &Context<'_>, slot: Slot, behind: &Behind<'_>) {
     let place = context.place(slot);
     let zone_name = context.spec.zone();
     let name = Names::public_name(&zone_name);
-    let for_certificate = name.clone();
+    let (for_certificate, its_zone) = (name.clone(), zone_name.clone());
     let certificate: Handle<Certificate> = blueprint.add(
-        format!("certificate.{slot}"),
+        format!("certificate.{zone_name}.{slot}"),
         &place,
         behind.zone.clone(),
         move |zone: hosted_zone::Outputs| certificate::Spec {
             domain: for_certificate.clone(),
             zone_id: zone.zone_id,
-            zone: zone_name.clone(),
+            zone: its_zone.clone(),
             proven: true,
             tagged: true,
         },
     );
     let for_domain = name.clone();
     let domain: Handle<ApiDomain> = blueprint.add(
-        format!("api-domain.{slot}"),
+        format!("api-domain.{zone_name}.{slot}"),
         &place,
         certificate,
         move |certificate: certificate::Outputs| api_domain::Spec {

@@ -315,7 +315,7 @@ fn what_is_not_encrypted_is_found() {
     assert_eq!(
         findings(&all, true)[0].to_string(),
         line(
-            "api-domain.dr",
+            "api-domain.payments.example.com.dr",
             "`TLS_1_0` lets clients use broken versions of TLS; use TLS_1_2 or later"
         )
     );
