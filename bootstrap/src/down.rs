@@ -34,7 +34,8 @@ const ROUNDS: u32 = 5;
 ///
 /// 1. Refuses while deletion protection is on.
 /// 2. The teardown workflow, in the active region, deletes everything but the seed.
-/// 3. From here, what made it: the seed in all regions; then, should the inventory find anything, whatever is left.
+/// 3. From here, what made it: the seed in all regions; then, should the inventory find anything, whatever is left, also of what
+///    is in the configuration no more.
 /// 4. The inventory.
 ///
 /// # Errors
@@ -63,11 +64,24 @@ pub async fn down(stack: &Stack, ui: &Arc<Ui>) -> Result<TornDown, Failure> {
         "deleting what is left"
     });
     let regions = Slot::ALL.map(|slot| stack.spec.regions.of(slot));
+    let (keys, nothing) = (whole.keys(), BTreeSet::new());
     let mut left = Inventory::default();
     for round in 0..ROUNDS {
         let options = workflow::options(ui);
         let rest = if torn && round == 0 { &seed } else { &whole };
-        let report = engine::teardown(rest, &BTreeSet::new(), &stack.cloud, &options).await?;
+        // What is in the configuration no more may hold what is in it.
+        let (report, _) = tokio::join!(
+            engine::teardown(rest, &nothing, &stack.cloud, &options),
+            engine::prune(
+                &keys,
+                &stack.spec.suffix,
+                &stack.account,
+                &regions,
+                &stack.cloud,
+                &options
+            ),
+        );
+        let report = report?;
         ui.clear_progress();
         left = engine::inventory(
             &stack.spec.suffix,

@@ -45,7 +45,7 @@ impl fmt::Display for Pruned {
 
 /// Deletes what carries the stack's tags and a key that is none of `keys`.
 ///
-/// 1. Lists everything of the stack.
+/// 1. Asks by tag whether there is any; then lists everything of the stack.
 /// 2. Asks for the deletion of each stranger. What others still use is refused, and asked for again.
 /// 3. Lists again, until none is left, one cannot be deleted, or the budget ends.
 ///
@@ -59,6 +59,10 @@ pub async fn prune(
     cloud: &Cloud,
     options: &Options,
 ) -> Pruning {
+    let (strangers, errors) = super::strangers(keys, suffix, account, regions, cloud, options).await;
+    if strangers.is_empty() && errors.is_empty() {
+        return Pruning::default();
+    }
     let listers = resources::listers();
     let look = || -> BoxFuture<'_, Inventory> {
         Box::pin(super::inventory(suffix, account, regions, cloud, options))

@@ -61,6 +61,16 @@ impl Pass {
     }
 }
 
+impl Pass {
+    /// The same, with what was deleted of what is in no blueprint.
+    fn with_deleted(mut self, pruning: &Pruning) -> Self {
+        let deleted = pruning.strangers.iter().filter(|one| one.still_there.is_none());
+        self.changed
+            .extend(deleted.map(|one| format!("{} {}", one.found.kind, one.found.id)));
+        self
+    }
+}
+
 impl From<Report> for Pass {
     fn from(report: Report) -> Self {
         Pass {
@@ -150,35 +160,37 @@ impl Engine for CloudEngine {
             serving: job.serving,
             ..Options::default()
         };
-        let began = options.clock.now();
-        let report = match direction {
-            Direction::Converge => engine::converge(&blueprint, &self.cloud, &options).await,
-            Direction::Teardown => {
-                let keep = blueprint::seed(job.spec, account).keys();
-                engine::teardown(&blueprint, &keep, &self.cloud, &options).await
-            }
-        };
-        let pass = Pass::from(report.map_err(|error| engine_failed(&error))?);
-        if !(job.prune && pass.done && direction == Direction::Converge) {
-            return Ok(pass);
-        }
-        // Only now does nothing of the stack use what goes.
-        let options = Options {
-            budget: (began + job.budget).saturating_sub(options.clock.now()),
-            ..options
-        };
+        let keys = blueprint.keys();
         let regions = Slot::ALL.map(|slot| job.spec.regions.of(slot));
         let suffix = &job.spec.suffix;
-        let pruning = engine::prune(
-            &blueprint.keys(),
-            suffix,
-            account,
-            &regions,
-            &self.cloud,
-            &options,
-        )
-        .await;
-        Ok(pass.with(pruning))
+        let prune = |options: Options| {
+            let (keys, regions) = (&keys, &regions);
+            async move { engine::prune(keys, suffix, account, regions, &self.cloud, &options).await }
+        };
+        let began = options.clock.now();
+        match direction {
+            Direction::Teardown => {
+                let keep = blueprint::seed(job.spec, account).keys();
+                // What is in the configuration no more goes at the same time: it may hold what is in it, as a subnet its VPC. What
+                // does not go shows in what it holds, and in the inventory that ends a teardown.
+                let (report, pruning) = tokio::join!(
+                    engine::teardown(&blueprint, &keep, &self.cloud, &options),
+                    prune(options.clone())
+                );
+                let pass = Pass::from(report.map_err(|error| engine_failed(&error))?);
+                Ok(pass.with_deleted(&pruning))
+            }
+            Direction::Converge => {
+                let report = engine::converge(&blueprint, &self.cloud, &options).await;
+                let pass = Pass::from(report.map_err(|error| engine_failed(&error))?);
+                if !(job.prune && pass.done) {
+                    return Ok(pass);
+                }
+                // Only now does nothing of the stack use what goes.
+                let budget = (began + job.budget).saturating_sub(options.clock.now());
+                Ok(pass.with(prune(Options { budget, ..options }).await))
+            }
+        }
     }
 
     async fn compare(&self, spec: &Spec, budget: Duration) -> Result<Vec<PlanEntry>, StepError> {
