@@ -8,14 +8,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use continuity::names::Slot;
-use infra::change::{CONFIGURATION_ITEM, Configuration};
+use infra::change::{self, CONFIGURATION_ITEM, Configuration};
 use infra::check::{self, Finding};
 use infra::engine::{self, Inventory, Options};
 use infra::graph::{Blueprint, Group, Node};
 use infra::kind::Found;
 use infra::outcome::{PlanEntry, PlanOutcome, Progress};
 use infra::plan::{Change, FieldChange};
-use infra::spec::Spec;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -167,7 +166,10 @@ pub async fn plan(stack: &mut Stack, choice: &Choice, ui: &Arc<Ui>) -> Result<Pl
     // A configuration that cannot be read is of another version of this program: `up` replaces it.
     let stored = stored?.and_then(|json| serde_json::from_str::<Configuration>(&json).ok());
     let mut plan = assemble(&blueprint, &entries?, &inventory, findings);
-    plan.settings = settings(stored.as_ref().map(|stored| &stored.spec), &stack.spec);
+    if let Some(stored) = stored {
+        plan.settings = change::settings(&stored.spec, &stack.spec);
+        plan.findings.extend(check::fixed(&stored.spec, &stack.spec));
+    }
     plan.errors.extend(unreachable.into_iter().map(|(slot, why)| {
         let region = stack.spec.regions.of(slot);
         format!("`{region}` does not answer: {why}")
@@ -323,61 +325,11 @@ impl<'a> Known<'a> {
     }
 }
 
-/// Settings that differ from those of the stored configuration. The packages show in the functions.
-fn settings(stored: Option<&Spec>, now: &Spec) -> Vec<FieldChange> {
-    let Some(stored) = stored else {
-        return Vec::new();
-    };
-    let mut stored = stored.clone();
-    stored.artifacts.clone_from(&now.artifacts);
-    stored.architecture = now.architecture;
-    let (from, to) = (leaves(&stored), leaves(now));
-    let paths: BTreeSet<&String> = from.keys().chain(to.keys()).collect();
-    let value = |leaves: &BTreeMap<String, Value>, path: &str| leaves.get(path).cloned().unwrap_or_default();
-    paths
-        .into_iter()
-        .filter(|path| value(&from, path) != value(&to, path))
-        .map(|path| FieldChange {
-            field: path.clone(),
-            from: value(&from, path),
-            to: value(&to, path),
-        })
-        .collect()
-}
-
-/// Every value of a configuration by its path, as one writes it in `stack.toml`.
-fn leaves(spec: &Spec) -> BTreeMap<String, Value> {
-    fn visit(path: String, value: Value, into: &mut BTreeMap<String, Value>) {
-        match value {
-            Value::Object(members) => {
-                for (name, value) in members {
-                    let path = if path.is_empty() {
-                        name
-                    } else {
-                        format!("{path}.{name}")
-                    };
-                    visit(path, value, into);
-                }
-            }
-            Value::Null => {}
-            value => {
-                into.insert(path, value);
-            }
-        }
-    }
-    let mut leaves = BTreeMap::new();
-    visit(
-        String::new(),
-        serde_json::to_value(spec).unwrap_or_default(),
-        &mut leaves,
-    );
-    leaves
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use infra::plan::Planned;
+    use infra::spec::Spec;
     use serde_json::json;
 
     use super::*;
@@ -548,18 +500,5 @@ mod tests {
             text.ends_with("no changes: 199 resources are as configured"),
             "{text}"
         );
-    }
-
-    #[test]
-    fn a_setting_is_a_change_even_if_no_resource_shows_it() {
-        let mut now = Spec::default();
-        now.artifacts.insert("health-probe".into(), "ab".repeat(32));
-        assert_eq!(settings(Some(&Spec::default()), &now), []);
-        now.api.rate_limit += 1;
-        now.alerts.address = Some("ops@example.com".into());
-        let changes = settings(Some(&Spec::default()), &now);
-        let names: Vec<&str> = changes.iter().map(|change| change.field.as_str()).collect();
-        assert_eq!(names, ["alerts.address", "api.rate_limit"]);
-        assert_eq!(settings(None, &now), []);
     }
 }

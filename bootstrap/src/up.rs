@@ -11,7 +11,7 @@ use continuity::error::StoreError;
 use continuity::names::{Names, Slot};
 use infra::change::{CONFIGURATION_ITEM, Configuration, Kind};
 use infra::engine;
-use infra::graph::Blueprint;
+use infra::graph::{Blueprint, InvalidBlueprint};
 use infra::kind::Found;
 use serde::Serialize;
 
@@ -95,6 +95,7 @@ pub async fn up(stack: &mut Stack, wishes: &Wishes, ui: &Arc<Ui>) -> Result<Depl
     infra::check::pass(&blueprint).map_err(|error| {
         Failure::new(&error).help("nothing was changed; `understudy plan` shows the findings one by one")
     })?;
+    refuse_fixed(stack).await?;
     let keys = blueprint.keys();
     if let Some(unknown) = wishes.replace.iter().find(|key| !keys.contains(*key)) {
         return Err(Failure::text(format!("`{unknown}` is no resource of this stack"))
@@ -187,6 +188,20 @@ async fn ready(stack: &Stack) -> Result<(), Failure> {
         ))
         .help("watch it with `understudy down`, and run `understudy up` after its end")),
         _ => Ok(()),
+    }
+}
+
+/// Refuses another value of what the stack is deployed with for good.
+async fn refuse_fixed(stack: &Stack) -> Result<(), Failure> {
+    // A configuration that cannot be read is of another version of this program, which knew other settings.
+    let stored = stack.document(CONFIGURATION_ITEM).await?;
+    let stored = stored.and_then(|json| serde_json::from_str::<Configuration>(&json).ok());
+    let findings = stored.map(|stored| infra::check::fixed(&stored.spec, &stack.spec));
+    match findings.filter(|findings| !findings.is_empty()) {
+        Some(findings) => {
+            Err(Failure::new(&InvalidBlueprint::Findings(findings)).help("nothing was changed"))
+        }
+        None => Ok(()),
     }
 }
 

@@ -4,10 +4,13 @@
 //!
 //! There is nothing to give back: a holder is dead when its execution has ended, or when it has made no step for [`LEASE`].
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
+use crate::plan::FieldChange;
 use crate::spec::Spec;
 
 /// The item of the control table.
@@ -143,6 +146,54 @@ impl Configuration {
             }
         }
     }
+}
+
+/// Settings that differ between the stored configuration and another. The packages show in the functions.
+pub fn settings(stored: &Spec, now: &Spec) -> Vec<FieldChange> {
+    let mut stored = stored.clone();
+    stored.artifacts.clone_from(&now.artifacts);
+    stored.architecture = now.architecture;
+    let (from, to) = (leaves(&stored), leaves(now));
+    let paths: BTreeSet<&String> = from.keys().chain(to.keys()).collect();
+    let value = |leaves: &BTreeMap<String, Value>, path: &str| leaves.get(path).cloned().unwrap_or_default();
+    paths
+        .into_iter()
+        .filter(|path| value(&from, path) != value(&to, path))
+        .map(|path| FieldChange {
+            field: path.clone(),
+            from: value(&from, path),
+            to: value(&to, path),
+        })
+        .collect()
+}
+
+/// Every value of a configuration by its path, as one writes it in `stack.toml`.
+fn leaves(spec: &Spec) -> BTreeMap<String, Value> {
+    fn visit(path: String, value: Value, into: &mut BTreeMap<String, Value>) {
+        match value {
+            Value::Object(members) => {
+                for (name, value) in members {
+                    let path = if path.is_empty() {
+                        name
+                    } else {
+                        format!("{path}.{name}")
+                    };
+                    visit(path, value, into);
+                }
+            }
+            Value::Null => {}
+            value => {
+                into.insert(path, value);
+            }
+        }
+    }
+    let mut leaves = BTreeMap::new();
+    visit(
+        String::new(),
+        serde_json::to_value(spec).unwrap_or_default(),
+        &mut leaves,
+    );
+    leaves
 }
 
 #[cfg(test)]
@@ -330,5 +381,17 @@ mod tests {
         assert_eq!((second.generation, new), (2, true));
         // A record that is ahead of the item, as after a restore of the table, is never gone below.
         assert_eq!(Configuration::next(Some(&first), Some(7), &spec).0.generation, 8);
+    }
+
+    #[test]
+    fn a_setting_is_a_change_even_if_no_resource_shows_it() {
+        let mut now = Spec::default();
+        now.artifacts.insert("health-probe".into(), "ab".repeat(32));
+        assert_eq!(settings(&Spec::default(), &now), []);
+        now.api.rate_limit += 1;
+        now.alerts.address = Some("ops@example.com".into());
+        let changes = settings(&Spec::default(), &now);
+        let names: Vec<&str> = changes.iter().map(|change| change.field.as_str()).collect();
+        assert_eq!(names, ["alerts.address", "api.rate_limit"]);
     }
 }

@@ -6,6 +6,7 @@
 
 mod alarms;
 mod encryption;
+mod fixed;
 mod kinds;
 mod names;
 mod network;
@@ -20,6 +21,8 @@ mod tests;
 
 use std::collections::HashMap;
 use std::fmt;
+
+pub use self::fixed::fixed;
 
 use serde::Serialize;
 use serde_json::Value;
@@ -49,6 +52,8 @@ pub enum Rule {
     Password,
     /// Alarms tell somebody.
     Alarm,
+    /// What a stack is deployed with for good stays.
+    Fixed,
 }
 
 impl fmt::Display for Rule {
@@ -63,6 +68,7 @@ impl fmt::Display for Rule {
             Rule::Parity => "parity",
             Rule::Password => "password",
             Rule::Alarm => "alarm",
+            Rule::Fixed => "fixed",
         })
     }
 }
