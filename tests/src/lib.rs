@@ -1,6 +1,7 @@
 //! What the end-to-end tests share: the `understudy` program, built and run with a deadline, and folders that clean up after
 //! themselves.
 
+pub mod deployment;
 pub mod finish;
 pub mod killed;
 pub mod policies;

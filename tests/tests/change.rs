@@ -2,7 +2,6 @@
 //! what holds data.
 
 use std::io::{Cursor, Write};
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -10,11 +9,10 @@ use std::time::Duration;
 use bootstrap::artifacts::manifest::{Manifest, Package};
 use bootstrap::artifacts::{Artifact, Choice, HOST, prepare};
 use bootstrap::client::{Client, NewPayment};
-use bootstrap::stack::Stack;
-use infra::spec::{Source, Spec};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use understudy_tests::{CloudFolder, EdgeCall, run, run_json};
+use understudy_tests::deployment::Deployment;
+use understudy_tests::{CloudFolder, EdgeCall};
 
 /// What a customer may need to be answered; nothing is sent a second time.
 const ONE_ATTEMPT: Duration = Duration::ZERO;
@@ -24,61 +22,10 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const BEFORE: &str = "aurora.engine_version = \"16.8\"\n";
 const AFTER: &str = "aurora.engine_version = \"16.9\"\nnetwork.zones = 3\napi.rate_limit = 1500\n";
 
-struct Deployment<'a> {
-    folder: &'a CloudFolder,
-    /// Outside of the cloud's folder, which belongs to the cloud.
-    files: tempfile::TempDir,
-}
-
-impl Deployment<'_> {
-    fn config(&self) -> String {
-        self.files.path().join("stack.toml").display().to_string()
-    }
-
-    /// A folder of packages.
-    fn packages(&self, name: &str, artifacts: &[Artifact]) -> String {
-        let folder = self.files.path().join(name);
-        packages(&folder, artifacts);
-        folder.display().to_string()
-    }
-
-    fn configure(&self, text: &str) {
-        std::fs::write(self.config(), text).expect("the folder is ours");
-    }
-
-    fn arguments<'a>(&'a self, config: &'a str, more: &[&'a str]) -> Vec<&'a str> {
-        let mut all = vec!["up", "--local", "--dir", self.folder.path(), "--config", config];
-        all.extend(["--output", "json"]);
-        all.extend(more);
-        all
-    }
-
-    fn up(&self, more: &[&str]) -> Value {
-        let config = self.config();
-        run_json(&self.arguments(&config, more))
-    }
-
-    /// `up` fails; what it says.
-    fn refused(&self, more: &[&str]) -> String {
-        let config = self.config();
-        let output = run(&self.arguments(&config, more));
-        assert!(!output.status.success(), "`up` went well");
-        String::from_utf8_lossy(&output.stderr).into_owned()
-    }
-
-    async fn stack(&self, text: &str) -> (Stack, bootstrap::local::Cloud) {
-        let cloud = bootstrap::local::attach(Path::new(self.folder.path()))
-            .await
-            .expect("it runs");
-        let spec = Spec::load(&Source::file("stack.toml", text)).expect("it is right");
-        let stack = Stack::on_local(spec, cloud.clone()).await.expect("it answers");
-        (stack, cloud)
-    }
-}
-
 /// A folder of packages, as `understudy build` writes it.
-fn packages(folder: &Path, artifacts: &[Artifact]) {
-    std::fs::create_dir_all(folder).expect("the folder is ours");
+fn packages(deployment: &Deployment<'_>, name: &str, artifacts: &[Artifact]) -> String {
+    let folder = deployment.files().join(name);
+    std::fs::create_dir_all(&folder).expect("the folder is ours");
     let mut manifest = Manifest::default();
     for artifact in artifacts {
         let file = format!("{}.zip", artifact.function);
@@ -94,7 +41,8 @@ fn packages(folder: &Path, artifacts: &[Artifact]) {
             glibc: None,
         });
     }
-    manifest.write(folder).expect("the folder is ours");
+    manifest.write(&folder).expect("the folder is ours");
+    folder.display().to_string()
 }
 
 /// The same program in another package.
@@ -190,10 +138,7 @@ fn first(calls: &[EdgeCall], region: &str, operation: &str) -> u64 {
 async fn a_change_reaches_the_standby_first_and_loses_no_request() {
     continuity::aws::install_tls();
     let folder = CloudFolder::new();
-    let deployment = Deployment {
-        folder: &folder,
-        files: tempfile::tempdir().expect("a temporary folder"),
-    };
+    let deployment = Deployment::new(&folder);
     deployment.configure(BEFORE);
     deployment.up(&[]);
     let (stack, cloud) = deployment.stack(BEFORE).await;
@@ -210,7 +155,7 @@ async fn a_change_reaches_the_standby_first_and_loses_no_request() {
     let before = EdgeCall::read(&folder).len();
     deployment.configure(AFTER);
     let newer: Vec<Artifact> = built.iter().map(repacked).collect();
-    let newer = deployment.packages("newer", &newer);
+    let newer = packages(&deployment, "newer", &newer);
     let changed = deployment.up(&["--packages", &newer]);
     let paid = customers.end().await;
     assert!(paid > 20, "{paid} payments");
@@ -244,7 +189,7 @@ async fn a_change_reaches_the_standby_first_and_loses_no_request() {
     let customers = Customers::begin(&customer, "broken").await;
     let mut bad = built.clone();
     bad[0] = broken("payment-processor");
-    let bad = deployment.packages("broken", &bad);
+    let bad = packages(&deployment, "broken", &bad);
     let said = deployment.refused(&["--packages", &bad]);
     assert!(
         said.contains("function.payment-processor.primary: left as it is")
