@@ -92,7 +92,7 @@ async fn main() -> ExitCode {
     };
     say("deploying a stack in a local cloud that enforces policies");
     let first = Stage::deploy(NO_TAKEOVER).await;
-    let (mut todo, mut takeovers, mut reviewed, mut unknown) = (Vec::new(), 0, 0, 0);
+    let (mut todo, mut takeover, mut reviewed, mut unknown) = (Vec::new(), false, 0, 0);
     for grant in chosen(&first, &choice).await {
         let need = Need::of(&grant);
         if arguments.list {
@@ -100,7 +100,7 @@ async fn main() -> ExitCode {
         }
         match need {
             Need::Steps(steps) => todo.push((grant, steps)),
-            Need::Takeover => takeovers += 1,
+            Need::Takeover => takeover = true,
             Need::Reviewed(reason) => {
                 reviewed += 1;
                 say(&format!("reviewed {grant}: {reason}"));
@@ -116,7 +116,7 @@ async fn main() -> ExitCode {
     }
     todo.reverse();
     let series = Series {
-        total: todo.len() + takeovers,
+        total: todo.len() + if takeover { takeover::ACTIONS } else { 0 },
         todo: todo.into(),
         began: Instant::now(),
         done: Vec::new().into(),
@@ -131,7 +131,7 @@ async fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     }
-    if takeovers > 0 {
+    if takeover {
         say("deploying another stack, for a region that takes over");
         for removal in takeover::run(&mut Stage::deploy(takeover::CONFIGURATION).await).await {
             series.told(removal);

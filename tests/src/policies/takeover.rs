@@ -14,6 +14,8 @@ use super::steps::logged;
 /// The stack that loses its home region: it may decide by itself, and its home is not where IAM is, which gives the actions back.
 pub const CONFIGURATION: &str =
     "[regions]\nprimary = \"us-east-2\"\ndr = \"us-east-1\"\nwitness = \"us-west-2\"\n";
+/// So many actions are taken away.
+pub const ACTIONS: usize = 3;
 /// How long a payment may take.
 const COMES_THROUGH: Duration = Duration::from_secs(60);
 
@@ -22,7 +24,7 @@ const COMES_THROUGH: Duration = Duration::from_secs(60);
 pub async fn run(stage: &mut Stage) -> Vec<Removal> {
     let region = stage.region(Slot::Dr).to_owned();
     let names = stage.stack.names();
-    let needed = [
+    let needed: [(_, Grant); ACTIONS] = [
         (
             "failover (start)",
             names.health_probe(Slot::Dr),
