@@ -72,7 +72,7 @@ pub async fn down(stack: &Stack, ui: &Arc<Ui>) -> Result<TornDown, Failure> {
         // What is in the configuration no more may hold what is in it.
         let (report, _) = tokio::join!(
             engine::teardown(rest, &nothing, &stack.cloud, &options),
-            engine::prune(
+            engine::prune_shown(
                 &keys,
                 &stack.spec.suffix,
                 &stack.account,

@@ -26,7 +26,7 @@ use futures::stream::FuturesUnordered;
 use tokio::sync::Semaphore;
 
 pub use self::inventory::{Inventory, inventory, strangers};
-pub use self::prune::{Pruned, Pruning, prune};
+pub use self::prune::{Pruned, Pruning, prune, prune_shown};
 pub use self::teardown::teardown;
 
 use crate::clock::{Clock, SystemClock};

@@ -7,6 +7,7 @@ pub mod killed;
 pub mod policies;
 
 pub mod stack;
+pub mod told;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};

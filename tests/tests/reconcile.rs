@@ -1,11 +1,66 @@
-//! Drift is found, told and repaired from whichever region is active; what runs in an isolated region hangs nobody; after the
-//! region is back `up` and `down` work from the region that took over.
+//! Drift is found, told and repaired from whichever region is active; what runs in an isolated region hangs nobody; a takeover asks
+//! nothing of the region that failed; after the region is back `up` and `down` work from the region that took over; and none of it
+//! tells a secret.
 
 use std::time::{Duration, Instant};
 
+use infra::cloud::Cloud;
 use serde_json::json;
+use understudy_tests::deployment::Deployment;
 use understudy_tests::stack::{self, reconcile, state, status};
-use understudy_tests::{CloudFolder, run, run_json};
+use understudy_tests::told::told;
+use understudy_tests::{CloudFolder, EdgeCall, run, run_json};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The region that takes over from us-east-1 reached its end without that one, and without the services that live there.
+fn asks_nothing_elsewhere(calls: &[EdgeCall]) {
+    let promoted = calls
+        .iter()
+        .filter(|call| call.operation == "FailoverGlobalCluster");
+    let promoted: Vec<&str> = promoted.map(|call| call.region.as_str()).collect();
+    assert_eq!(promoted, ["us-east-2"]);
+    let coordinator = |call: &&EdgeCall| {
+        let caller = call.caller.as_deref();
+        call.source == "us-east-2" && caller.is_some_and(|caller| caller.contains("failover-coordinator"))
+    };
+    let of_coordinator: Vec<&EdgeCall> = calls.iter().filter(coordinator).collect();
+    assert!(of_coordinator.len() > 10, "{of_coordinator:#?}");
+    let elsewhere = |call: &&&EdgeCall| {
+        call.region == "us-east-1" || ["iam", "route53", "globalaccelerator"].contains(&call.service.as_str())
+    };
+    let elsewhere: Vec<&&EdgeCall> = of_coordinator.iter().filter(elsewhere).collect();
+    assert!(elsewhere.is_empty(), "{elsewhere:#?}");
+}
+
+/// Neither the database's password nor an API key is in anything that the stack has told.
+async fn tells_no_secret(folder: &CloudFolder, cloud: &Cloud) {
+    let secrets = cloud.secrets("us-east-2");
+    let secret = secrets
+        .get_secret_value()
+        .secret_id("aurora-credentials-dev")
+        .send()
+        .await;
+    let secret = secret.expect("it is there").secret_string.expect("it is a text");
+    let secret: serde_json::Value = serde_json::from_str(&secret).expect("JSON");
+    let password = secret["password"].as_str().expect("a password");
+    let all = told(folder, cloud, &["us-east-1", "us-east-2", "us-west-2"]).await;
+    for sort in [
+        "edge.log",
+        "/aws/lambda/failover-coordinator-dr-dev",
+        ":failover-dr-dev:",
+        "control-dev",
+    ] {
+        let some = all
+            .iter()
+            .any(|told| told.by.contains(sort) && !told.text.is_empty());
+        assert!(some, "nothing was read of {sort}");
+    }
+    for told in &all {
+        let is_told = told.text.contains(password) || told.text.contains("usk_");
+        assert!(!is_told, "{} tells a secret", told.by);
+    }
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn drift_is_repaired_where_the_stack_is_active_before_and_after_a_failover() {
@@ -22,6 +77,14 @@ async fn drift_is_repaired_where_the_stack_is_active_before_and_after_a_failover
         "{}",
         before["counts"]
     );
+
+    let deployment = Deployment::new(&folder);
+    let (stack, local) = deployment.stack("").await;
+    let customer = bootstrap::demo::customer(&stack, &local)
+        .await
+        .expect("it has a key");
+    let opened = customer.open_account("before", "EUR", None, PATIENCE).await;
+    opened.expect("it serves");
 
     // Behind its back.
     let shrink = async || {
@@ -59,6 +122,7 @@ async fn drift_is_repaired_where_the_stack_is_active_before_and_after_a_failover
     );
 
     // The home region goes, the other takes over by itself.
+    let before = EdgeCall::read(&folder).len();
     assert!(
         run(&[
             "local",
@@ -80,6 +144,7 @@ async fn drift_is_repaired_where_the_stack_is_active_before_and_after_a_failover
         }
         assert!(Instant::now() < patience, "nobody took over: {}", now["control"]);
     }
+    asks_nothing_elsewhere(&EdgeCall::read(&folder)[before..]);
     let began = Instant::now();
     let refused = run(&["up", "--local", "--dir", folder.path()]);
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
@@ -114,6 +179,7 @@ async fn drift_is_repaired_where_the_stack_is_active_before_and_after_a_failover
         "the writer moved, and is left: {active}"
     );
 
+    tells_no_secret(&folder, &cloud).await;
     let gone = run_json(&[
         "down",
         "--local",

@@ -45,7 +45,7 @@ impl fmt::Display for Pruned {
 
 /// Deletes what carries the stack's tags and a key that is none of `keys`.
 ///
-/// 1. Asks by tag whether there is any; then lists everything of the stack.
+/// 1. Lists everything of the stack.
 /// 2. Asks for the deletion of each stranger. What others still use is refused, and asked for again.
 /// 3. Lists again, until none is left, one cannot be deleted, or the budget ends.
 ///
@@ -59,15 +59,28 @@ pub async fn prune(
     cloud: &Cloud,
     options: &Options,
 ) -> Pruning {
-    let (strangers, errors) = super::strangers(keys, suffix, account, regions, cloud, options).await;
-    if strangers.is_empty() && errors.is_empty() {
-        return Pruning::default();
-    }
     let listers = resources::listers();
     let look = || -> BoxFuture<'_, Inventory> {
         Box::pin(super::inventory(suffix, account, regions, cloud, options))
     };
     prune_with(&listers, keys, suffix, account, cloud, options, &look).await
+}
+
+/// The same for a stack that is going away: some calls, and no listing of everything, when [`super::strangers`] shows none. What
+/// that misses, the inventory finds which ends a teardown.
+pub async fn prune_shown(
+    keys: &BTreeSet<String>,
+    suffix: &str,
+    account: &str,
+    regions: &[&str],
+    cloud: &Cloud,
+    options: &Options,
+) -> Pruning {
+    let (strangers, errors) = super::strangers(keys, suffix, account, regions, cloud, options).await;
+    if strangers.is_empty() && errors.is_empty() {
+        return Pruning::default();
+    }
+    prune(keys, suffix, account, regions, cloud, options).await
 }
 
 pub(super) async fn prune_with<'a>(

@@ -163,10 +163,6 @@ impl Engine for CloudEngine {
         let keys = blueprint.keys();
         let regions = Slot::ALL.map(|slot| job.spec.regions.of(slot));
         let suffix = &job.spec.suffix;
-        let prune = |options: Options| {
-            let (keys, regions) = (&keys, &regions);
-            async move { engine::prune(keys, suffix, account, regions, &self.cloud, &options).await }
-        };
         let began = options.clock.now();
         match direction {
             Direction::Teardown => {
@@ -175,7 +171,7 @@ impl Engine for CloudEngine {
                 // does not go shows in what it holds, and in the inventory that ends a teardown.
                 let (report, pruning) = tokio::join!(
                     engine::teardown(&blueprint, &keep, &self.cloud, &options),
-                    prune(options.clone())
+                    engine::prune_shown(&keys, suffix, account, &regions, &self.cloud, &options)
                 );
                 let pass = Pass::from(report.map_err(|error| engine_failed(&error))?);
                 Ok(pass.with_deleted(&pruning))
@@ -188,7 +184,9 @@ impl Engine for CloudEngine {
                 }
                 // Only now does nothing of the stack use what goes.
                 let budget = (began + job.budget).saturating_sub(options.clock.now());
-                Ok(pass.with(prune(Options { budget, ..options }).await))
+                let options = Options { budget, ..options };
+                let pruning = engine::prune(&keys, suffix, account, &regions, &self.cloud, &options).await;
+                Ok(pass.with(pruning))
             }
         }
     }
