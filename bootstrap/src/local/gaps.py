@@ -213,8 +213,11 @@ EC2_SORTS = {
 
 def deleted_functions():
     """An event that waits for another attempt goes with its function. ministack starts the deleted function once more, with its
-    old environment, and hands that process to the next function of the name."""
-    execute = lambda_svc._execute_function
+    old environment, and hands that process to the next function of the name.
+
+    What still runs when its function is deleted brings no log group back that was deleted after it: Lambda makes one only for a
+    role that may, and ours may not. ministack makes one for everybody."""
+    execute, emit = lambda_svc._execute_function, lambda_svc._emit_lambda_logs
 
     def executed(function, event, *args, **kwargs):
         name = (function.get("config") or function).get("FunctionName")
@@ -222,7 +225,12 @@ def deleted_functions():
             return {"error": True, "body": {"errorMessage": f"Function not found: {name}"}, "log": ""}
         return execute(function, event, *args, **kwargs)
 
+    def emitted(function, *args, **kwargs):
+        if (function.get("config") or function).get("FunctionName") in lambda_svc._functions:
+            emit(function, *args, **kwargs)
+
     lambda_svc._execute_function = executed
+    lambda_svc._emit_lambda_logs = emitted
 
 
 def invocations_under_way():

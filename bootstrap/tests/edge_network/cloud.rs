@@ -220,11 +220,17 @@ impl Cloud {
         self.directory().join(format!("sick-{region}"))
     }
 
+    /// While this file exists, the function does not answer; beside it is another, ending in `-begun`, once it has been asked.
+    pub fn hold(&self) -> PathBuf {
+        self.directory().join("hold")
+    }
+
     /// A function that answers with its event and its region. Returns its ARN.
-    async fn echo(&self, region: Region) -> String {
+    pub async fn echo(&self, region: Region) -> String {
         let lambda = aws_sdk_lambda::Client::new(&self.aws(None, region).await);
         let environment = types::Environment::builder()
             .variables("SICK", self.sick(region).to_str().unwrap())
+            .variables("HOLD", self.hold().to_str().unwrap())
             .build();
         let created = lambda
             .create_function()
@@ -318,13 +324,16 @@ pub async fn eventually(what: &str, so: impl AsyncFn() -> bool) {
 /// A function of the custom runtime: a script that speaks the Runtime API.
 fn package() -> Vec<u8> {
     const SCRIPT: &str = r#"#!/usr/bin/env python3
-import http.client, json, os
+import http.client, json, os, time
 runtime = http.client.HTTPConnection(os.environ["AWS_LAMBDA_RUNTIME_API"])
 while True:
     runtime.request("GET", "/2018-06-01/runtime/invocation/next")
     response = runtime.getresponse()
     request = response.getheader("Lambda-Runtime-Aws-Request-Id")
     event = json.loads(response.read())
+    while os.path.exists(os.environ["HOLD"]):
+        open(os.environ["HOLD"] + "-begun", "w").close()
+        time.sleep(0.02)
     sick = os.path.exists(os.environ["SICK"]) and event.get("path", "").endswith("/health")
     echo = {"region": os.environ["AWS_REGION"], "event": event}
     answer = {"statusCode": 503 if sick else 200, "headers": {"Content-Type": "application/json"}, "body": json.dumps(echo)}

@@ -10,7 +10,11 @@ use bootstrap::local::{
     python,
 };
 
-use crate::{calls::create_strong_table, cloud::Cloud, names::public_name};
+use crate::{
+    calls::create_strong_table,
+    cloud::{Cloud, eventually},
+    names::public_name,
+};
 
 const BRIDGE_CAN_GO: &str = "the emulator does this itself now: remove the bridge";
 
@@ -416,6 +420,33 @@ async fn the_tagging_api_lists_a_subnet_while_it_exists() {
     );
     ec2.delete_subnet().subnet_id(&subnet).send().await.unwrap();
     assert_eq!(listed().await, Vec::<String>::new());
+    cloud.edge.stop().await;
+}
+
+#[tokio::test]
+async fn an_invocation_that_outlives_its_function_brings_no_log_group_back() {
+    let cloud = Cloud::start().await;
+    cloud.echo(UsEast1).await;
+    let aws = cloud.aws(None, UsEast1).await;
+    let (lambda, logs) = (
+        aws_sdk_lambda::Client::new(&aws),
+        aws_sdk_cloudwatchlogs::Client::new(&aws),
+    );
+    std::fs::write(cloud.hold(), "").unwrap();
+    let invoke = lambda.invoke().function_name("echo").send();
+    let invocation = tokio::spawn(invoke);
+    let begun = cloud.directory().join("hold-begun");
+    eventually("the function is asked", async || begun.exists()).await;
+    lambda
+        .delete_function()
+        .function_name("echo")
+        .send()
+        .await
+        .unwrap();
+    std::fs::remove_file(cloud.hold()).unwrap();
+    invocation.await.unwrap().unwrap();
+    let groups = logs.describe_log_groups().send().await.unwrap();
+    assert_eq!(groups.log_groups(), []);
     cloud.edge.stop().await;
 }
 
