@@ -38,6 +38,14 @@ pub struct Pass {
 }
 
 impl Pass {
+    /// The same, with what was deleted of what is in no blueprint.
+    fn with_deleted(mut self, pruning: &Pruning) -> Self {
+        let deleted = pruning.strangers.iter().filter(|one| one.still_there.is_none());
+        self.changed
+            .extend(deleted.map(|one| format!("{} {}", one.found.kind, one.found.id)));
+        self
+    }
+
     /// The same, with what became of things that are in no blueprint.
     fn with(mut self, pruning: Pruning) -> Self {
         for error in pruning.not_listed {
@@ -57,16 +65,6 @@ impl Pass {
                 }
             }
         }
-        self
-    }
-}
-
-impl Pass {
-    /// The same, with what was deleted of what is in no blueprint.
-    fn with_deleted(mut self, pruning: &Pruning) -> Self {
-        let deleted = pruning.strangers.iter().filter(|one| one.still_there.is_none());
-        self.changed
-            .extend(deleted.map(|one| format!("{} {}", one.found.kind, one.found.id)));
         self
     }
 }
