@@ -35,24 +35,24 @@ fn files(folder: &CloudFolder) -> Vec<Told> {
     paths.chain([folder.file("edge.log")]).map(log).collect()
 }
 
-async fn logs(cloud: &Cloud, region: &str) -> Vec<Told> {
-    let client = cloud.logs(region);
-    let groups = client.describe_log_groups().into_paginator().items().send();
-    let groups = groups
-        .collect::<Result<Vec<_>, _>>()
-        .await
-        .expect("they are listed");
-    let mut all = Vec::new();
-    for name in groups.iter().filter_map(|group| group.log_group_name()) {
-        let events = client
-            .filter_log_events()
-            .log_group_name(name)
-            .into_paginator()
-            .send();
-        let pages = events
+/// Everything that a paged listing shows.
+macro_rules! all {
+    ($pages:expr) => {
+        $pages
+            .send()
             .collect::<Result<Vec<_>, _>>()
             .await
-            .expect("they are listed");
+            .expect("it is listed")
+    };
+}
+
+async fn logs(cloud: &Cloud, region: &str) -> Vec<Told> {
+    let client = cloud.logs(region);
+    let groups = all!(client.describe_log_groups().into_paginator().items());
+    let mut all = Vec::new();
+    for name in groups.iter().filter_map(|group| group.log_group_name()) {
+        let events = client.filter_log_events().log_group_name(name);
+        let pages = all!(events.into_paginator());
         let messages = pages.iter().flat_map(|page| page.events());
         let lines: Vec<&str> = messages.filter_map(|event| event.message()).collect();
         all.push(Told {
@@ -65,30 +65,20 @@ async fn logs(cloud: &Cloud, region: &str) -> Vec<Told> {
 
 async fn histories(cloud: &Cloud, region: &str) -> Vec<Told> {
     let client = cloud.sfn(region);
-    let machines = client.list_state_machines().into_paginator().items().send();
-    let machines = machines
-        .collect::<Result<Vec<_>, _>>()
-        .await
-        .expect("they are listed");
+    let machines = all!(client.list_state_machines().into_paginator().items());
     let mut all = Vec::new();
     for machine in &machines {
         let executions = client
             .list_executions()
             .state_machine_arn(machine.state_machine_arn());
-        let executions = executions.into_paginator().items().send();
-        let executions = executions
-            .collect::<Result<Vec<_>, _>>()
-            .await
-            .expect("they are listed");
-        for execution in &executions {
+        for execution in &all!(executions.into_paginator().items()) {
             let arn = execution.execution_arn();
             let described = client.describe_execution().execution_arn(arn).send().await;
             let history = client
                 .get_execution_history()
                 .execution_arn(arn)
                 .include_execution_data(true);
-            let history = history.into_paginator().items().send();
-            let history = history.collect::<Result<Vec<_>, _>>().await.expect("it is kept");
+            let history = all!(history.into_paginator().items());
             all.push(Told {
                 by: arn.to_owned(),
                 text: format!("{:?}\n{history:?}", described.expect("it is there")),
@@ -99,20 +89,13 @@ async fn histories(cloud: &Cloud, region: &str) -> Vec<Told> {
 }
 
 async fn items(cloud: &Cloud, region: &str) -> Vec<Told> {
-    let items = cloud
-        .dynamodb(region)
-        .scan()
-        .table_name("control-dev")
-        .into_paginator()
-        .items()
-        .send();
-    let items = items
-        .collect::<Result<Vec<_>, _>>()
-        .await
-        .expect("they are listed");
+    let scan = cloud.dynamodb(region).scan().table_name("control-dev");
     let item = |item| Told {
         by: "control-dev".to_owned(),
         text: format!("{item:?}"),
     };
-    items.into_iter().map(item).collect()
+    all!(scan.into_paginator().items())
+        .into_iter()
+        .map(item)
+        .collect()
 }
