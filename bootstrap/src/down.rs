@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use continuity::names::Slot;
-use infra::change::{CONFIGURATION_ITEM, Configuration, Kind};
-use infra::engine::{self, Inventory};
+use infra::change::{Configuration, Kind};
+use infra::engine::{self, Extent, Inventory};
 use infra::kind::Found;
 use serde::Serialize;
 
@@ -42,7 +42,7 @@ const ROUNDS: u32 = 5;
 /// Whatever failed, with what to do next. Running it again is always safe.
 pub async fn down(stack: &Stack, ui: &Arc<Ui>) -> Result<TornDown, Failure> {
     let started = ui.elapsed();
-    let stored = stored(stack).await?;
+    let stored = stack.configuration().await?;
     refuse_protected(stack, stored.as_ref())?;
     // Half a stack cannot be taken down from here, and would be left without what takes it down later.
     if let Some((slot, why)) = stack.unreachable().await.into_iter().next() {
@@ -63,7 +63,7 @@ pub async fn down(stack: &Stack, ui: &Arc<Ui>) -> Result<TornDown, Failure> {
     } else {
         "deleting what is left"
     });
-    let regions = Slot::ALL.map(|slot| stack.spec.regions.of(slot));
+    let extent = Extent::of(&stack.spec, &stack.account);
     let (keys, nothing) = (whole.keys(), BTreeSet::new());
     let mut left = Inventory::default();
     for round in 0..ROUNDS {
@@ -72,25 +72,11 @@ pub async fn down(stack: &Stack, ui: &Arc<Ui>) -> Result<TornDown, Failure> {
         // What is in the configuration no more may hold what is in it.
         let (report, _) = tokio::join!(
             engine::teardown(rest, &nothing, &stack.cloud, &options),
-            engine::prune_shown(
-                &keys,
-                &stack.spec.suffix,
-                &stack.account,
-                &regions,
-                &stack.cloud,
-                &options
-            ),
+            engine::prune_shown(&keys, &extent, &stack.cloud, &options),
         );
         let report = report?;
         ui.clear_progress();
-        left = engine::inventory(
-            &stack.spec.suffix,
-            &stack.account,
-            &regions,
-            &stack.cloud,
-            &options,
-        )
-        .await;
+        left = engine::inventory(&extent, &stack.cloud, &options).await;
         if let Some(failed) = report.failures().next() {
             return Err(
                 Failure::text(failed.to_string()).help("mend the cause and run `understudy down` again")
@@ -109,12 +95,6 @@ pub async fn down(stack: &Stack, ui: &Arc<Ui>) -> Result<TornDown, Failure> {
         held_back: left.held_back,
         seconds: (ui.elapsed() - started).as_secs_f64(),
     })
-}
-
-/// The configuration that is deployed.
-async fn stored(stack: &Stack) -> Result<Option<Configuration>, Failure> {
-    let json = stack.document(CONFIGURATION_ITEM).await?;
-    Ok(json.and_then(|json| serde_json::from_str(&json).ok()))
 }
 
 /// Refuses while deletion protection is on, in the file or in what is deployed.

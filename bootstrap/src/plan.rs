@@ -7,10 +7,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use continuity::names::Slot;
-use infra::change::{self, CONFIGURATION_ITEM, Configuration};
+use infra::change;
 use infra::check::{self, Finding};
-use infra::engine::{self, Inventory, Options};
+use infra::engine::{self, Extent, Inventory, Options};
 use infra::graph::{Blueprint, Group, Node};
 use infra::kind::Found;
 use infra::outcome::{PlanEntry, PlanOutcome, Progress};
@@ -91,7 +90,10 @@ pub struct Resource {
     /// What must be made before more can be said.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub until: Vec<String>,
-    /// It holds data: it is replaced with `up --replace KEY` only.
+    /// The key of what is replaced and takes this with it; none where it differs itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replaced_with: Option<String>,
+    /// It holds data: it is replaced with `up --replace KEY` only, and never because something else is.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub holds_data: bool,
     /// Roles that are elsewhere than at home. In order: they follow failovers and are never changed.
@@ -139,34 +141,27 @@ pub async fn plan(stack: &mut Stack, choice: &Choice, ui: &Arc<Ui>) -> Result<Pl
     let blueprint = infra::blueprint::blueprint(&stack.spec, &stack.account);
     let findings = check::check(&blueprint)?;
     let unreachable = stack.unreachable().await;
-    let regions: Vec<&str> = Slot::ALL
-        .into_iter()
-        .filter(|slot| unreachable.iter().all(|(silent, _)| silent != slot))
-        .map(|slot| stack.spec.regions.of(slot))
-        .collect();
+    let mut extent = Extent::of(&stack.spec, &stack.account);
+    extent.regions.retain(|region| {
+        unreachable
+            .iter()
+            .all(|(silent, _)| stack.spec.regions.of(*silent) != *region)
+    });
     ui.step(format!(
         "comparing {} resources with account {} in {}",
         blueprint.nodes().len(),
         stack.account,
-        regions.join(", ")
+        extent.regions.join(", ")
     ));
     let options = options(ui, unreachable.is_empty());
     let (entries, inventory, stored) = tokio::join!(
         engine::plan(&blueprint, &stack.cloud, &options),
-        engine::inventory(
-            &stack.spec.suffix,
-            &stack.account,
-            &regions,
-            &stack.cloud,
-            &options
-        ),
-        stack.document(CONFIGURATION_ITEM),
+        engine::inventory(&extent, &stack.cloud, &options),
+        stack.configuration(),
     );
     ui.clear_progress();
-    // A configuration that cannot be read is of another version of this program: `up` replaces it.
-    let stored = stored?.and_then(|json| serde_json::from_str::<Configuration>(&json).ok());
     let mut plan = assemble(&blueprint, &entries?, &inventory, findings);
-    if let Some(stored) = stored {
+    if let Some(stored) = stored? {
         plan.settings = change::settings(&stored.spec, &stack.spec);
         plan.findings.extend(check::fixed(&stored.spec, &stack.spec));
     }
@@ -256,6 +251,7 @@ fn resource(node: &Node, entry: &PlanEntry) -> Resource {
         change: Action::Unchanged,
         fields: Vec::new(),
         until: Vec::new(),
+        replaced_with: None,
         holds_data: false,
         roles: Vec::new(),
         wanted: Value::Null,
@@ -275,9 +271,10 @@ fn resource(node: &Node, entry: &PlanEntry) -> Resource {
                     resource.change = Action::Update;
                     resource.fields.clone_from(fields);
                 }
-                Change::Replace { fields } => {
+                Change::Replace { fields, with } => {
                     resource.change = Action::Replace;
                     resource.fields.clone_from(fields);
+                    resource.replaced_with.clone_from(with);
                 }
                 Change::Unknown { until } => {
                     resource.change = Action::Later;
@@ -474,6 +471,36 @@ mod tests {
         assert_eq!(keys, [Some("db-instance.2.primary")]);
         assert_eq!(plan.count(Action::Delete), 1);
         assert!(plan.has_changes());
+    }
+
+    #[test]
+    fn what_holds_data_is_told_by_what_would_replace_it() {
+        let blueprint = blueprint();
+        let mut entries = entries(&blueprint, |_| true);
+        let mut replace = |key: &str, field: &str, with: Option<&str>| {
+            let entry = entries.iter_mut().find(|one| one.key == key).unwrap();
+            let PlanOutcome::Planned(planned) = &mut entry.plan else {
+                panic!("it was compared")
+            };
+            planned.change = Change::Replace {
+                fields: vec![FieldChange {
+                    field: field.into(),
+                    from: json!("old"),
+                    to: json!("new"),
+                }],
+                with: with.map(str::to_owned),
+            };
+        };
+        replace("db-cluster.primary", "subnet_group", Some("vpc.primary"));
+        replace("db-cluster.dr", "subnet_group", None);
+        let plan = assemble(&blueprint, &entries, &Inventory::default(), Vec::new());
+        let text = text::describe(&plan);
+        for said in [
+            "it holds data: `up` leaves it and vpc.primary as they are",
+            "it holds data: only with --replace db-cluster.dr",
+        ] {
+            assert!(text.contains(said), "{text}");
+        }
     }
 
     #[test]

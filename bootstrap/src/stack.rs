@@ -12,7 +12,7 @@ use continuity::error::StoreError;
 use continuity::names::{Names, Slot};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
-use infra::change::{self, Change};
+use infra::change::{self, CONFIGURATION_ITEM, Change, Configuration};
 use infra::cloud::Cloud;
 use infra::spec::{Source, Spec};
 
@@ -185,6 +185,16 @@ impl Stack {
         Ok(first_answer(Slot::ALL.map(read)).await?)
     }
 
+    /// The configuration that the stack was last told to have; none when nothing is deployed.
+    ///
+    /// # Errors
+    /// No region answers, or another version of this program stored what this one does not know: nothing may then be decided
+    /// about the stack, not even that it is unprotected.
+    pub async fn configuration(&self) -> Result<Option<Configuration>, Failure> {
+        let stored = self.document(CONFIGURATION_ITEM).await?;
+        stored.as_deref().map(configuration).transpose()
+    }
+
     /// The slot that serves, or would: the one that changes of the stack run in.
     pub fn active_slot(&self, record: Option<&ControlRecord>) -> Slot {
         record
@@ -239,6 +249,19 @@ impl Stack {
         let alive = runs && u128::from(silent_ms) <= change::LEASE.as_millis();
         Ok(alive.then_some(holder))
     }
+}
+
+/// Reads a stored configuration.
+///
+/// # Errors
+/// Another version of this program stored what this one does not know.
+pub fn configuration(json: &str) -> Result<Configuration, Failure> {
+    serde_json::from_str(json).map_err(|error| {
+        Failure::text(format!(
+            "the configuration that is deployed cannot be read by this version: {error}"
+        ))
+        .help("use the version of understudy that deployed it, or a newer one; nothing was changed")
+    })
 }
 
 /// The first answer of several that are equally good; the last error when there is none.

@@ -8,7 +8,7 @@ use console::style;
 use continuity::control::{ControlRecord, ControlStore};
 use continuity::names::Slot;
 use continuity::observe::{Look, Observation};
-use infra::change::{CONFIGURATION_ITEM, Change, Configuration, Kind};
+use infra::change::{Change, Kind};
 use infra::drift::{self, Action, Difference, Drifted};
 use infra::engine::{self, Options};
 use infra::outcome::{PlanEntry, PlanOutcome, Progress};
@@ -145,15 +145,14 @@ impl Status {
 /// # Errors
 /// Nothing is deployed under this suffix, or no region answers.
 pub async fn status(stack: &Stack) -> Result<Status, Failure> {
-    let (unreachable, stored) = tokio::join!(stack.unreachable(), stack.document(CONFIGURATION_ITEM));
-    let Some(stored) = stored? else {
+    let (unreachable, stored) = tokio::join!(stack.unreachable(), stack.configuration());
+    let Some(configuration) = stored? else {
         return Err(Failure::text(format!(
             "nothing is deployed under the suffix `{}`",
             stack.spec.suffix
         ))
         .help("deploy it with `understudy up`, or name another stack with `--suffix`"));
     };
-    let configuration: Configuration = serde_json::from_str(&stored)?;
     let blueprint = infra::blueprint::blueprint(&configuration.spec, &stack.account);
     let options = Options {
         budget: if unreachable.is_empty() {
@@ -295,7 +294,7 @@ fn resource(
             match &planned.change {
                 plan::Change::Unchanged => {}
                 plan::Change::Create => state = State::Missing,
-                plan::Change::Update { fields: differ } | plan::Change::Replace { fields: differ } => {
+                plan::Change::Update { fields: differ } | plan::Change::Replace { fields: differ, .. } => {
                     state = State::Drift;
                     fields = differences(differ);
                 }

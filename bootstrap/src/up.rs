@@ -10,14 +10,14 @@ use continuity::control::{ControlStore, Swap};
 use continuity::error::StoreError;
 use continuity::names::{Names, Slot};
 use infra::change::{CONFIGURATION_ITEM, Configuration, Kind};
-use infra::engine;
+use infra::engine::{self, Extent};
 use infra::graph::{Blueprint, InvalidBlueprint};
 use infra::kind::Found;
 use serde::Serialize;
 
 use crate::artifacts::{self, Artifact, Choice, Packages};
 use crate::failure::Failure;
-use crate::stack::Stack;
+use crate::stack::{self, Stack};
 use crate::ui::{Ui, table};
 use crate::workflow::{self, Input};
 
@@ -152,10 +152,9 @@ pub async fn up(stack: &mut Stack, wishes: &Wishes, ui: &Arc<Ui>) -> Result<Depl
         Failure::text("the deploy workflow ended without a control record").help("run `up` again")
     })?;
     let seconds = (ui.elapsed() - started).as_secs_f64();
-    let regions = Slot::ALL.map(|slot| stack.spec.regions.of(slot));
-    let (suffix, options) = (&stack.spec.suffix, engine::Options::default());
-    let (strangers, not_listed) =
-        engine::strangers(&keys, suffix, &stack.account, &regions, &stack.cloud, &options).await;
+    let extent = Extent::of(&stack.spec, &stack.account);
+    let options = engine::Options::default();
+    let (strangers, not_listed) = engine::strangers(&keys, &extent, &stack.cloud, &options).await;
     for error in not_listed {
         ui.warn(format!(
             "what is no longer in the configuration may be more than is told here: {error}"
@@ -193,9 +192,7 @@ async fn ready(stack: &Stack) -> Result<(), Failure> {
 
 /// Refuses another value of what the stack is deployed with for good.
 async fn refuse_fixed(stack: &Stack) -> Result<(), Failure> {
-    // A configuration that cannot be read is of another version of this program, which knew other settings.
-    let stored = stack.document(CONFIGURATION_ITEM).await?;
-    let stored = stored.and_then(|json| serde_json::from_str::<Configuration>(&json).ok());
+    let stored = stack.configuration().await?;
     let findings = stored.map(|stored| infra::check::fixed(&stored.spec, &stack.spec));
     match findings.filter(|findings| !findings.is_empty()) {
         Some(findings) => {
@@ -212,8 +209,7 @@ async fn store_configuration(stack: &Stack, region: &str) -> Result<Option<u64>,
         Err(StoreError::NoTable(_)) => return Ok(None),
         answer => answer?,
     };
-    // What cannot be read is of another version of this program: a new generation replaces it.
-    let known: Option<Configuration> = stored.as_deref().and_then(|json| serde_json::from_str(json).ok());
+    let known = stored.as_deref().map(stack::configuration).transpose()?;
     let record = control.read().await?.map(|record| record.generation);
     let (next, new) = Configuration::next(known.as_ref(), record, &stack.spec);
     if new {

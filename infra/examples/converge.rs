@@ -79,9 +79,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             Err("not converged".into())
         };
     }
-    let regions = [&*spec.regions.primary, &*spec.regions.dr, &*spec.regions.witness];
+    let extent = engine::Extent::of(&spec, &account);
     let started = Instant::now();
-    let before = engine::inventory(&spec.suffix, &account, &regions, &cloud, &options).await;
+    let before = engine::inventory(&extent, &cloud, &options).await;
     println!(
         "inventory: {} in {:?}, {:?}",
         before.found.len(),
@@ -91,7 +91,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let started = Instant::now();
     let gone = engine::teardown(&blueprint, &BTreeSet::new(), &cloud, &options).await?;
     println!("teardown in {:?}: {gone}", started.elapsed());
-    let after = engine::inventory(&spec.suffix, &account, &regions, &cloud, &options).await;
+    let after = engine::inventory(&extent, &cloud, &options).await;
     println!("inventory: {after}");
     let fine = first.done && quiet && gone.done && after.is_empty();
     if fine {

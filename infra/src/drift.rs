@@ -281,7 +281,7 @@ pub fn found(plan: &[PlanEntry]) -> (Vec<Drifted>, usize) {
         };
         match &planned.change {
             Change::Create => drifted.push(this(Wrong::Missing, &[], Action::Reported)),
-            Change::Update { fields } | Change::Replace { fields } => {
+            Change::Update { fields } | Change::Replace { fields, .. } => {
                 drifted.push(this(Wrong::Differs, fields, Action::Reported));
             }
             Change::Unchanged => {}

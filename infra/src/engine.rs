@@ -25,7 +25,7 @@ use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use tokio::sync::Semaphore;
 
-pub use self::inventory::{Inventory, inventory, strangers};
+pub use self::inventory::{Extent, Inventory, inventory, strangers};
 pub use self::prune::{Pruned, Pruning, prune, prune_shown};
 pub use self::teardown::teardown;
 

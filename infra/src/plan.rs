@@ -33,6 +33,9 @@ pub enum Change {
     Replace {
         /// The differences that force it.
         fields: Vec<FieldChange>,
+        /// The key of what is made anew and takes this with it; none where it differs itself.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        with: Option<String>,
     },
     /// It is what we want.
     Unchanged,
@@ -93,7 +96,10 @@ fn compare(
         .into_iter()
         .partition(|d| immutable.contains(&d.field.as_str()));
     let change = if !fixed.is_empty() {
-        Change::Replace { fields: fixed }
+        Change::Replace {
+            fields: fixed,
+            with: None,
+        }
     } else if !fields.is_empty() {
         Change::Update { fields }
     } else {
@@ -132,7 +138,7 @@ impl fmt::Display for Change {
         match self {
             Change::Create => f.write_str("create"),
             Change::Update { fields } => write!(f, "update ({})", join(fields)),
-            Change::Replace { fields } => write!(f, "replace ({})", join(fields)),
+            Change::Replace { fields, .. } => write!(f, "replace ({})", join(fields)),
             Change::Unchanged => f.write_str("unchanged"),
             Change::Unknown { until } => write!(f, "known after {}", until.join(", ")),
         }
@@ -176,7 +182,7 @@ mod tests {
             json!({"cidr": "b", "name": "b"}),
             json!({"cidr": "a", "name": "a"}),
         );
-        let Change::Replace { fields } = planned.change else {
+        let Change::Replace { fields, with: None } = planned.change else {
             panic!("{planned}")
         };
         assert_eq!(

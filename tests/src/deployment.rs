@@ -74,9 +74,14 @@ impl<'a> Deployment<'a> {
 
     /// `up` fails; what it says.
     pub fn refused(&self, more: &[&str]) -> String {
+        self.fails("up", more)
+    }
+
+    /// A command fails; what it says.
+    pub fn fails(&self, command: &str, more: &[&str]) -> String {
         let config = self.config();
-        let output = run(&self.of("up", &config, more));
-        assert!(!output.status.success(), "`up` went well");
+        let output = run(&self.of(command, &config, more));
+        assert!(!output.status.success(), "`{command}` went well");
         String::from_utf8_lossy(&output.stderr).into_owned()
     }
 

@@ -3,6 +3,9 @@
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
+use continuity::control::{ControlStore, Swap};
+use infra::change::CONFIGURATION_ITEM;
+use understudy_tests::deployment::Deployment;
 use understudy_tests::{CloudFolder, run, run_json, understudy};
 
 /// Kills `up` once it has said `marker` on standard error.
@@ -59,4 +62,54 @@ fn up_killed_anywhere_converges_when_run_again_and_then_changes_nothing() {
         "json",
     ]);
     assert_eq!(gone["left_over"], serde_json::json!([]), "{gone}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_another_version_stored_stops_every_command_before_it_changes_anything() {
+    continuity::aws::install_tls();
+    let folder = CloudFolder::new();
+    let deployment = Deployment::new(&folder);
+    let settings = "deletion_protection = true\n";
+    deployment.configure(settings);
+    deployment.up(&[]);
+    let (stack, _) = deployment.stack(settings).await;
+    let control = stack.control(stack.home());
+    let ours = control
+        .document(CONFIGURATION_ITEM)
+        .await
+        .expect("it answers")
+        .expect("it is stored");
+    let theirs = ours.replacen("\"spec\":{", "\"spec\":{\"later\":1,", 1);
+    assert_ne!(theirs, ours);
+    let swap = control
+        .swap_document(CONFIGURATION_ITEM, Some(&ours), &theirs)
+        .await;
+    assert_eq!(swap.expect("it answers"), Swap::Done);
+
+    // Without protection in the file: only what is stored says that the stack is protected.
+    deployment.configure("");
+    for (command, more) in [
+        ("status", &[][..]),
+        ("plan", &[]),
+        ("up", &[]),
+        ("down", &["--yes"]),
+    ] {
+        let said = deployment.fails(command, more);
+        assert!(
+            said.contains("cannot be read by this version: unknown field `later`"),
+            "{command}: {said}"
+        );
+    }
+    let left = control.document(CONFIGURATION_ITEM).await.expect("it answers");
+    assert_eq!(left.as_ref(), Some(&theirs));
+
+    let swap = control
+        .swap_document(CONFIGURATION_ITEM, Some(&theirs), &ours)
+        .await;
+    assert_eq!(swap.expect("it answers"), Swap::Done);
+    let said = deployment.fails("down", &["--yes"]);
+    assert!(said.contains("deletion protection is on"), "{said}");
+    deployment.configure("deletion_protection = false\n");
+    deployment.up(&[]);
+    assert_eq!(deployment.down()["left_over"], serde_json::json!([]));
 }

@@ -6,7 +6,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use console::style;
 use infra::graph::Group;
 use infra::kind::Found;
-use infra::placeholder;
 use infra::plan::FieldChange;
 use serde_json::Value;
 
@@ -116,14 +115,9 @@ fn line(one: &Resource, width: usize) -> String {
         ));
     }
     if one.holds_data {
-        let forced = one
-            .fields
-            .iter()
-            .all(|change| change.to.as_str().is_some_and(placeholder::is_in));
-        notes.push(if forced {
-            "it holds data: `up` leaves it, and what would force it, as they are".to_owned()
-        } else {
-            format!("it holds data: only with --replace {}", one.key)
+        notes.push(match &one.replaced_with {
+            Some(other) => format!("it holds data: `up` leaves it and {other} as they are"),
+            None => format!("it holds data: only with --replace {}", one.key),
         });
     }
     notes.extend(one.error.clone());

@@ -268,11 +268,11 @@ impl<'r, 'a> Drive<'r, 'a> {
                 Act::Update(fields.clone())
             }
             // Just made, and yet not what was asked for: making it again would not end.
-            Change::Replace { fields } if self.created => Act::Fail(format!(
+            Change::Replace { fields, .. } if self.created => Act::Fail(format!(
                 "it was made, but not with the wanted {}",
                 plan::join(fields)
             )),
-            Change::Replace { fields } if self.replaced.is_empty() => self.replacement(fields, stateful),
+            Change::Replace { fields, .. } if self.replaced.is_empty() => self.replacement(fields, stateful),
             Change::Replace { .. } => Act::Wait("the old one to be gone".into()),
         }
     }
@@ -479,6 +479,7 @@ fn follow(run: &Run<'_>, looks: &[Look], position: usize, plans: &mut [PlanOutco
                 from: resource.wanted()[follower.field].clone(),
                 to: follower.to.clone().into(),
             }],
+            with: Some(run.blueprint.nodes()[position].key.clone()),
         };
     }
 }

@@ -11,14 +11,51 @@ use futures::future::BoxFuture;
 use serde::Serialize;
 
 use super::Options;
+use continuity::names::Slot;
+
 use crate::cloud::Cloud;
 use crate::error::KindError;
 use crate::kind::{Found, Lister, Scope, Site};
 use crate::resources;
+use crate::spec::Spec;
 use crate::tagged::Tagged;
 
 /// The kind of what only the tagging API knows.
 pub const TAGGED: &str = "tagged";
+
+/// Where to look for what belongs to a stack, whatever its configuration says: how it is marked, and the regions it may be in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Extent<'a> {
+    /// The suffix, which every tag and name has.
+    pub suffix: &'a str,
+    /// The account.
+    pub account: &'a str,
+    /// The regions. The first is asked about what has no region.
+    pub regions: Vec<&'a str>,
+}
+
+impl<'a> Extent<'a> {
+    /// All regions of the stack.
+    pub fn of(spec: &'a Spec, account: &'a str) -> Self {
+        Extent {
+            suffix: &spec.suffix,
+            account,
+            regions: Slot::ALL.map(|slot| spec.regions.of(slot)).into(),
+        }
+    }
+
+    /// One thing, or one listing, in one of the regions.
+    pub(super) fn site<'s>(&'s self, cloud: &'s Cloud, region: &'s str, key: &'s str) -> Site<'s> {
+        Site {
+            cloud,
+            region,
+            key,
+            suffix: self.suffix,
+            account: self.account,
+            extra_tags: &[],
+        }
+    }
+}
 
 /// What was found, and where it was not possible to look.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -65,21 +102,15 @@ impl fmt::Display for Inventory {
     }
 }
 
-/// Lists everything of the stack `suffix`, in `regions`, the first of which is asked about what has no region.
+/// Lists everything of the stack.
 ///
 /// Reads only.
-pub async fn inventory(
-    suffix: &str,
-    account: &str,
-    regions: &[&str],
-    cloud: &Cloud,
-    options: &Options,
-) -> Inventory {
+pub async fn inventory(extent: &Extent<'_>, cloud: &Cloud, options: &Options) -> Inventory {
     let cloud = &cloud.anew();
     let listers = resources::listers();
-    let mut inventory = list_with(&listers, suffix, account, regions, cloud, options).await;
-    for region in regions {
-        match patiently(options, || cloud.tagged(region, suffix)).await {
+    let mut inventory = list_with(&listers, extent, cloud, options).await;
+    for region in &extent.regions {
+        match patiently(options, || cloud.tagged(region, extent.suffix)).await {
             Ok(listing) => {
                 let more = unexplained(&listing, region, &listers, &inventory);
                 inventory.found.extend(more);
@@ -104,21 +135,20 @@ const NOT_SHOWN: [&str; 1] = ["iam-role"];
 /// Reads only: some calls for a stack in order, and none for each of its resources.
 pub async fn strangers(
     keys: &BTreeSet<String>,
-    suffix: &str,
-    account: &str,
-    regions: &[&str],
+    extent: &Extent<'_>,
     cloud: &Cloud,
     options: &Options,
 ) -> (Vec<Found>, Vec<String>) {
     let anew = &cloud.anew();
     let mut listers = resources::listers();
     listers.retain(|lister| NOT_SHOWN.contains(&lister.name()));
-    let tagged = regions
+    let tagged = extent
+        .regions
         .iter()
-        .map(|region| patiently(options, || anew.tagged(region, suffix)));
+        .map(|region| patiently(options, || anew.tagged(region, extent.suffix)));
     let (tagged, listed) = futures::join!(
         futures::future::join_all(tagged),
-        list_with(&listers, suffix, account, regions, anew, options)
+        list_with(&listers, extent, anew, options)
     );
     let known = |key: Option<String>| key.is_none_or(|key| keys.contains(&key));
     let in_order = tagged.iter().all(|listing| {
@@ -128,7 +158,7 @@ pub async fn strangers(
     if in_order && listed.errors.is_empty() && listed.strangers(keys).is_empty() {
         return (Vec::new(), Vec::new());
     }
-    let inventory = inventory(suffix, account, regions, cloud, options).await;
+    let inventory = inventory(extent, cloud, options).await;
     (inventory.strangers(keys), inventory.errors)
 }
 
@@ -169,27 +199,18 @@ fn belongs_to(arn: &str, id: &str) -> bool {
 
 pub(super) async fn list_with(
     listers: &[Lister],
-    suffix: &str,
-    account: &str,
-    regions: &[&str],
+    extent: &Extent<'_>,
     cloud: &Cloud,
     options: &Options,
 ) -> Inventory {
     let mut jobs: Vec<BoxFuture<'_, Result<Vec<Found>, KindError>>> = Vec::new();
     for lister in listers {
         let asked = match lister.scope() {
-            Scope::Global => &regions[..regions.len().min(1)],
-            Scope::Regional => regions,
+            Scope::Global => &extent.regions[..extent.regions.len().min(1)],
+            Scope::Regional => &extent.regions,
         };
         for region in asked {
-            let site = Site {
-                cloud,
-                region,
-                key: "",
-                suffix,
-                account,
-                extra_tags: &[],
-            };
+            let site = extent.site(cloud, region, "");
             jobs.push(Box::pin(async move {
                 patiently(options, || lister.list(&site)).await
             }));

@@ -7,10 +7,10 @@ use futures::future::BoxFuture;
 use serde::Serialize;
 
 use super::inventory::TAGGED;
-use super::{Inventory, Options, Pace, Write};
+use super::{Extent, Inventory, Options, Pace, Write};
 use crate::cloud::Cloud;
 use crate::error::KindError;
-use crate::kind::{Found, Lister, Site};
+use crate::kind::{Found, Lister};
 use crate::resources;
 
 /// What became of something that is in the blueprint no more.
@@ -53,41 +53,33 @@ impl fmt::Display for Pruned {
 /// that fails is told, and nothing is taken for gone that could not be looked for.
 pub async fn prune(
     keys: &BTreeSet<String>,
-    suffix: &str,
-    account: &str,
-    regions: &[&str],
+    extent: &Extent<'_>,
     cloud: &Cloud,
     options: &Options,
 ) -> Pruning {
-    let listers = resources::listers();
-    let look = || -> BoxFuture<'_, Inventory> {
-        Box::pin(super::inventory(suffix, account, regions, cloud, options))
-    };
-    prune_with(&listers, keys, suffix, account, cloud, options, &look).await
+    let look = || -> BoxFuture<'_, Inventory> { Box::pin(super::inventory(extent, cloud, options)) };
+    prune_with(&resources::listers(), keys, extent, cloud, options, &look).await
 }
 
 /// The same for a stack that is going away: some calls, and no listing of everything, when [`super::strangers`] shows none. What
 /// that misses, the inventory finds which ends a teardown.
 pub async fn prune_shown(
     keys: &BTreeSet<String>,
-    suffix: &str,
-    account: &str,
-    regions: &[&str],
+    extent: &Extent<'_>,
     cloud: &Cloud,
     options: &Options,
 ) -> Pruning {
-    let (strangers, errors) = super::strangers(keys, suffix, account, regions, cloud, options).await;
+    let (strangers, errors) = super::strangers(keys, extent, cloud, options).await;
     if strangers.is_empty() && errors.is_empty() {
         return Pruning::default();
     }
-    prune(keys, suffix, account, regions, cloud, options).await
+    prune(keys, extent, cloud, options).await
 }
 
 pub(super) async fn prune_with<'a>(
     listers: &[Lister],
     keys: &BTreeSet<String>,
-    suffix: &str,
-    account: &str,
+    extent: &Extent<'_>,
     cloud: &Cloud,
     options: &Options,
     look: &(dyn Fn() -> BoxFuture<'a, Inventory> + Send + Sync),
@@ -109,7 +101,7 @@ pub(super) async fn prune_with<'a>(
         }
         let mut hopeless = true;
         for found in strangers {
-            let answer = discard(listers, &found, suffix, account, cloud, options).await;
+            let answer = discard(listers, &found, extent, cloud, options).await;
             hopeless &= matches!(&answer, Err((_, false)));
             let why = answer
                 .err()
@@ -132,8 +124,7 @@ pub(super) async fn prune_with<'a>(
 async fn discard(
     listers: &[Lister],
     found: &Found,
-    suffix: &str,
-    account: &str,
+    extent: &Extent<'_>,
     cloud: &Cloud,
     options: &Options,
 ) -> Result<(), (String, bool)> {
@@ -144,22 +135,16 @@ async fn discard(
         };
         return Err((why.to_owned(), false));
     };
+    let key = found.key.as_deref().unwrap_or_default();
     if let Some(permit) = &options.permit {
         let write = Write {
-            key: found.key.as_deref().unwrap_or_default(),
+            key,
             kind: lister.name(),
             region: &found.region,
         };
         permit.check(write).await.map_err(|why| (why, false))?;
     }
-    let site = Site {
-        cloud,
-        region: &found.region,
-        key: found.key.as_deref().unwrap_or_default(),
-        suffix,
-        account,
-        extra_tags: &[],
-    };
+    let site = extent.site(cloud, &found.region, key);
     let may_pass = |error: &KindError| error.class.patience().is_some();
     lister
         .discard(&site, &found.id)

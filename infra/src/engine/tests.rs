@@ -321,6 +321,14 @@ impl Stage {
             .unwrap()
     }
 
+    fn extent(&self) -> Extent<'_> {
+        Extent {
+            suffix: "test",
+            account: self.blueprint.account(),
+            regions: vec!["us-east-1"],
+        }
+    }
+
     async fn teardown(&self) -> Report {
         teardown(&self.blueprint, &BTreeSet::new(), &self.cloud, &self.options)
             .await
@@ -478,21 +486,13 @@ async fn strangers_are_pruned_in_whatever_order_aws_lets_them_go_and_nothing_els
     let stage = chain();
     stage.converge().await;
     let listers = [Lister::of::<Plain>()];
-    let account = stage.blueprint.account().to_owned();
+    let extent = stage.extent();
     let keys = BTreeSet::from(["a".to_owned(), "d".to_owned()]);
     let prune = async |options: &Options| {
         let look = || -> futures::future::BoxFuture<'_, Inventory> {
-            let regions = &["us-east-1"];
-            Box::pin(inventory::list_with(
-                &listers,
-                "test",
-                &account,
-                regions,
-                &stage.cloud,
-                options,
-            ))
+            Box::pin(inventory::list_with(&listers, &extent, &stage.cloud, options))
         };
-        prune::prune_with(&listers, &keys, "test", &account, &stage.cloud, options, &look).await
+        prune::prune_with(&listers, &keys, &extent, &stage.cloud, options, &look).await
     };
     let pruned = prune(&stage.options).await;
     let told: Vec<String> = pruned.strangers.iter().map(ToString::to_string).collect();
@@ -511,17 +511,9 @@ async fn a_prune_that_cannot_list_everything_says_so_and_takes_nothing_for_gone(
     stage.converge().await;
     let listers = [Lister::of::<Plain>()];
     let keys = BTreeSet::from(["a".to_owned(), "b".to_owned(), "c".to_owned()]);
-    let account = stage.blueprint.account().to_owned();
+    let extent = stage.extent();
     let looks = std::sync::atomic::AtomicUsize::new(0);
-    let listed = inventory::list_with(
-        &listers,
-        "test",
-        &account,
-        &["us-east-1"],
-        &stage.cloud,
-        &stage.options,
-    )
-    .await;
+    let listed = inventory::list_with(&listers, &extent, &stage.cloud, &stage.options).await;
     let look = || -> futures::future::BoxFuture<'_, Inventory> {
         let first = looks.fetch_add(1, std::sync::atomic::Ordering::SeqCst) == 0;
         let blind = Inventory {
@@ -531,16 +523,7 @@ async fn a_prune_that_cannot_list_everything_says_so_and_takes_nothing_for_gone(
         let inventory = if first { listed.clone() } else { blind };
         Box::pin(async move { inventory })
     };
-    let pruning = prune::prune_with(
-        &listers,
-        &keys,
-        "test",
-        &account,
-        &stage.cloud,
-        &stage.options,
-        &look,
-    )
-    .await;
+    let pruning = prune::prune_with(&listers, &keys, &extent, &stage.cloud, &stage.options, &look).await;
     assert_eq!(pruning.not_listed, ["ListThings in us-east-1: not authorized"]);
     let told: Vec<String> = pruning.strangers.iter().map(ToString::to_string).collect();
     assert_eq!(told, ["thing d in us-east-1: still there: AWS is deleting it"]);
@@ -1003,17 +986,8 @@ async fn the_inventory_lists_what_is_there_and_what_could_not_be_listed() {
     let stage = chain();
     stage.converge().await;
     let listers = [Lister::of::<Plain>()];
-    let account = stage.blueprint.account();
-    let look = || {
-        inventory::list_with(
-            &listers,
-            "test",
-            account,
-            &["us-east-1"],
-            &stage.cloud,
-            &stage.options,
-        )
-    };
+    let extent = stage.extent();
+    let look = || inventory::list_with(&listers, &extent, &stage.cloud, &stage.options);
     assert_eq!(look().await.found.len(), 4);
     stage.teardown().await;
     assert!(look().await.is_empty());

@@ -193,15 +193,8 @@ impl Stage {
     /// What exists, by every kind and by tag.
     pub async fn inventory(&self) -> Inventory {
         let spec = Spec::default();
-        let regions = Slot::ALL.map(|slot| spec.regions.of(slot));
-        engine::inventory(
-            &spec.suffix,
-            ACCOUNT,
-            &regions,
-            &self.aws,
-            &engine::Options::default(),
-        )
-        .await
+        let extent = engine::Extent::of(&spec, ACCOUNT);
+        engine::inventory(&extent, &self.aws, &engine::Options::default()).await
     }
 
     async fn run(&mut self, arguments: &[&str]) -> Result<Ended, String> {

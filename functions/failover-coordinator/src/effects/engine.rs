@@ -5,10 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use continuity::names::Slot;
 use infra::blueprint;
 use infra::cloud::Cloud;
-use infra::engine::{self, OnProgress, Options, Permit, Pruning, Serving};
+use infra::engine::{self, Extent, OnProgress, Options, Permit, Pruning, Serving};
 use infra::outcome::{Entry, FailedWith, PlanEntry, Progress, Report};
 use infra::spec::Spec;
 use tokio::sync::OnceCell;
@@ -159,8 +158,7 @@ impl Engine for CloudEngine {
             ..Options::default()
         };
         let keys = blueprint.keys();
-        let regions = Slot::ALL.map(|slot| job.spec.regions.of(slot));
-        let suffix = &job.spec.suffix;
+        let extent = Extent::of(job.spec, account);
         let began = options.clock.now();
         match direction {
             Direction::Teardown => {
@@ -169,7 +167,7 @@ impl Engine for CloudEngine {
                 // does not go shows in what it holds, and in the inventory that ends a teardown.
                 let (report, pruning) = tokio::join!(
                     engine::teardown(&blueprint, &keep, &self.cloud, &options),
-                    engine::prune_shown(&keys, suffix, account, &regions, &self.cloud, &options)
+                    engine::prune_shown(&keys, &extent, &self.cloud, &options)
                 );
                 let pass = Pass::from(report.map_err(|error| engine_failed(&error))?);
                 Ok(pass.with_deleted(&pruning))
@@ -183,7 +181,7 @@ impl Engine for CloudEngine {
                 // Only now does nothing of the stack use what goes.
                 let budget = (began + job.budget).saturating_sub(options.clock.now());
                 let options = Options { budget, ..options };
-                let pruning = engine::prune(&keys, suffix, account, &regions, &self.cloud, &options).await;
+                let pruning = engine::prune(&keys, &extent, &self.cloud, &options).await;
                 Ok(pass.with(pruning))
             }
         }
