@@ -44,6 +44,8 @@ pub async fn down(stack: &Stack, ui: &Arc<Ui>) -> Result<TornDown, Failure> {
     let started = ui.elapsed();
     let stored = stack.configuration().await?;
     refuse_protected(stack, stored.as_ref())?;
+    let deployed = stored.as_ref().map(|stored| stack.as_deployed(stored));
+    let stack = deployed.as_ref().unwrap_or(stack);
     // Half a stack cannot be taken down from here, and would be left without what takes it down later.
     if let Some((slot, why)) = stack.unreachable().await.into_iter().next() {
         let region = stack.spec.regions.of(slot);

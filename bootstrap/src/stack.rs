@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use aws_config::SdkConfig;
 use aws_credential_types::Credentials;
+use aws_sdk_s3::types::Bucket;
 use aws_sdk_sfn::types::ExecutionStatus;
 use continuity::control::{ControlRecord, ControlStore};
 use continuity::dynamo::DynamoControl;
@@ -151,7 +152,16 @@ impl Stack {
         DynamoControl::new(self.cloud.dynamodb(region), self.names().control_table())
     }
 
-    /// The control record, from the first region that answers: an operator must see it while a region is down.
+    /// The same stack with the configuration that is deployed, which says where it is, whatever the file says.
+    #[must_use]
+    pub fn as_deployed(&self, deployed: &Configuration) -> Stack {
+        Stack {
+            spec: deployed.spec.clone(),
+            ..self.clone()
+        }
+    }
+
+    /// The control record, from the first region that has it: an operator must see it while a region is down.
     ///
     /// # Errors
     /// No region answers.
@@ -165,10 +175,10 @@ impl Stack {
                 }
             }
         };
-        Ok(first_answer(Slot::ALL.map(read)).await?)
+        Ok(first_found(Slot::ALL.map(read)).await?)
     }
 
-    /// A document of the control table, from the first region that answers.
+    /// A document of the control table, from the first region that has it.
     ///
     /// # Errors
     /// No region answers.
@@ -182,17 +192,46 @@ impl Stack {
                 }
             }
         };
-        Ok(first_answer(Slot::ALL.map(read)).await?)
+        Ok(first_found(Slot::ALL.map(read)).await?)
     }
 
     /// The configuration that the stack was last told to have; none when nothing is deployed.
     ///
     /// # Errors
-    /// No region answers, or another version of this program stored what this one does not know: nothing may then be decided
-    /// about the stack, not even that it is unprotected.
+    /// No region answers; another version of this program stored what this one does not know; or the stack is in other regions.
+    /// Nothing may then be decided about it, not even that it is unprotected.
     pub async fn configuration(&self) -> Result<Option<Configuration>, Failure> {
-        let stored = self.document(CONFIGURATION_ITEM).await?;
-        stored.as_deref().map(configuration).transpose()
+        match self.document(CONFIGURATION_ITEM).await? {
+            Some(json) => configuration(&json).map(Some),
+            None => self.refuse_elsewhere().await.map(|()| None),
+        }
+    }
+
+    /// Refuses regions that are not those of the stack: its roles are the account's, so they would be taken away from it or
+    /// changed under it. A bucket's name is the world's, so it shows where the stack is.
+    async fn refuse_elsewhere(&self) -> Result<(), Failure> {
+        let names = Slot::ALL.map(|slot| self.names().artifact_bucket(slot, &self.account));
+        let list = |slot| {
+            let client = self.cloud.s3(self.spec.regions.of(slot));
+            // Without any parameter S3 does not say where they are.
+            let pages = client.list_buckets().prefix("artifacts-").into_paginator();
+            pages.send().collect::<Result<Vec<_>, _>>()
+        };
+        let pages = first_answer(Slot::ALL.map(list)).await?;
+        for (slot, name) in Slot::ALL.into_iter().zip(&names) {
+            let mut buckets = pages.iter().flat_map(|page| page.buckets());
+            let bucket = buckets.find(|bucket| bucket.name() == Some(name));
+            let expected = self.spec.regions.of(slot);
+            let region = bucket.and_then(Bucket::bucket_region).unwrap_or(expected);
+            if region != expected {
+                let suffix = &self.spec.suffix;
+                return Err(Failure::text(format!(
+                    "the stack `{suffix}` is in other regions: its bucket `{name}` is in {region}, not in {expected}"
+                ))
+                .help("set `regions` in stack.toml to those that it was deployed in, or name another stack with `--suffix`"));
+            }
+        }
+        Ok(())
     }
 
     /// The slot that serves, or would: the one that changes of the stack run in.
@@ -264,6 +303,26 @@ pub fn configuration(json: &str) -> Result<Configuration, Failure> {
     })
 }
 
+/// The first of several answers that has something: a table may be missing in one region and be there in the others. Nothing, if
+/// that is all that is answered; the last error when there is no answer.
+async fn first_found<T, E>(
+    calls: impl IntoIterator<Item = impl Future<Output = Result<Option<T>, E>>>,
+) -> Result<Option<T>, E> {
+    let mut running: FuturesUnordered<_> = calls.into_iter().collect();
+    let (mut nothing, mut last) = (false, None);
+    while let Some(answer) = running.next().await {
+        match answer {
+            Ok(Some(value)) => return Ok(Some(value)),
+            Ok(None) => nothing = true,
+            Err(error) => last = Some(error),
+        }
+    }
+    match last {
+        Some(error) if !nothing => Err(error),
+        _ => Ok(None),
+    }
+}
+
 /// The first answer of several that are equally good; the last error when there is none.
 async fn first_answer<T, E>(
     calls: impl IntoIterator<Item = impl Future<Output = Result<T, E>>>,
@@ -314,6 +373,23 @@ mod tests {
             first_answer([call(Err("a"), 0), call(Err("b"), 5)]).await,
             Err("b")
         );
+    }
+
+    #[tokio::test]
+    async fn what_one_region_has_counts_before_what_another_lacks() {
+        let call = |answer: Result<Option<u8>, &'static str>, ms: u64| async move {
+            tokio::time::sleep(Duration::from_millis(ms)).await;
+            answer
+        };
+        for (first, second, found) in [
+            (Ok(None), Ok(Some(2)), Ok(Some(2))),
+            (Err("cut off"), Ok(Some(2)), Ok(Some(2))),
+            (Err("cut off"), Ok(None), Ok(None)),
+            (Ok(None), Err("cut off"), Ok(None)),
+            (Err("a"), Err("b"), Err("b")),
+        ] {
+            assert_eq!(first_found([call(first, 0), call(second, 5)]).await, found);
+        }
     }
 
     #[test]

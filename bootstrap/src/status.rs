@@ -145,15 +145,19 @@ impl Status {
 /// # Errors
 /// Nothing is deployed under this suffix, or no region answers.
 pub async fn status(stack: &Stack) -> Result<Status, Failure> {
-    let (unreachable, stored) = tokio::join!(stack.unreachable(), stack.configuration());
-    let Some(configuration) = stored? else {
+    let Some(configuration) = stack.configuration().await? else {
         return Err(Failure::text(format!(
             "nothing is deployed under the suffix `{}`",
             stack.spec.suffix
         ))
         .help("deploy it with `understudy up`, or name another stack with `--suffix`"));
     };
-    let blueprint = infra::blueprint::blueprint(&configuration.spec, &stack.account);
+    let mut file = stack.spec.clone();
+    // The packages are `up`'s business.
+    file.artifacts.clone_from(&configuration.spec.artifacts);
+    let stack = &stack.as_deployed(&configuration);
+    let unreachable = stack.unreachable().await;
+    let blueprint = infra::blueprint::blueprint(&stack.spec, &stack.account);
     let options = Options {
         budget: if unreachable.is_empty() {
             LOOK_LIMIT
@@ -183,9 +187,6 @@ pub async fn status(stack: &Stack) -> Result<Status, Failure> {
     for resource in &resources {
         *counts.entry(resource.state).or_default() += 1;
     }
-    let mut file = stack.spec.clone();
-    // The packages are `up`'s business.
-    file.artifacts.clone_from(&configuration.spec.artifacts);
     Ok(Status {
         stack: stack.spec.suffix.clone(),
         account: stack.account.clone(),

@@ -1,12 +1,13 @@
 //! A stack in a local cloud that is deployed, changed and deployed again by the command line.
 
 use std::path::Path;
+use std::process::Output;
 
 use bootstrap::stack::Stack;
 use infra::spec::{Source, Spec};
 use serde_json::Value;
 
-use crate::{CloudFolder, run, run_json};
+use crate::{CloudFolder, run};
 
 /// A configuration file and the cloud that it is deployed in.
 #[derive(Debug)]
@@ -38,38 +39,37 @@ impl<'a> Deployment<'a> {
         std::fs::write(self.config(), text).expect("the folder is ours");
     }
 
-    fn of<'s>(&'s self, command: &'s str, config: &'s str, more: &[&'s str]) -> Vec<&'s str> {
-        let mut all = vec![
-            command,
-            "--local",
-            "--dir",
-            self.folder.path(),
-            "--config",
-            config,
-        ];
-        all.extend(["--output", "json"]);
+    fn run(&self, command: &str, more: &[&str]) -> Output {
+        let config = self.config();
+        let mut all = vec![command, "--local", "--dir", self.folder.path()];
+        all.extend(["--config", &config, "--output", "json"]);
         all.extend(more);
-        all
+        run(&all)
+    }
+
+    /// A command goes well; what it says.
+    pub fn json(&self, command: &str, more: &[&str]) -> Value {
+        let output = self.run(command, more);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "`{command}` failed: {said}");
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("`{command}`: {error}"))
     }
 
     /// What `up` says.
     pub fn up(&self, more: &[&str]) -> Value {
-        let config = self.config();
-        run_json(&self.of("up", &config, more))
+        self.json("up", more)
     }
 
     /// What `up` would do.
     pub fn plan(&self) -> Value {
-        let config = self.config();
-        let output = run(&self.of("plan", &config, &[]));
+        let output = self.run("plan", &[]);
         serde_json::from_slice(&output.stdout)
             .unwrap_or_else(|_| panic!("no plan: {}", String::from_utf8_lossy(&output.stderr)))
     }
 
     /// What `down` says.
     pub fn down(&self) -> Value {
-        let config = self.config();
-        run_json(&self.of("down", &config, &["--yes"]))
+        self.json("down", &["--yes"])
     }
 
     /// `up` fails; what it says.
@@ -79,8 +79,7 @@ impl<'a> Deployment<'a> {
 
     /// A command fails; what it says.
     pub fn fails(&self, command: &str, more: &[&str]) -> String {
-        let config = self.config();
-        let output = run(&self.of(command, &config, more));
+        let output = self.run(command, more);
         assert!(!output.status.success(), "`{command}` went well");
         String::from_utf8_lossy(&output.stderr).into_owned()
     }

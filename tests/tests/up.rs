@@ -3,10 +3,12 @@
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
+use bootstrap::local::edge::is_read;
 use continuity::control::{ControlStore, Swap};
 use infra::change::CONFIGURATION_ITEM;
+use infra::engine::{self, Extent, Options};
 use understudy_tests::deployment::Deployment;
-use understudy_tests::{CloudFolder, run, run_json, understudy};
+use understudy_tests::{CloudFolder, EdgeCall, run, run_json, understudy};
 
 /// Kills `up` once it has said `marker` on standard error.
 fn kill_up_after(folder: &CloudFolder, marker: &str) {
@@ -64,8 +66,13 @@ fn up_killed_anywhere_converges_when_run_again_and_then_changes_nothing() {
     assert_eq!(gone["left_over"], serde_json::json!([]), "{gone}");
 }
 
+/// The regions of the default stack, and others.
+const SWAPPED: &str = "[regions]\nprimary = \"us-east-2\"\ndr = \"us-east-1\"\nwitness = \"us-west-2\"\n";
+const ELSEWHERE: &str =
+    "[regions]\nprimary = \"eu-west-1\"\ndr = \"eu-west-2\"\nwitness = \"eu-central-1\"\n";
+
 #[tokio::test(flavor = "multi_thread")]
-async fn what_another_version_stored_stops_every_command_before_it_changes_anything() {
+async fn of_a_stack_that_is_not_what_the_file_takes_it_for_nothing_is_changed_by_mistake() {
     continuity::aws::install_tls();
     let folder = CloudFolder::new();
     let deployment = Deployment::new(&folder);
@@ -73,43 +80,59 @@ async fn what_another_version_stored_stops_every_command_before_it_changes_anyth
     deployment.configure(settings);
     deployment.up(&[]);
     let (stack, _) = deployment.stack(settings).await;
+    let all_fail = |because: &str| {
+        let before = EdgeCall::read(&folder).len();
+        for (command, more) in [
+            ("status", &[][..]),
+            ("plan", &[]),
+            ("up", &[]),
+            ("down", &["--yes"]),
+        ] {
+            let said = deployment.fails(command, more);
+            assert!(said.contains(because), "{command}: {said}");
+        }
+        let calls = &EdgeCall::read(&folder)[before..];
+        let by_hand = calls
+            .iter()
+            .filter(|call| call.source == "outside" && call.caller.is_none());
+        let written: Vec<&EdgeCall> = by_hand.filter(|call| !is_read(&call.operation)).collect();
+        assert!(written.is_empty(), "{written:?}");
+    };
+
+    // Another version stored what this one does not know. The file says nothing of the protection.
+    deployment.configure("");
     let control = stack.control(stack.home());
-    let ours = control
-        .document(CONFIGURATION_ITEM)
-        .await
-        .expect("it answers")
-        .expect("it is stored");
+    let stored = control.document(CONFIGURATION_ITEM).await;
+    let ours = stored.expect("it answers").expect("it is stored");
     let theirs = ours.replacen("\"spec\":{", "\"spec\":{\"later\":1,", 1);
     assert_ne!(theirs, ours);
-    let swap = control
-        .swap_document(CONFIGURATION_ITEM, Some(&ours), &theirs)
-        .await;
-    assert_eq!(swap.expect("it answers"), Swap::Done);
-
-    // Without protection in the file: only what is stored says that the stack is protected.
-    deployment.configure("");
-    for (command, more) in [
-        ("status", &[][..]),
-        ("plan", &[]),
-        ("up", &[]),
-        ("down", &["--yes"]),
-    ] {
-        let said = deployment.fails(command, more);
-        assert!(
-            said.contains("cannot be read by this version: unknown field `later`"),
-            "{command}: {said}"
-        );
-    }
-    let left = control.document(CONFIGURATION_ITEM).await.expect("it answers");
-    assert_eq!(left.as_ref(), Some(&theirs));
-
-    let swap = control
-        .swap_document(CONFIGURATION_ITEM, Some(&theirs), &ours)
-        .await;
-    assert_eq!(swap.expect("it answers"), Swap::Done);
+    let swap = control.swap_document(CONFIGURATION_ITEM, Some(&ours), &theirs);
+    assert_eq!(swap.await.expect("it answers"), Swap::Done);
+    all_fail("cannot be read by this version: unknown field `later`");
+    let swap = control.swap_document(CONFIGURATION_ITEM, Some(&theirs), &ours);
+    assert_eq!(swap.await.expect("it answers"), Swap::Done);
     let said = deployment.fails("down", &["--yes"]);
     assert!(said.contains("deletion protection is on"), "{said}");
     deployment.configure("deletion_protection = false\n");
     deployment.up(&[]);
+
+    // Other regions: its roles belong to the account, and would be found there.
+    deployment.configure(ELSEWHERE);
+    all_fail(
+        "the stack `dev` is in other regions: its bucket `artifacts-primary-dev-000000000000` is in us-east-1, not in eu-west-1",
+    );
+
+    // The same regions the other way round: what is deployed is what is seen and goes.
+    deployment.configure(SWAPPED);
+    let said = deployment.refused(&[]);
+    assert!(
+        said.contains("`regions.primary` breaks the rule `fixed`"),
+        "{said}"
+    );
+    let seen = deployment.json("status", &[]);
+    assert_eq!(seen["control"]["active_region"], "us-east-1", "{seen}");
     assert_eq!(deployment.down()["left_over"], serde_json::json!([]));
+    let extent = Extent::of(&stack.spec, &stack.account);
+    let left = engine::inventory(&extent, &stack.cloud, &Options::default()).await;
+    assert!(left.is_empty(), "{left}");
 }
