@@ -1,5 +1,5 @@
 //! Fixed: some settings are what a stack was deployed with, for good. Another region is another stack, a table keeps its consistency,
-//! and another network takes the database with it.
+//! and another network takes the database with it. A database goes to later minor versions only.
 
 use serde_json::Value;
 
@@ -39,13 +39,76 @@ pub fn fixed(deployed: &Spec, now: &Spec) -> Vec<Finding> {
             remedy: format!("leave it {before}, or deploy a stack with another suffix"),
         })
     };
-    FIXED.into_iter().filter_map(finding).collect()
+    let mut findings: Vec<Finding> = FIXED.into_iter().filter_map(finding).collect();
+    findings.extend(version(
+        &deployed.aurora.engine_version,
+        &now.aurora.engine_version,
+    ));
+    findings
+}
+
+/// AWS takes no database back to an earlier version. A major one is upgraded in all regions at once, while nobody serves, and its
+/// parameter groups are made anew: that is no change that rolls.
+/// <https://docs.aws.amazon.com/AmazonRDS/latest/AuroraUserGuide/aurora-global-database-upgrade.html>
+fn version(deployed: &str, now: &str) -> Option<Finding> {
+    let parse = |version: &str| {
+        let (major, minor) = version.split_once('.')?;
+        Some((major.parse::<u32>().ok()?, minor.parse::<u32>().ok()?))
+    };
+    let (before, after) = (parse(deployed)?, parse(now)?);
+    let problem = if after.0 != before.0 {
+        "another major version cannot be rolled out: AWS upgrades it in all regions at once, and none serves meanwhile"
+    } else if after.1 < before.1 {
+        "AWS takes no database back to an earlier version"
+    } else {
+        return None;
+    };
+    Some(Finding {
+        key: "aurora.engine_version".to_owned(),
+        rule: Rule::Fixed,
+        problem: problem.to_owned(),
+        remedy: format!(
+            "use \"{deployed}\" or a later {}, or deploy a stack with another suffix",
+            before.0
+        ),
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::spec::Durability;
+
+    #[test]
+    fn a_database_goes_to_later_minor_versions_only() {
+        let told = |deployed: &str, now: &str| {
+            let spec = |version: &str| {
+                let mut spec = Spec::default();
+                spec.aurora.engine_version = version.to_owned();
+                spec
+            };
+            fixed(&spec(deployed), &spec(now))
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(told("16.8", "16.8"), Vec::<String>::new());
+        assert_eq!(told("16.8", "16.10"), Vec::<String>::new());
+        assert_eq!(
+            told("16.10", "16.9"),
+            [
+                "`aurora.engine_version` breaks the rule `fixed`: AWS takes no database back to an earlier version; use \"16.10\" \
+                 or a later 16, or deploy a stack with another suffix"
+            ]
+        );
+        for other in ["17.4", "15.12"] {
+            let told = told("16.8", other);
+            assert!(
+                told[0].contains("another major version cannot be rolled out"),
+                "{told:?}"
+            );
+        }
+    }
 
     #[test]
     fn what_a_stack_was_deployed_with_for_good_is_not_changed() {
