@@ -161,38 +161,28 @@ impl Stack {
         }
     }
 
-    /// The control record, from the first region that has it: an operator must see it while a region is down.
+    /// The control record, from the first region that has the table: an operator must see it while a region is down.
     ///
     /// # Errors
     /// No region answers.
     pub async fn control_record(&self) -> Result<Option<ControlRecord>, Failure> {
         let read = |slot| {
             let control = self.control(self.spec.regions.of(slot));
-            async move {
-                match control.read().await {
-                    Err(StoreError::NoTable(_)) => Ok(None),
-                    answer => answer,
-                }
-            }
+            async move { control.read().await }
         };
-        Ok(first_found(Slot::ALL.map(read)).await?)
+        Ok(first_table(Slot::ALL.map(read)).await?)
     }
 
-    /// A document of the control table, from the first region that has it.
+    /// A document of the control table, from the first region that has the table.
     ///
     /// # Errors
     /// No region answers.
     pub async fn document(&self, id: &str) -> Result<Option<String>, Failure> {
         let read = |slot| {
             let control = self.control(self.spec.regions.of(slot));
-            async move {
-                match control.document(id).await {
-                    Err(StoreError::NoTable(_)) => Ok(None),
-                    answer => answer,
-                }
-            }
+            async move { control.document(id).await }
         };
-        Ok(first_found(Slot::ALL.map(read)).await?)
+        Ok(first_table(Slot::ALL.map(read)).await?)
     }
 
     /// The configuration that the stack was last told to have; none when nothing is deployed.
@@ -303,22 +293,22 @@ pub fn configuration(json: &str) -> Result<Configuration, Failure> {
     })
 }
 
-/// The first of several answers that has something: a table may be missing in one region and be there in the others. Nothing, if
-/// that is all that is answered; the last error when there is no answer.
-async fn first_found<T, E>(
-    calls: impl IntoIterator<Item = impl Future<Output = Result<Option<T>, E>>>,
-) -> Result<Option<T>, E> {
+/// The first answer of a region that has the table: a table's replicas come and go one after the other. Nothing, if only regions
+/// without it answer; the last error when none does.
+async fn first_table<T>(
+    calls: impl IntoIterator<Item = impl Future<Output = Result<Option<T>, StoreError>>>,
+) -> Result<Option<T>, StoreError> {
     let mut running: FuturesUnordered<_> = calls.into_iter().collect();
-    let (mut nothing, mut last) = (false, None);
+    let (mut no_table, mut last) = (false, None);
     while let Some(answer) = running.next().await {
         match answer {
-            Ok(Some(value)) => return Ok(Some(value)),
-            Ok(None) => nothing = true,
+            Ok(value) => return Ok(value),
+            Err(StoreError::NoTable(_)) => no_table = true,
             Err(error) => last = Some(error),
         }
     }
     match last {
-        Some(error) if !nothing => Err(error),
+        Some(error) if !no_table => Err(error),
         _ => Ok(None),
     }
 }
@@ -376,20 +366,31 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_one_region_has_counts_before_what_another_lacks() {
-        let call = |answer: Result<Option<u8>, &'static str>, ms: u64| async move {
+    async fn a_region_that_has_the_table_is_believed_before_one_that_has_none() {
+        let missing = || Err(StoreError::NoTable("control-dev".to_owned()));
+        let silent = || {
+            Err(StoreError::Call {
+                operation: "GetItem",
+                table: "control-dev".to_owned(),
+                source: "cut off".into(),
+            })
+        };
+        let call = |answer: Result<Option<u8>, StoreError>, ms: u64| async move {
             tokio::time::sleep(Duration::from_millis(ms)).await;
             answer
         };
         for (first, second, found) in [
-            (Ok(None), Ok(Some(2)), Ok(Some(2))),
-            (Err("cut off"), Ok(Some(2)), Ok(Some(2))),
-            (Err("cut off"), Ok(None), Ok(None)),
-            (Ok(None), Err("cut off"), Ok(None)),
-            (Err("a"), Err("b"), Err("b")),
+            (missing(), Ok(Some(2)), Some(2)),
+            (silent(), Ok(Some(2)), Some(2)),
+            (Ok(None), silent(), None),
+            (silent(), missing(), None),
+            (missing(), silent(), None),
         ] {
-            assert_eq!(first_found([call(first, 0), call(second, 5)]).await, found);
+            let answer = first_table([call(first, 0), call(second, 5)]).await;
+            assert_eq!(answer.expect("somebody answers"), found);
         }
+        let nobody = first_table([call(silent(), 0), call(silent(), 5)]).await;
+        assert!(matches!(nobody, Err(StoreError::Call { .. })), "{nobody:?}");
     }
 
     #[test]
