@@ -94,6 +94,14 @@ pub struct Aurora {
     pub serverless: Option<Serverless>,
 }
 
+impl Aurora {
+    /// Major and minor number of the engine version; none if it is not made of these.
+    pub fn version(&self) -> Option<(u32, u32)> {
+        let (major, minor) = self.engine_version.split_once('.')?;
+        Some((major.parse().ok()?, minor.parse().ok()?))
+    }
+}
+
 /// Capacity of Aurora Serverless v2, in ACU (2 GiB of memory each), in steps of 0.5.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -177,6 +177,11 @@ impl EdgeCall {
             folder.file("logs/edge.log")
         })
     }
+
+    /// Made by the command line, or by a test: from outside, and as nobody's role.
+    pub fn is_by_hand(&self) -> bool {
+        self.source == "outside" && self.caller.is_none()
+    }
 }
 
 /// A log of one JSON value per line. The last line may be half written.

@@ -23,7 +23,7 @@ fn plan(folder: &CloudFolder, config: &str) -> (Value, Option<i32>, Vec<EdgeCall
     let calls: Vec<EdgeCall> = EdgeCall::read(folder)
         .split_off(before)
         .into_iter()
-        .filter(|call| call.source == "outside" && call.caller.is_none())
+        .filter(|call| call.is_by_hand())
         .collect();
     assert!(calls.len() > 100, "it looked: {} calls", calls.len());
     let writes: Vec<&EdgeCall> = calls

@@ -141,7 +141,7 @@ async fn what_cannot_be_changed_in_place_is_left_or_made_anew_as_told_and_a_tear
     let calls = &EdgeCall::read(&folder)[before..];
     let written: Vec<&EdgeCall> = calls
         .iter()
-        .filter(|call| call.source == "outside" && call.caller.is_none() && !is_read(&call.operation))
+        .filter(|call| call.is_by_hand() && !is_read(&call.operation))
         .collect();
     assert!(written.is_empty(), "{written:?}");
 

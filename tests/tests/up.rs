@@ -92,10 +92,10 @@ async fn of_a_stack_that_is_not_what_the_file_takes_it_for_nothing_is_changed_by
             assert!(said.contains(because), "{command}: {said}");
         }
         let calls = &EdgeCall::read(&folder)[before..];
-        let by_hand = calls
+        let written: Vec<&EdgeCall> = calls
             .iter()
-            .filter(|call| call.source == "outside" && call.caller.is_none());
-        let written: Vec<&EdgeCall> = by_hand.filter(|call| !is_read(&call.operation)).collect();
+            .filter(|call| call.is_by_hand() && !is_read(&call.operation))
+            .collect();
         assert!(written.is_empty(), "{written:?}");
     };
 

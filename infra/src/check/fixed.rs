@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::{Finding, Rule};
 use crate::change;
-use crate::spec::Spec;
+use crate::spec::{Aurora, Spec};
 
 /// The settings, each with the reason.
 const FIXED: [(&str, &str); 6] = [
@@ -40,22 +40,15 @@ pub fn fixed(deployed: &Spec, now: &Spec) -> Vec<Finding> {
         })
     };
     let mut findings: Vec<Finding> = FIXED.into_iter().filter_map(finding).collect();
-    findings.extend(version(
-        &deployed.aurora.engine_version,
-        &now.aurora.engine_version,
-    ));
+    findings.extend(version(&deployed.aurora, &now.aurora));
     findings
 }
 
 /// AWS takes no database back to an earlier version. A major one is upgraded in all regions at once, while nobody serves, and its
 /// parameter groups are made anew: that is no change that rolls.
 /// <https://docs.aws.amazon.com/AmazonRDS/latest/AuroraUserGuide/aurora-global-database-upgrade.html>
-fn version(deployed: &str, now: &str) -> Option<Finding> {
-    let parse = |version: &str| {
-        let (major, minor) = version.split_once('.')?;
-        Some((major.parse::<u32>().ok()?, minor.parse::<u32>().ok()?))
-    };
-    let (before, after) = (parse(deployed)?, parse(now)?);
+fn version(deployed: &Aurora, now: &Aurora) -> Option<Finding> {
+    let (before, after) = (deployed.version()?, now.version()?);
     let problem = if after.0 != before.0 {
         "another major version cannot be rolled out: AWS upgrades it in all regions at once, and none serves meanwhile"
     } else if after.1 < before.1 {
@@ -68,8 +61,8 @@ fn version(deployed: &str, now: &str) -> Option<Finding> {
         rule: Rule::Fixed,
         problem: problem.to_owned(),
         remedy: format!(
-            "use \"{deployed}\" or a later {}, or deploy a stack with another suffix",
-            before.0
+            "use \"{}\" or a later {}, or deploy a stack with another suffix",
+            deployed.engine_version, before.0
         ),
     })
 }

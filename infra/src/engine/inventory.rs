@@ -6,13 +6,12 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
+use continuity::names::Slot;
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use serde::Serialize;
 
 use super::Options;
-use continuity::names::Slot;
-
 use crate::cloud::Cloud;
 use crate::error::KindError;
 use crate::kind::{Found, Lister, Scope, Site};

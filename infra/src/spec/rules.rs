@@ -8,7 +8,7 @@ use super::expression;
 use super::problem::Problem;
 use super::regions::{KNOWN, STRONG_SETS};
 use super::settings::{self, LOG_DAYS, Shape};
-use super::{Durability, Serverless, Spec};
+use super::{Aurora, Durability, Serverless, Spec};
 
 type Problems = Vec<Problem>;
 
@@ -352,7 +352,7 @@ const SIZES: [&str; 11] = [
 ];
 
 fn aurora(spec: &Spec, problems: &mut Problems) {
-    engine_version(&spec.aurora.engine_version, problems);
+    engine_version(&spec.aurora, problems);
     let class = spec.aurora.instance_class.as_str();
     let is_serverless = class == "db.serverless";
     if !is_serverless {
@@ -385,7 +385,8 @@ fn aurora(spec: &Spec, problems: &mut Problems) {
     }
 }
 
-fn engine_version(version: &str, problems: &mut Problems) {
+fn engine_version(aurora: &Aurora, problems: &mut Problems) {
+    let version = aurora.engine_version.as_str();
     let mut refuse = |reason: String, fix: String| {
         problems.push(text("aurora.engine_version", version, reason, fix));
     };
@@ -397,10 +398,7 @@ fn engine_version(version: &str, problems: &mut Problems) {
     if version.contains("limitless") {
         return refuse("Aurora Limitless has no global databases".into(), newest);
     }
-    let parsed = version
-        .split_once('.')
-        .and_then(|(major, minor)| Some((major.parse::<u32>().ok()?, minor.parse::<u32>().ok()?)));
-    let Some((major, minor)) = parsed else {
+    let Some((major, minor)) = aurora.version() else {
         let fix = FIRST_VERSIONS
             .iter()
             .find(|(major, _)| version == major.to_string())

@@ -48,7 +48,7 @@ impl Victim {
     /// Who made a call, if it is somebody that can be killed here.
     fn of(call: &EdgeCall) -> Option<Victim> {
         match &call.caller {
-            None if call.source == "outside" => Some(Victim::CommandLine),
+            None if call.is_by_hand() => Some(Victim::CommandLine),
             Some(caller) if caller.starts_with(Victim::COORDINATOR) => Some(Victim::Coordinator),
             _ => None,
         }
