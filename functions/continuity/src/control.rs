@@ -89,6 +89,12 @@ impl ControlRecord {
     pub fn may_acknowledge(&self, region: &str, epoch: u64) -> bool {
         self.epoch == epoch && self.active_region == region && self.phase == Phase::Serving
     }
+
+    /// Whether this record and one that was read earlier are of one stack. Every write raises the version, so a lower one,
+    /// or the same with another content, is of a stack that was deployed anew under the same name.
+    pub fn follows(&self, earlier: &ControlRecord) -> bool {
+        self.version > earlier.version || self == earlier
+    }
 }
 
 /// How a compare-and-set ended.
@@ -153,5 +159,25 @@ mod tests {
         assert!(!record.may_acknowledge("us-east-1", 2));
         record.phase = Phase::Draining;
         assert!(!record.may_acknowledge("us-east-1", 1));
+    }
+
+    #[test]
+    fn a_record_of_a_stack_deployed_anew_does_not_follow_the_old_one() {
+        let old = ControlRecord::first("us-east-1", "test", 0);
+        let changed = ControlRecord {
+            maintenance: true,
+            version: 2,
+            ..old.clone()
+        };
+        let new = ControlRecord::first("us-east-1", "test", 5);
+        for (record, earlier, follows) in [
+            (&old, &old, true),
+            (&changed, &old, true),
+            (&old, &changed, false),
+            (&new, &old, false),
+            (&new, &changed, false),
+        ] {
+            assert_eq!(record.follows(earlier), follows, "{record:?} after {earlier:?}");
+        }
     }
 }

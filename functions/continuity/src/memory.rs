@@ -33,6 +33,14 @@ impl MemoryControl {
         control
     }
 
+    /// The stack is deleted, with all that the table held, and with `record` deployed anew.
+    pub fn reset(&self, record: Option<ControlRecord>) {
+        *lock(&self.record) = record;
+        lock(&self.observations).clear();
+        lock(&self.documents).clear();
+        lock(&self.keys).clear();
+    }
+
     /// From now on every call fails, or works again.
     pub fn set_unreachable(&self, unreachable: bool) {
         self.unreachable

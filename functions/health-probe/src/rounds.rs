@@ -52,11 +52,31 @@ enum ReportError {
 /// What one invocation remembers from round to round.
 struct Memory {
     observation: Observation,
+    record: Option<ControlRecord>,
     told: Option<String>,
 }
 
+/// What a round says of those after it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Next {
+    /// There is more to look at.
+    Round,
+    /// The stack that this invocation looks at is no more: it was deleted, or deployed anew under the same name.
+    End,
+}
+
+/// What was reported of a round.
+enum Reported {
+    /// It is stored, and this execution was started.
+    Stored(Option<String>),
+    /// Nothing: the control table is not that of this invocation's stack any more.
+    OtherStack,
+}
+
 impl Probe {
-    /// Makes rounds until shortly before `deadline_ms` (milliseconds since the Unix epoch), a minute at most.
+    /// Makes rounds until shortly before `deadline_ms` (milliseconds since the Unix epoch), a minute at most, or until the
+    /// control table says that this invocation's stack is no more: what is seen of its endpoints from then on says nothing
+    /// of the stack that follows.
     ///
     /// Guarantees: a round that fails is the end of that round only. Two invocations at once are harmless: each stores
     /// observations with their times, and an execution is started once.
@@ -65,6 +85,7 @@ impl Probe {
         let end_ms = (begin_ms + INVOCATION_MS).min(deadline_ms.saturating_sub(DEADLINE_MARGIN_MS));
         let mut memory = Memory {
             observation: self.remembered().await,
+            record: None,
             told: None,
         };
         let mut summary = Summary {
@@ -78,12 +99,16 @@ impl Probe {
                 .saturating_sub(round_ms + CUT_MARGIN_MS)
                 .max(CUT_MARGIN_MS);
             let round = self.round(&mut memory, &mut summary);
-            if tokio::time::timeout(Duration::from_millis(left_ms), round)
-                .await
-                .is_err()
-            {
-                tracing::warn!("the last round did not end in time");
-                return summary;
+            match tokio::time::timeout(Duration::from_millis(left_ms), round).await {
+                Ok(Next::Round) => {}
+                Ok(Next::End) => {
+                    tracing::info!("this stack is no more: the invocation ends");
+                    return summary;
+                }
+                Err(_) => {
+                    tracing::warn!("the last round did not end in time");
+                    return summary;
+                }
             }
             let next_ms = (round_ms + self.config.interval_ms).max(self.timer.now_ms());
             if next_ms + self.config.interval_ms > end_ms {
@@ -93,10 +118,11 @@ impl Probe {
         }
     }
 
-    async fn round(&self, memory: &mut Memory, summary: &mut Summary) {
+    async fn round(&self, memory: &mut Memory, summary: &mut Summary) -> Next {
         self.look_at_both(&mut memory.observation).await;
         match tokio::time::timeout(REPORT_LIMIT, self.report(memory)).await {
-            Ok(Ok(started)) => summary.started = started.or(summary.started.take()),
+            Ok(Ok(Reported::Stored(started))) => summary.started = started.or(summary.started.take()),
+            Ok(Ok(Reported::OtherStack)) => return Next::End,
             Ok(Err(error)) => {
                 summary.unreported += 1;
                 tracing::warn!(error = chain(&error), "this round decides nothing");
@@ -107,6 +133,7 @@ impl Probe {
             }
         }
         summary.rounds += 1;
+        Next::Round
     }
 
     /// What earlier invocations of this observer saw; nothing if that cannot be read.
@@ -148,19 +175,26 @@ impl Probe {
         }
     }
 
-    /// Stores the observation; in the standby region assesses it with those of the others, and acts on the verdict.
-    /// Returns the execution that was started.
-    async fn report(&self, memory: &mut Memory) -> Result<Option<String>, ReportError> {
-        self.control.put_observation(&memory.observation).await?;
-        let Some(state_machine) = &self.config.failover_state_machine else {
-            return Ok(None);
+    /// Stores the observation, if the stack is still the one that earlier rounds saw; in the standby region assesses it with
+    /// those of the others, and acts on the verdict.
+    async fn report(&self, memory: &mut Memory) -> Result<Reported, ReportError> {
+        let record = self.control.read().await?;
+        let same = match (&memory.record, &record) {
+            (None, _) => true,
+            (Some(_), None) => false,
+            (Some(earlier), Some(record)) => record.follows(earlier),
         };
-        let Some(record) = self.control.read().await? else {
-            return Ok(None);
+        if !same {
+            return Ok(Reported::OtherStack);
+        }
+        memory.record.clone_from(&record);
+        self.control.put_observation(&memory.observation).await?;
+        let (Some(state_machine), Some(record)) = (&self.config.failover_state_machine, record) else {
+            return Ok(Reported::Stored(None));
         };
         let function = &self.config.function;
         if function.regions.peer_of(&record.active_region) != Some(function.region()) {
-            return Ok(None);
+            return Ok(Reported::Stored(None));
         }
         let observers = Slot::ALL.map(|slot| function.regions.of(slot));
         let observations = self.control.observations(&observers).await?;
@@ -171,7 +205,10 @@ impl Probe {
             &function.regions,
             self.timer.now_ms(),
         );
-        self.act(state_machine, &record, verdict, &mut memory.told).await
+        let started = self
+            .act(state_machine, &record, verdict, &mut memory.told)
+            .await?;
+        Ok(Reported::Stored(started))
     }
 
     async fn act(
@@ -429,5 +466,44 @@ mod tests {
         stage.probe("witness").run(BEGIN_MS + 5_000).await;
         let summary = stage.probe("dr").run(stage.timer.now_ms() + 6_000).await;
         assert_eq!((summary.started, summary.unreported), (None, 0));
+    }
+
+    /// A clock during whose third sleep the stack is deleted, and perhaps deployed anew.
+    struct Redeployment {
+        clock: Arc<Jumping>,
+        control: Arc<MemoryControl>,
+        anew: Option<ControlRecord>,
+        sleeps: AtomicU64,
+    }
+
+    #[async_trait]
+    impl Timer for Redeployment {
+        fn now_ms(&self) -> u64 {
+            self.clock.now_ms()
+        }
+
+        async fn sleep_until(&self, at_ms: u64) {
+            if self.sleeps.fetch_add(1, Ordering::SeqCst) == 2 {
+                self.control.reset(self.anew.clone());
+            }
+            self.clock.sleep_until(at_ms).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn an_observer_of_a_deleted_stack_ends_and_writes_nothing_into_its_successors_table() {
+        for anew in [None, Some(ControlRecord::first(HOME, "test", BEGIN_MS))] {
+            let stage = Stage::new(u64::MAX);
+            let mut probe = stage.probe("witness");
+            probe.timer = Arc::new(Redeployment {
+                clock: stage.timer.clone(),
+                control: stage.control.clone(),
+                anew,
+                sleeps: AtomicU64::new(0),
+            });
+            let summary = probe.run(BEGIN_MS + 30_000).await;
+            assert_eq!((summary.rounds, summary.unreported), (3, 0));
+            assert!(stage.control.observations(&[WITNESS]).await.unwrap().is_empty());
+        }
     }
 }
