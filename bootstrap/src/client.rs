@@ -44,7 +44,7 @@ pub struct NewPayment {
 pub struct Payment {
     /// Its id.
     pub id: String,
-    /// `created` or `declined`.
+    /// `captured` or `declined`, unless it was authorised first.
     pub status: String,
     /// The account that pays.
     pub from_account: String,

@@ -9,10 +9,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::future::join_all;
-use payment_processor::command::{AccountDetails, Command, Order, PaymentDetails};
+use payment_processor::command::{AccountDetails, Command, Metadata, Order, PaymentOrder};
 use payment_processor::ledger::postgres::PostgresLedger;
 use payment_processor::ledger::{Ledger, Submitted};
 use support::Database;
+use tokio_postgres::{Client, Transaction};
 use uuid::Uuid;
 
 async fn open(ledger: &PostgresLedger, epoch: u64) -> Uuid {
@@ -20,40 +21,62 @@ async fn open(ledger: &PostgresLedger, epoch: u64) -> Uuid {
         currency: "EUR".into(),
         limit_minor: None,
         name: None,
+        metadata: Metadata::new(),
     });
     let id = Uuid::new_v4();
     submit(ledger, epoch, &command(&format!("open-{id}"), id, order)).await;
     id
 }
 
-fn command(key: &str, subject: Uuid, order: Order) -> Command {
+fn command(key: &str, id: Uuid, order: Order) -> Command {
     let request_hash = order.request_hash();
     Command {
         idempotency_key: key.to_owned(),
         request_hash,
-        subject,
+        id,
         order,
         created_at_ms: 1,
     }
 }
 
 fn pay(key: &str, from_account: Uuid, to_account: Uuid) -> Command {
-    let (currency, reference, reason) = ("EUR".into(), None, None);
-    let details = PaymentDetails {
+    let details = PaymentOrder {
         from_account,
         to_account,
         amount_minor: 1,
-        currency,
-        reference,
-        reason,
+        currency: "EUR".into(),
+        reference: None,
+        metadata: Metadata::new(),
+        hold_s: None,
     };
     command(key, Uuid::new_v4(), Order::Pay(details))
 }
 
 async fn submit(ledger: &PostgresLedger, epoch: u64, command: &Command) -> String {
     match ledger.submit(epoch, command).await.unwrap() {
-        Submitted::Entry(entry) => entry.subject,
+        Submitted::Outcome(outcome) => outcome.entry.subject,
         other => panic!("{other:?}"),
+    }
+}
+
+/// A payment that has been executed but not committed yet.
+async fn under_way(client: &mut Client, from: Uuid, to: Uuid) -> Transaction<'_> {
+    let transaction = client.transaction().await.unwrap();
+    let statement = format!(
+        "select ledger.pay(1, 'slow', 'h', '{}', '{from}', '{to}', 1, 'EUR', '{{}}', null, 1)",
+        Uuid::new_v4()
+    );
+    transaction.batch_execute(&statement).await.unwrap();
+    transaction
+}
+
+/// Returns once a lock of the ledger is waited for.
+async fn until_somebody_waits(database: &Database, check: impl Fn()) {
+    let waits = "select count(*) from pg_locks where locktype = 'advisory' and not granted";
+    let observer = database.client().await;
+    while observer.query_one(waits, &[]).await.unwrap().get::<_, i64>(0) == 0 {
+        check();
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 
@@ -106,6 +129,7 @@ async fn a_key_sent_by_many_at_once_is_executed_once() {
                     currency: "EUR".into(),
                     limit_minor: None,
                     name: None,
+                    metadata: Metadata::new(),
                 };
                 let opening = command(
                     &format!("account-{number}"),
@@ -132,23 +156,14 @@ async fn set_epoch_waits_for_commands_under_way_and_lets_none_of_the_old_epoch_f
     let ledger = database.ledger();
     let (a, b) = (open(&ledger, 1).await, open(&ledger, 1).await);
 
-    // A command that has been executed but not committed yet.
     let mut slow = database.client().await;
-    let transaction = slow.transaction().await.unwrap();
-    let statement = format!(
-        "select ledger.submit(1, 'slow', 'h', jsonb_build_object('kind', 'payment', 'subject', '{}', 'created_at_ms', 1,
-             'details', jsonb_build_object('from_account', '{a}', 'to_account', '{b}', 'amount_minor', 1, 'currency', 'EUR')))",
-        Uuid::new_v4()
-    );
-    transaction.batch_execute(&statement).await.unwrap();
+    let transaction = under_way(&mut slow, a, b).await;
     let setter = database.ledger();
     let raising = tokio::spawn(async move { setter.set_epoch(2).await });
-    let waits = "select count(*) from pg_locks where locktype = 'advisory' and not granted";
-    let observer = database.client().await;
-    while observer.query_one(waits, &[]).await.unwrap().get::<_, i64>(0) == 0 {
-        assert!(!raising.is_finished(), "set-epoch did not wait");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    until_somebody_waits(&database, || {
+        assert!(!raising.is_finished(), "set-epoch did not wait")
+    })
+    .await;
     transaction.commit().await.unwrap();
     assert_eq!(raising.await.unwrap().unwrap(), 2);
     assert_eq!(
@@ -254,4 +269,22 @@ async fn a_read_only_database_is_a_standby_and_takes_no_command() {
         .unwrap();
     // The warm connection still has the old default: one reconnect, within the request.
     submit(&fresh, 1, &pay("taken", a, b)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_that_waited_for_an_account_is_durable_when_it_is_answered() {
+    let database = Database::alone().await.migrated(1).await;
+    let ledger = database.ledger();
+    let (a, b) = (open(&ledger, 1).await, open(&ledger, 1).await);
+    let mut slow = database.client().await;
+    let transaction = under_way(&mut slow, a, b).await;
+    let waiting = database.ledger();
+    let answer = tokio::spawn(async move { submit(&waiting, 1, &pay("waits", b, a)).await });
+    until_somebody_waits(&database, || assert!(!answer.is_finished(), "it did not wait")).await;
+    transaction.commit().await.unwrap();
+    answer.await.unwrap();
+    // Nobody else writes on this server, and nothing is written out but for somebody who waits.
+    let written = "select pg_current_wal_flush_lsn() >= pg_current_wal_insert_lsn()";
+    let row = database.client().await.query_one(written, &[]).await.unwrap();
+    assert!(row.get::<_, bool>(0));
 }

@@ -4,12 +4,14 @@
 
 mod support;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use continuity::entry::{EntryId, EntryKind, LedgerEntry, Posting};
-use payment_processor::command::{AccountDetails, Command, Order, PaymentDetails};
+use continuity::entry::{EntryId, EntryKind, EntryStatus, LedgerEntry, Posting};
+use payment_processor::command::{AccountDetails, Command, Metadata, Order, PaymentOrder, RefundOrder};
 use payment_processor::ledger::memory::MemoryLedger;
-use payment_processor::ledger::{Ledger, LedgerError, Rejection, Submitted};
+use payment_processor::ledger::{
+    Ledger, LedgerError, PaymentFilter, PaymentStatus, Rejection, Submitted, recorded,
+};
 use payment_processor::limits::BALANCE_RANGE;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
@@ -18,16 +20,29 @@ use support::Database;
 use uuid::Uuid;
 
 const CURRENCIES: [&str; 2] = ["EUR", "JPY"];
+/// Accounts that commands name; the last one is never opened.
+const ACCOUNTS: u8 = 7;
+/// Payments that commands name.
+const PAYMENTS: u8 = 20;
+/// Sequences of commands that a property is tried with.
+const CASES: u32 = 8;
+/// How long authorisations hold, in seconds.
+const HOLD_S: u32 = 60;
 
 fn id(number: u8) -> Uuid {
     Uuid::from_u128(0x0190_a000_0000_7000_8000_0000_0000_0000 + u128::from(number))
 }
 
-fn command(key: &str, subject: Uuid, order: Order) -> Command {
+/// The id of the payment that the first command of key `payment-{number}` makes.
+fn payment_id(number: u8) -> Uuid {
+    id(100 + number)
+}
+
+fn command(key: &str, id: Uuid, order: Order) -> Command {
     Command {
         idempotency_key: key.to_owned(),
         request_hash: order.request_hash(),
-        subject,
+        id,
         order,
         created_at_ms: 1_000,
     }
@@ -38,6 +53,7 @@ fn open(account: u8, currency: &str, limit_minor: Option<i64>) -> Command {
         currency: currency.to_owned(),
         limit_minor,
         name: Some(format!("account {account}")),
+        metadata: Metadata::from([("number".to_owned(), account.to_string())]),
     };
     command(
         &format!("open-{account}"),
@@ -46,49 +62,115 @@ fn open(account: u8, currency: &str, limit_minor: Option<i64>) -> Command {
     )
 }
 
-fn pay(key: &str, from: u8, to: u8, amount_minor: i64, currency: &str) -> Command {
-    let details = PaymentDetails {
+fn payment(from: u8, to: u8, amount_minor: i64, currency: &str, hold_s: Option<u32>) -> Order {
+    Order::Pay(PaymentOrder {
         from_account: id(from),
         to_account: id(to),
         amount_minor,
         currency: currency.to_owned(),
-        reference: None,
-        reason: None,
+        reference: (amount_minor % 3 == 0).then(|| format!("invoice {}", amount_minor % 9)),
+        metadata: Metadata::new(),
+        hold_s,
+    })
+}
+
+fn pay(key: &str, from: u8, to: u8, amount_minor: i64, currency: &str) -> Command {
+    // A retry comes with an id of its own: only the first one's is recorded.
+    command(
+        key,
+        Uuid::new_v4(),
+        payment(from, to, amount_minor, currency, None),
+    )
+}
+
+fn refund(key: &str, payment: Uuid, amount_minor: Option<i64>) -> Command {
+    let order = RefundOrder {
+        payment,
+        amount_minor,
+        reference: Some("back".to_owned()),
+        metadata: Metadata::new(),
     };
-    // A retry comes with a subject of its own: only the first one's is recorded.
-    command(key, Uuid::new_v4(), Order::Pay(details))
+    command(key, Uuid::new_v4(), Order::Refund(order))
 }
 
 async fn entry(ledger: &dyn Ledger, epoch: u64, command: &Command) -> LedgerEntry {
     match ledger.submit(epoch, command).await.unwrap() {
-        Submitted::Entry(entry) => *entry,
+        Submitted::Outcome(outcome) => outcome.entry,
         other => panic!("{other:?}"),
     }
 }
 
-/// Eight accounts at most, few keys, so that retries, reuse of keys, unknown accounts and mismatches are all common.
+async fn rejection(ledger: &dyn Ledger, epoch: u64, command: &Command) -> Rejection {
+    match ledger.submit(epoch, command).await.unwrap() {
+        Submitted::Rejected(rejection) => rejection,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Few accounts, payments and keys, so that retries, reuse of keys, unknown accounts, mismatches, second captures and refunds
+/// of what is gone are all common.
 fn commands() -> impl Strategy<Value = Vec<Command>> {
-    let limit = prop_oneof![3 => Just(Some(0)), 2 => (-500_i64..0).prop_map(Some), 2 => Just(None), 1 => Just(Some(i64::MIN))];
-    let opening = (0_u8..6, 0_usize..2, limit)
-        .prop_map(|(account, currency, limit)| open(account, CURRENCIES[currency], limit));
-    let amount = prop_oneof![8 => 1_i64..400, 1 => Just(i64::MAX), 1 => Just(BALANCE_RANGE), 1 => Just(BALANCE_RANGE - 100)];
-    let paying =
-        (0_u8..30, 0_u8..7, 1_u8..7, amount, 0_usize..2).prop_map(|(key, from, step, amount, currency)| {
-            pay(
-                &format!("key-{key}"),
+    let limit = prop_oneof![2 => Just(Some(0)), 3 => (-500_i64..0).prop_map(Some), 5 => Just(None), 1 => Just(Some(i64::MIN))];
+    let opening = (0..ACCOUNTS - 1, 0_usize..13, limit)
+        .prop_map(|(account, currency, limit)| open(account, CURRENCIES[currency / 12], limit))
+        .boxed();
+    let closing = (0..ACCOUNTS, 0_u8..3).prop_map(|(account, attempt)| {
+        let order = Order::CloseAccount { account: id(account) };
+        command(&format!("close-{account}-{attempt}"), Uuid::new_v4(), order)
+    });
+    let amount = prop_oneof![30 => 1_i64..400, 1 => Just(i64::MAX), 1 => Just(BALANCE_RANGE), 1 => Just(BALANCE_RANGE - 100)];
+    let paying = (
+        0..PAYMENTS,
+        0..ACCOUNTS,
+        1..ACCOUNTS,
+        amount,
+        0_usize..13,
+        any::<bool>(),
+    )
+        .prop_map(|(number, from, step, amount, currency, held)| {
+            let order = payment(
                 from,
-                (from + step) % 7,
+                (from + step) % ACCOUNTS,
                 amount,
-                CURRENCIES[currency],
-            )
+                CURRENCIES[currency / 12],
+                held.then_some(HOLD_S),
+            );
+            command(&format!("payment-{number}"), payment_id(number), order)
         });
-    proptest::collection::vec(prop_oneof![1 => opening, 4 => paying], 1..60)
+    let part = prop_oneof![2 => Just(None), 4 => (1_i64..400).prop_map(Some)];
+    let following =
+        (0..PAYMENTS, 0_u8..3, part, 0_u8..8).prop_map(|(number, attempt, amount_minor, what)| {
+            let payment = payment_id(number);
+            let key = |what: &str| format!("{what}-{number}-{attempt}");
+            let order = |what, order| command(&key(what), Uuid::new_v4(), order);
+            match what {
+                0..=2 => order(
+                    "capture",
+                    Order::Capture {
+                        payment,
+                        amount_minor,
+                    },
+                ),
+                3 => order("void", Order::Void { payment }),
+                4 => order("expire", Order::Expire { payment }),
+                _ => refund(&key("refund"), payment, amount_minor),
+            }
+        });
+    let at_ms = prop_oneof![4 => Just(1_000_u64), 1 => Just(30_000), 1 => Just(61_000), 1 => Just(200_000)];
+    let first = proptest::collection::vec(opening.clone(), 8);
+    let any = prop_oneof![2 => opening, 1 => closing, 12 => paying, 12 => following];
+    let any = (any, at_ms).prop_map(|(command, created_at_ms)| Command {
+        created_at_ms,
+        ..command
+    });
+    (first, proptest::collection::vec(any, 20..150)).prop_map(|(first, rest)| [first, rest].concat())
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn random_commands_come_out_as_in_the_reference_and_replay_to_the_same_balances() {
     let mut runner = TestRunner::default();
-    for _ in 0..8 {
+    let mut kinds = BTreeSet::new();
+    for _ in 0..CASES {
         let commands = commands().new_tree(&mut runner).unwrap().current();
         let database = Database::with_ledger(1).await;
         let (real, reference) = (database.ledger(), MemoryLedger::in_epoch(1));
@@ -103,6 +185,11 @@ async fn random_commands_come_out_as_in_the_reference_and_replay_to_the_same_bal
         assert_same(&real, &reference).await;
 
         let log = real.log().await.unwrap();
+        kinds.extend(
+            log.iter()
+                .map(|entry| format!("{:?} {:?}", entry.kind, entry.status)),
+        );
+        check_history(&log);
         let other = Database::with_ledger(2).await;
         let recovered = other.ledger();
         let first = recovered.post(2, &log).await.unwrap();
@@ -112,18 +199,19 @@ async fn random_commands_come_out_as_in_the_reference_and_replay_to_the_same_bal
         assert_eq!(recovered.log().await.unwrap(), log, "entry for entry");
         let reference = MemoryLedger::in_epoch(2);
         assert_eq!(reference.post(2, &log).await.unwrap(), first);
-        for account in (0..8).map(id) {
-            let balance = async |ledger: &dyn Ledger| {
-                ledger
-                    .account(account)
-                    .await
-                    .unwrap()
-                    .value
-                    .map(|found| found.balance_minor)
+        for account in (0..ACCOUNTS).map(id) {
+            let balances = async |ledger: &dyn Ledger| {
+                let found = ledger.account(account).await.unwrap().value?;
+                Some((
+                    found.balance_minor,
+                    found.pending_out_minor,
+                    found.pending_in_minor,
+                ))
             };
-            assert_eq!(balance(&recovered).await, balance(&real).await);
+            assert_eq!(balances(&recovered).await, balances(&real).await);
         }
         check_rules(&recovered).await;
+        assert_same(&recovered, &reference).await;
         // Every key, and every rejection, is answered as before.
         for command in &commands {
             assert_eq!(
@@ -132,6 +220,39 @@ async fn random_commands_come_out_as_in_the_reference_and_replay_to_the_same_bal
             );
         }
     }
+    assert!(
+        kinds.len() > 8,
+        "the commands made every kind of entry: {kinds:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replay_of_any_part_of_the_log_in_any_order_comes_out_as_in_the_reference() {
+    let mut runner = TestRunner::default();
+    for _ in 0..CASES {
+        let commands = commands().new_tree(&mut runner).unwrap().current();
+        let source = MemoryLedger::in_epoch(1);
+        for command in &commands {
+            source.submit(1, command).await.unwrap();
+        }
+        let log = source.log().await.unwrap();
+        let part = proptest::sample::subsequence(log.clone(), 0..=log.len()).prop_shuffle();
+        let part = part.new_tree(&mut runner).unwrap().current();
+        let database = Database::with_ledger(2).await;
+        let (real, reference) = (database.ledger(), MemoryLedger::in_epoch(2));
+        let posted = real.post(2, &part).await.unwrap();
+        assert_eq!(posted, reference.post(2, &part).await.unwrap());
+        assert_eq!(real.verify().await.unwrap(), {
+            let found = reference.verify().await.unwrap();
+            assert_eq!(found.problems, Vec::<String>::new());
+            found
+        });
+        assert_same(&real, &reference).await;
+        assert_eq!(
+            real.overdrawn(&posted.touched).await.unwrap(),
+            reference.overdrawn(&posted.touched).await.unwrap()
+        );
+    }
 }
 
 /// Money is conserved, and no decided payment left an account below its limit.
@@ -139,15 +260,18 @@ async fn check_rules(ledger: &dyn Ledger) {
     let found = ledger.verify().await.unwrap();
     assert_eq!(found.problems, Vec::<String>::new());
     let mut sums: BTreeMap<String, i128> = BTreeMap::new();
-    for account in (0..8).map(id) {
-        let Some(account) = ledger.account(account).await.unwrap().value else {
-            continue;
-        };
-        *sums.entry(account.currency).or_default() += i128::from(account.balance_minor);
+    for account in ledger.accounts(None, 100).await.unwrap().value {
+        let sum = sums.entry(account.currency).or_default();
+        *sum += i128::from(account.balance_minor);
+        assert!(account.pending_out_minor >= 0 && account.pending_in_minor >= 0);
+        assert_eq!(
+            account.available_minor,
+            account.balance_minor - account.pending_out_minor
+        );
         assert!(
             account
                 .limit_minor
-                .is_none_or(|limit| account.balance_minor >= limit)
+                .is_none_or(|limit| account.available_minor >= limit)
         );
     }
     assert!(sums.values().all(|sum| *sum == 0), "{sums:?}");
@@ -159,10 +283,72 @@ async fn check_rules(ledger: &dyn Ledger) {
     );
 }
 
+/// What holds at every entry of a log that was decided, in its order: no account below its limit, captures and refunds within
+/// their bounds, the end of an authorisation at most once.
+fn check_history(log: &[LedgerEntry]) {
+    let mut limits: BTreeMap<String, Option<i64>> = BTreeMap::new();
+    let mut balances: BTreeMap<String, i64> = BTreeMap::new();
+    let mut payments: BTreeMap<String, (i64, i64, i64)> = BTreeMap::new();
+    let mut ended = BTreeSet::new();
+    for entry in log.iter().filter(|entry| entry.status == EntryStatus::Created) {
+        if let Some(posting) = &entry.posting {
+            assert!(posting.amount_minor > 0);
+            *balances.entry(posting.debit_account.clone()).or_default() -= posting.amount_minor;
+            *balances.entry(posting.credit_account.clone()).or_default() += posting.amount_minor;
+            let limit = limits[&posting.debit_account];
+            let left = balances[&posting.debit_account];
+            assert!(limit.is_none_or(|limit| left >= limit), "{entry:?} leaves {left}");
+        }
+        let moved = entry.posting.as_ref().map_or(0, |posting| posting.amount_minor);
+        let asked = entry.details["amount_minor"].as_i64().unwrap_or(0);
+        match entry.kind {
+            EntryKind::AccountOpened => {
+                limits.insert(
+                    entry.subject.clone(),
+                    recorded::account(entry).unwrap().limit_minor,
+                );
+            }
+            EntryKind::AccountClosed => assert_eq!(balances.get(&entry.subject).copied().unwrap_or(0), 0),
+            EntryKind::Payment => {
+                payments.insert(entry.subject.clone(), (asked, moved, 0));
+            }
+            EntryKind::Authorisation => {
+                payments.insert(entry.subject.clone(), (asked, 0, 0));
+            }
+            EntryKind::Capture => payments.get_mut(&entry.subject).unwrap().1 += moved,
+            EntryKind::Refund => payments.get_mut(&entry.subject).unwrap().2 += moved,
+            EntryKind::Void | EntryKind::Expiry => {}
+        }
+        if matches!(
+            entry.kind,
+            EntryKind::Capture | EntryKind::Void | EntryKind::Expiry
+        ) {
+            assert!(ended.insert(entry.subject.clone()), "{entry:?} ends it twice");
+        }
+        if let Some((asked, captured, refunded)) = payments.get(&entry.subject) {
+            assert!(refunded <= captured && captured <= asked, "{entry:?}");
+        }
+    }
+}
+
 async fn assert_same(one: &dyn Ledger, other: &dyn Ledger) {
     assert_eq!(one.log().await.unwrap(), other.log().await.unwrap());
     assert_eq!(one.summary().await.unwrap(), other.summary().await.unwrap());
-    for account in (0..8).map(id) {
+    assert_eq!(one.verify().await.unwrap(), other.verify().await.unwrap());
+    for now_ms in [60_999, 61_000, 300_000] {
+        assert_eq!(
+            one.expired(now_ms, 3).await.unwrap(),
+            other.expired(now_ms, 3).await.unwrap()
+        );
+    }
+    let mut after = None;
+    loop {
+        let page = one.accounts(after, 3).await.unwrap();
+        assert_eq!(page, other.accounts(after, 3).await.unwrap());
+        let Some(last) = page.value.last() else { break };
+        after = Some(last.id);
+    }
+    for account in (0..ACCOUNTS + 1).map(id) {
         assert_eq!(
             one.account(account).await.unwrap(),
             other.account(account).await.unwrap()
@@ -170,24 +356,55 @@ async fn assert_same(one: &dyn Ledger, other: &dyn Ledger) {
         let entries = one.account_entries(account, None, 5).await.unwrap();
         assert_eq!(entries, other.account_entries(account, None, 5).await.unwrap());
     }
-    let mut before = None;
-    loop {
-        let page = one.payments(before, 3).await.unwrap();
-        assert_eq!(page, other.payments(before, 3).await.unwrap());
-        let Some(last) = page.value.last() else { break };
+    for payment in (0..PAYMENTS).map(payment_id) {
         assert_eq!(
-            one.payment(last.id).await.unwrap(),
-            other.payment(last.id).await.unwrap()
+            one.payment(payment).await.unwrap(),
+            other.payment(payment).await.unwrap()
         );
-        before = Some(EntryId {
-            epoch: last.epoch,
-            seq: last.seq,
-        });
+        for before in [None, Some(EntryId { epoch: 1, seq: 40 })] {
+            let refunds = one.refunds(payment, before, 1).await.unwrap();
+            assert_eq!(refunds, other.refunds(payment, before, 1).await.unwrap());
+        }
+    }
+    let mut filters = vec![
+        PaymentFilter::default(),
+        PaymentFilter {
+            account: Some(id(2)),
+            ..PaymentFilter::default()
+        },
+        PaymentFilter {
+            reference: Some("invoice 3".to_owned()),
+            ..PaymentFilter::default()
+        },
+        PaymentFilter {
+            created_from_ms: Some(30_000),
+            created_before_ms: Some(200_000),
+            ..PaymentFilter::default()
+        },
+    ];
+    filters.extend(PaymentStatus::ALL.map(|status| PaymentFilter {
+        status: Some(status),
+        ..PaymentFilter::default()
+    }));
+    for filter in filters {
+        let mut before = None;
+        loop {
+            let page = one.payments(&filter, before, 3).await.unwrap();
+            assert_eq!(
+                page,
+                other.payments(&filter, before, 3).await.unwrap(),
+                "{filter:?}"
+            );
+            before = page.value.next;
+            if before.is_none() {
+                break;
+            }
+        }
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn result_codes_come_in_their_documented_order() {
+async fn result_codes_of_payments_come_in_their_documented_order() {
     let database = Database::with_ledger(3).await;
     let ledger = database.ledger();
     for opening in [
@@ -195,9 +412,12 @@ async fn result_codes_come_in_their_documented_order() {
         open(2, "EUR", Some(0)),
         open(3, "JPY", None),
         open(4, "EUR", None),
+        open(5, "EUR", Some(0)),
     ] {
         entry(&ledger, 3, &opening).await;
     }
+    let closing = Order::CloseAccount { account: id(5) };
+    entry(&ledger, 3, &command("close", Uuid::new_v4(), closing)).await;
     let stored = entry(&ledger, 3, &pay("used", 1, 2, 5, "EUR")).await;
     let rejected = |rejection| Some(Submitted::Rejected(rejection));
     let unknown = |account| rejected(Rejection::AccountUnknown { account: id(account) });
@@ -223,8 +443,14 @@ async fn result_codes_come_in_their_documented_order() {
         ),
         (3, pay("new", 8, 9, i64::MAX, "JPY"), unknown(8), None),
         (3, pay("new", 1, 9, i64::MAX, "JPY"), unknown(9), None),
-        (3, pay("new", 1, 2, i64::MAX, "JPY"), mismatch(1, "EUR"), None),
-        (3, pay("new", 1, 3, i64::MAX, "EUR"), mismatch(3, "JPY"), None),
+        (3, pay("new", 1, 5, i64::MAX, "JPY"), mismatch(1, "EUR"), None),
+        (3, pay("new", 5, 3, i64::MAX, "EUR"), mismatch(3, "JPY"), None),
+        (
+            3,
+            pay("closed", 1, 5, i64::MAX, "EUR"),
+            None,
+            Some("account-closed"),
+        ),
         (
             3,
             pay("range", 1, 2, i64::MAX, "EUR"),
@@ -241,15 +467,14 @@ async fn result_codes_come_in_their_documented_order() {
         match answer {
             Some(answer) => assert_eq!(got, answer, "{command:?}"),
             None => {
-                let Submitted::Entry(entry) = got else {
+                let Submitted::Outcome(outcome) = got else {
                     panic!("{got:?}")
                 };
+                let entry = outcome.entry;
                 assert_eq!(entry.details["reason"].as_str(), reason, "{command:?}");
-                assert_eq!(
-                    entry.status,
-                    if reason.is_some() { "declined" } else { "created" }
-                );
-                assert_eq!(entry.postings.is_empty(), reason.is_some());
+                let declined = reason.is_some();
+                assert_eq!(entry.status == EntryStatus::Declined, declined);
+                assert_eq!(entry.posting.is_none(), declined);
             }
         }
     }
@@ -259,6 +484,185 @@ async fn result_codes_come_in_their_documented_order() {
         "the same request, the stored outcome"
     );
     check_rules(&ledger).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn result_codes_of_what_follows_a_payment_come_in_their_documented_order() {
+    let database = Database::with_ledger(1).await;
+    let ledger = database.ledger();
+    for opening in [
+        open(1, "EUR", None),
+        open(2, "EUR", Some(0)),
+        open(3, "EUR", None),
+    ] {
+        entry(&ledger, 1, &opening).await;
+    }
+    let hold = |number: u8| {
+        let order = payment(1, 2, 100, "EUR", Some(HOLD_S));
+        command(&format!("hold-{number}"), payment_id(number), order)
+    };
+    let capture = |key: &str, number: u8, amount_minor, created_at_ms| {
+        let payment = payment_id(number);
+        let order = Order::Capture {
+            payment,
+            amount_minor,
+        };
+        Command {
+            created_at_ms,
+            ..command(key, Uuid::new_v4(), order)
+        }
+    };
+    let follow = |key: &str, order| command(key, Uuid::new_v4(), order);
+    for number in 1..=4 {
+        entry(&ledger, 1, &hold(number)).await;
+    }
+    let late_ms = 1_000 + u64::from(HOLD_S) * 1_000;
+
+    // Capture: unknown, ended, expired, too much.
+    let stranger = capture("c", 9, Some(101), late_ms);
+    assert_eq!(rejection(&ledger, 1, &stranger).await, Rejection::NotFound);
+    entry(
+        &ledger,
+        1,
+        &follow(
+            "v",
+            Order::Void {
+                payment: payment_id(1),
+            },
+        ),
+    )
+    .await;
+    let voided = Rejection::PaymentNotAuthorised {
+        status: PaymentStatus::Voided,
+    };
+    assert_eq!(
+        rejection(&ledger, 1, &capture("c", 1, Some(101), late_ms)).await,
+        voided
+    );
+    let void = follow(
+        "v2",
+        Order::Void {
+            payment: payment_id(1),
+        },
+    );
+    assert_eq!(rejection(&ledger, 1, &void).await, voided);
+    let late = capture("c", 2, Some(101), late_ms);
+    assert_eq!(
+        rejection(&ledger, 1, &late).await,
+        Rejection::AuthorisationExpired
+    );
+    let most_minor = 100;
+    assert_eq!(
+        rejection(&ledger, 1, &capture("c", 2, Some(101), late_ms - 1)).await,
+        Rejection::AmountTooLarge { most_minor }
+    );
+    let taken = entry(&ledger, 1, &capture("c", 2, Some(60), late_ms - 1)).await;
+    let left = recorded::payment(&taken).unwrap();
+    assert_eq!((left.status, left.captured_minor), (PaymentStatus::Captured, 60));
+    assert_eq!(ledger.payment(payment_id(2)).await.unwrap().value, Some(left));
+
+    // Expiry: not before its time, once.
+    let expire = |key: &str, created_at_ms| Command {
+        created_at_ms,
+        ..follow(
+            key,
+            Order::Expire {
+                payment: payment_id(3),
+            },
+        )
+    };
+    assert_eq!(
+        rejection(&ledger, 1, &expire("e", late_ms - 1)).await,
+        Rejection::AuthorisationNotExpired
+    );
+    assert_eq!(
+        ledger.expired(late_ms, 9).await.unwrap(),
+        [payment_id(3), payment_id(4)]
+    );
+    entry(&ledger, 1, &expire("e", late_ms)).await;
+    assert_eq!(
+        rejection(&ledger, 1, &expire("e2", late_ms)).await,
+        Rejection::PaymentNotAuthorised {
+            status: PaymentStatus::Expired
+        }
+    );
+    let account = ledger.account(id(1)).await.unwrap().value.unwrap();
+    assert_eq!((account.balance_minor, account.pending_out_minor), (-60, 100));
+
+    // Refund: unknown, nothing captured, too much; declined without funds.
+    let back = |key: &str, number, amount| refund(key, payment_id(number), amount);
+    assert_eq!(
+        rejection(&ledger, 1, &back("r", 9, Some(61))).await,
+        Rejection::NotFound
+    );
+    assert_eq!(
+        rejection(&ledger, 1, &back("r", 4, Some(61))).await,
+        Rejection::PaymentNotCaptured {
+            status: PaymentStatus::Authorised
+        }
+    );
+    assert_eq!(
+        rejection(&ledger, 1, &back("r", 2, Some(61))).await,
+        Rejection::AmountTooLarge { most_minor: 60 }
+    );
+    let spent = entry(&ledger, 1, &pay("spent", 2, 3, 50, "EUR")).await;
+    let poor = entry(&ledger, 1, &back("poor", 2, Some(11))).await;
+    assert_eq!(
+        (poor.status, poor.posting.as_ref()),
+        (EntryStatus::Declined, None)
+    );
+    assert_eq!(
+        recorded::refund(&poor, 1).unwrap().reason.as_deref(),
+        Some("insufficient-funds")
+    );
+    entry(&ledger, 1, &back("part", 2, Some(10))).await;
+    entry(&ledger, 1, &pay("earned", 3, 2, 50, "EUR")).await;
+    let rest = entry(&ledger, 1, &back("rest", 2, None)).await;
+    assert_eq!(
+        rest.posting.as_ref().map(|posting| posting.amount_minor),
+        Some(50)
+    );
+    assert_eq!(
+        rejection(&ledger, 1, &back("more", 2, None)).await,
+        Rejection::AmountTooLarge { most_minor: 0 }
+    );
+
+    // Close: unknown, not empty, closed.
+    let close = |key: &str, account| follow(key, Order::CloseAccount { account: id(account) });
+    assert_eq!(rejection(&ledger, 1, &close("x", 9)).await, Rejection::NotFound);
+    assert_eq!(
+        rejection(&ledger, 1, &close("x", 2)).await,
+        Rejection::AccountNotEmpty,
+        "an authorisation is open"
+    );
+    entry(
+        &ledger,
+        1,
+        &follow(
+            "v4",
+            Order::Void {
+                payment: payment_id(4),
+            },
+        ),
+    )
+    .await;
+    let closed = entry(&ledger, 1, &close("x", 2)).await;
+    assert_eq!(
+        recorded::account(&closed),
+        ledger.account(id(2)).await.unwrap().value
+    );
+    assert_eq!(
+        rejection(&ledger, 1, &close("x2", 2)).await,
+        Rejection::AccountClosed
+    );
+    let spent = Uuid::parse_str(&spent.subject).unwrap();
+    let gone = entry(&ledger, 1, &refund("gone", spent, None)).await;
+    assert_eq!(
+        recorded::refund(&gone, 1).unwrap().reason.as_deref(),
+        Some("account-closed")
+    );
+    check_rules(&ledger).await;
+    check_history(&ledger.log().await.unwrap());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -305,32 +709,27 @@ async fn the_database_refuses_to_change_the_log_or_a_balance_by_hand() {
     let paid = entry(&ledger, 1, &pay("paid", 1, 2, 5, "EUR")).await;
     let log = ledger.log().await.unwrap();
     let seq = paid.id.seq;
-    let (one, two, three) = (id(1), id(2), id(3));
+    let (one, two) = (id(1), id(2));
     let client = database.client().await;
     for statement in [
         "update ledger.entries set status = 'declined'".to_owned(),
         "delete from ledger.entries".to_owned(),
         "truncate ledger.entries".to_owned(),
-        "update ledger.postings set amount_minor = 1".to_owned(),
-        "delete from ledger.postings".to_owned(),
-        "truncate ledger.postings".to_owned(),
         "update ledger.accounts set balance_minor = 1000000".to_owned(),
         "update ledger.accounts set currency = 'USD'".to_owned(),
         "delete from ledger.accounts".to_owned(),
         "truncate ledger.accounts".to_owned(),
-        // Does not sum to zero; no such entry; no such account; another currency than the account's.
-        format!("insert into ledger.postings values ('{three}', 1, {seq}, 5, 'JPY')"),
+        "update ledger.accounts set pending_out_minor = 1".to_owned(),
+        "update ledger.accounts set limit_minor = null".to_owned(),
+        format!("insert into ledger.accounts (id, currency) values ('{}', 'EUR')", id(9)),
         format!(
-            "insert into ledger.postings values ('{one}', 1, 999, 5, 'EUR'), ('{two}', 1, 999, -5, 'EUR')"
+            "insert into ledger.entries select epoch, seq + 1, posted_epoch, created_at_ms, kind, status, 'x', request_hash,
+                 subject, debit_account, credit_account, amount_minor, currency, details
+               from ledger.entries where seq = {seq}"
         ),
-        format!(
-            "insert into ledger.postings values ('{three}', 1, {seq}, 5, 'JPY'), ('{}', 1, {seq}, -5, 'JPY')",
-            id(9)
-        ),
-        format!(
-            "insert into ledger.postings values ('{three}', 1, {seq}, 5, 'EUR'), ('{}', 1, {seq}, -5, 'EUR')",
-            id(9)
-        ),
+        format!("insert into ledger.holds values ('{one}', '{one}', '{two}', 5, 5)"),
+        "delete from ledger.holds".to_owned(),
+        "truncate ledger.holds".to_owned(),
         "insert into ledger.ledger_epoch values (false, 9)".to_owned(),
     ] {
         let error = client.batch_execute(&statement).await.expect_err(&statement);
@@ -361,15 +760,14 @@ async fn a_replay_honours_what_was_acknowledged_and_reports_what_it_found() {
         request_hash: "hash".to_owned(),
         kind: EntryKind::Payment,
         subject: id(100 + u8::try_from(seq % 50).unwrap()).to_string(),
-        status: "created".to_owned(),
-        postings: [(from, -amount), (to, amount)]
-            .map(|(account, amount_minor)| Posting {
-                account: id(account).to_string(),
-                amount_minor,
-                currency: "EUR".into(),
-            })
-            .to_vec(),
-        details: serde_json::json!({ "from_account": id(from), "to_account": id(to), "amount_minor": amount, "currency": "EUR", "reference": null }),
+        status: EntryStatus::Created,
+        posting: Some(Posting {
+            debit_account: id(from).to_string(),
+            credit_account: id(to).to_string(),
+            amount_minor: amount,
+            currency: "EUR".into(),
+        }),
+        details: serde_json::json!({ "from_account": id(from), "to_account": id(to), "amount_minor": amount, "currency": "EUR", "reference": null, "metadata": {} }),
         created_at_ms: 5,
     };
     let journal = [

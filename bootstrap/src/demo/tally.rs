@@ -57,7 +57,7 @@ pub fn tally(acknowledged: &[Acknowledged], ledger: &[Payment], accounts: &[Acco
         .collect();
 
     let mut balances: HashMap<&str, i64> = HashMap::new();
-    for payment in ledger.iter().filter(|payment| payment.status == "created") {
+    for payment in ledger.iter().filter(|payment| payment.status == "captured") {
         *balances.entry(&payment.from_account).or_default() -= payment.amount_minor;
         *balances.entry(&payment.to_account).or_default() += payment.amount_minor;
     }
@@ -103,7 +103,7 @@ mod tests {
     fn payment(id: &str, reference: &str, epoch: u64, posted_epoch: u64) -> Payment {
         Payment {
             id: id.into(),
-            status: "created".into(),
+            status: "captured".into(),
             from_account: "a".into(),
             to_account: "b".into(),
             amount_minor: 5,

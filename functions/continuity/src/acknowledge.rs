@@ -2,12 +2,15 @@
 //!
 //! 1. this region believes that it is serving, in epoch *e*;
 //! 2. the ledger executes the command, or finds its stored outcome, and refuses unless its own epoch is *e* (rule h);
-//! 3. the entry is put into the journal under *e*, a stored outcome too (rules b, e, f);
+//! 3. the entry is put into the journal under *e*, a stored outcome too (rules b, e, f), and with it the entries that it relies
+//!    on: a refund that is acknowledged shall not outlive the capture that it is of, which may never have been;
 //! 4. the control record is read strongly, after the put (rule a): still *e*, still us, still serving? Then it may be answered.
 //!
 //! Whatever goes wrong, the client gets no acknowledgement and may retry with the same idempotency key.
 
 use std::error::Error;
+
+use futures::future::try_join_all;
 
 use crate::control::{ControlRecord, ControlStore, Phase};
 use crate::entry::LedgerEntry;
@@ -36,11 +39,31 @@ pub enum NotAcknowledged<E: Error + 'static> {
     Ledger(#[source] E),
 }
 
+/// What a command came to.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Outcome {
+    /// Its entry.
+    pub entry: LedgerEntry,
+    /// Earlier entries without which that one would not have been decided as it was, and which nobody may have acknowledged:
+    /// the authorisation and the capture of a payment that is captured or refunded. To put them again is what a retry of
+    /// their own commands would do.
+    pub relies_on: Vec<LedgerEntry>,
+}
+
+impl From<LedgerEntry> for Outcome {
+    fn from(entry: LedgerEntry) -> Self {
+        Outcome {
+            entry,
+            relies_on: Vec::new(),
+        }
+    }
+}
+
 /// How the ledger answered step 2.
 #[derive(Debug)]
 pub enum Executed {
     /// Executed now, or the stored outcome of the same request.
-    Entry(Box<LedgerEntry>),
+    Outcome(Box<Outcome>),
     /// The ledger is in another epoch: nothing was done.
     OtherEpoch,
 }
@@ -85,8 +108,8 @@ pub async fn acknowledge<E: Error + 'static>(
     }
 
     // Step 2.
-    let entry = match execute(epoch).await.map_err(NotAcknowledged::Ledger)? {
-        Executed::Entry(entry) => *entry,
+    let Outcome { entry, relies_on } = match execute(epoch).await.map_err(NotAcknowledged::Ledger)? {
+        Executed::Outcome(outcome) => *outcome,
         Executed::OtherEpoch => {
             let now = control.read().await.map_err(NotAcknowledged::Control)?;
             return Err(not_active(now));
@@ -94,10 +117,11 @@ pub async fn acknowledge<E: Error + 'static>(
     };
 
     // Step 3.
-    journal
-        .put(epoch, &entry)
-        .await
-        .map_err(NotAcknowledged::Journal)?;
+    let puts = relies_on
+        .iter()
+        .chain([&entry])
+        .map(|entry| journal.put(epoch, entry));
+    try_join_all(puts).await.map_err(NotAcknowledged::Journal)?;
 
     // Step 4.
     let record = control

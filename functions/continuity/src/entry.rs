@@ -24,16 +24,40 @@ impl EntryId {
 pub enum EntryKind {
     /// An account was opened.
     AccountOpened,
-    /// A payment was created or declined.
+    /// An account was closed.
+    AccountClosed,
+    /// A payment moved its amount at once, or was declined.
     Payment,
+    /// A payment holds its amount until it is captured, voided or expires, or was declined.
+    Authorisation,
+    /// An authorised payment moved its amount or a part of it; the rest is no longer held.
+    Capture,
+    /// An authorised payment was given up: nothing is held any more.
+    Void,
+    /// An authorised payment was neither captured nor voided in time: nothing is held any more.
+    Expiry,
+    /// A captured payment, or a part of it, went back, or could not.
+    Refund,
 }
 
-/// One signed movement on an account.
+/// How a command ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum EntryStatus {
+    /// It was done.
+    Created,
+    /// It was refused, for the reason among the details: an outcome as well.
+    Declined,
+}
+
+/// One movement between two accounts: what the one loses, the other gains.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Posting {
-    /// The account's id.
-    pub account: String,
-    /// Signed amount in minor units: negative takes from the account, positive gives to it.
+    /// The account that it is taken from.
+    pub debit_account: String,
+    /// The account that it is given to.
+    pub credit_account: String,
+    /// How much, in minor units; positive.
     pub amount_minor: i64,
     /// ISO 4217 code.
     pub currency: String,
@@ -51,12 +75,13 @@ pub struct LedgerEntry {
     pub request_hash: String,
     /// The kind of command.
     pub kind: EntryKind,
-    /// The id of the account or payment that the command made.
+    /// The id of the account or payment that it is about.
     pub subject: String,
-    /// `created`, or `declined` with the reason among the details.
-    pub status: String,
-    /// Movements; empty for a decline and for an account. Each currency sums to zero.
-    pub postings: Vec<Posting>,
+    /// How the command ended.
+    pub status: EntryStatus,
+    /// What it moved: nothing for a decline, for an account, and for what only holds or releases.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub posting: Option<Posting>,
     /// The remaining fields of the recorded outcome, as the API answers them.
     pub details: serde_json::Value,
     /// When it was executed, milliseconds since the Unix epoch.

@@ -6,7 +6,7 @@ use std::convert::Infallible;
 use async_trait::async_trait;
 use continuity::acknowledge::{Acknowledged, Executed, NotAcknowledged, acknowledge};
 use continuity::control::{ControlRecord, ControlStore};
-use continuity::entry::{EntryId, EntryKind, LedgerEntry};
+use continuity::entry::{EntryId, EntryKind, EntryStatus, LedgerEntry};
 use continuity::error::StoreError;
 use continuity::journal::Journal;
 use continuity::memory::{MemoryControl, MemoryJournal};
@@ -30,8 +30,8 @@ fn entry(epoch: u64) -> LedgerEntry {
         request_hash: "hash".into(),
         kind: EntryKind::Payment,
         subject: "payment".into(),
-        status: "created".into(),
-        postings: Vec::new(),
+        status: EntryStatus::Created,
+        posting: None,
         details: serde_json::Value::Null,
         created_at_ms: 0,
     }
@@ -78,7 +78,7 @@ async fn an_epoch_that_rises_during_the_put_is_seen() {
         journal: MemoryJournal::default(),
     };
     let result = run(Some(serving(HERE, 1)), &control, &journal, async |_| {
-        Executed::Entry(Box::new(entry(1)))
+        Executed::Outcome(Box::new(entry(1).into()))
     })
     .await;
     let Err(NotAcknowledged::NotActive {
@@ -95,7 +95,7 @@ async fn nothing_is_acknowledged_that_the_journal_did_not_take() {
     let (control, journal) = (MemoryControl::with(serving(HERE, 1)), MemoryJournal::default());
     journal.set_unreachable(true);
     let result = run(None, &control, &journal, async |_| {
-        Executed::Entry(Box::new(entry(1)))
+        Executed::Outcome(Box::new(entry(1).into()))
     })
     .await;
     assert!(matches!(result, Err(NotAcknowledged::Journal(_))), "{result:?}");
@@ -105,7 +105,7 @@ async fn nothing_is_acknowledged_that_the_journal_did_not_take() {
 async fn a_stored_outcome_is_put_again_under_the_current_epoch() {
     let (control, journal) = (MemoryControl::with(serving(HERE, 3)), MemoryJournal::default());
     let result = run(None, &control, &journal, async |_| {
-        Executed::Entry(Box::new(entry(1)))
+        Executed::Outcome(Box::new(entry(1).into()))
     })
     .await;
     assert_eq!(result.unwrap().entry, entry(1));
@@ -154,7 +154,7 @@ async fn a_belief_that_says_no_is_looked_at_again() {
     let (control, journal) = (MemoryControl::with(serving(HERE, 2)), MemoryJournal::default());
     let old = Some(serving(THERE, 1));
     let result = run(old, &control, &journal, async |_| {
-        Executed::Entry(Box::new(entry(2)))
+        Executed::Outcome(Box::new(entry(2).into()))
     })
     .await;
     assert_eq!(result.unwrap().record.epoch, 2);
@@ -166,7 +166,7 @@ async fn a_region_without_quorum_acknowledges_nothing() {
     control.set_unreachable(true);
     let belief = Some(serving(HERE, 1));
     let result = run(belief, &control, &journal, async |_| {
-        Executed::Entry(Box::new(entry(1)))
+        Executed::Outcome(Box::new(entry(1).into()))
     })
     .await;
     assert!(matches!(result, Err(NotAcknowledged::Control(_))), "{result:?}");

@@ -1,7 +1,11 @@
--- The ledger: a log of entries, the postings they made, and the accounts' balances that follow from them.
+-- The ledger: a log of entries, the accounts' balances and the open holds that follow from it.
 --
--- Rules that hold whoever writes: entries and postings are append only; the postings of an entry are inserted in one
--- statement and sum to zero in each currency; a balance changes only by postings; one idempotency key, one entry.
+-- Rules that hold whoever writes: entries are append only; accounts and holds change only by appending an entry; one
+-- idempotency key, one entry. An entry moves one amount from the account it debits to the account it credits, so that debits
+-- equal credits in every entry by construction.
+--
+-- No check constraints on the tables that every payment writes: PostgreSQL parses each of them again for every statement.
+-- Types, `not null` and the functions of 0002 do their work, and `ledger.verify` recomputes everything.
 
 create table ledger.ledger_epoch (
     only_row boolean primary key default true check (only_row),
@@ -12,44 +16,63 @@ insert into ledger.ledger_epoch (epoch) values (0);
 
 create sequence ledger.entry_seq;
 
+create type ledger.entry_kind as enum (
+    'account-opened', 'account-closed', 'payment', 'authorisation', 'capture', 'void', 'expiry', 'refund');
+create type ledger.entry_status as enum ('created', 'declined');
+create domain ledger.currency_code as text check (value ~ '^[A-Z]{3}$');
+
 create table ledger.entries (
-    epoch           bigint not null check (epoch > 0),
-    seq             bigint not null check (seq > 0),
-    idempotency_key text   not null unique,
-    request_hash    text   not null,
-    kind            text   not null check (kind in ('account-opened', 'payment')),
-    status          text   not null check (status in ('created', 'declined')),
-    subject         uuid   not null,
-    -- The accounts that it posted to, in the order of its postings.
-    accounts        uuid[] not null,
-    details         jsonb  not null,
-    created_at_ms   bigint not null,
+    epoch           bigint not null,
+    seq             bigint not null,
     -- The ledger epoch in which it was posted here; later than `epoch` for an entry that a replay recovered.
-    posted_epoch    bigint not null check (posted_epoch >= epoch),
+    posted_epoch    bigint not null,
+    created_at_ms   bigint not null,
+    kind            ledger.entry_kind   not null,
+    status          ledger.entry_status not null,
+    idempotency_key text   not null,
+    request_hash    text   not null,
+    -- The account or payment that it is about.
+    subject         uuid   not null,
+    -- The accounts it is between: who pays, who is paid. Null for an entry about one account.
+    debit_account   uuid,
+    credit_account  uuid,
+    -- What it moved between them; 0 for a decline, and for what only holds or releases.
+    amount_minor    bigint not null,
+    currency        text   not null,
+    details         jsonb  not null,
     primary key (epoch, seq)
 );
+create unique index entries_key on ledger.entries (idempotency_key);
 create index entries_subject on ledger.entries (subject);
+create index entries_debit on ledger.entries (debit_account, epoch, seq);
+create index entries_credit on ledger.entries (credit_account, epoch, seq);
 
 create table ledger.accounts (
-    id            uuid   primary key,
-    currency      text   not null check (currency ~ '^[A-Z]{3}$'),
+    id                uuid   primary key,
+    currency          ledger.currency_code not null,
     -- The lowest balance that a decided payment may leave; null is no limit.
-    limit_minor   bigint check (limit_minor <= 0),
-    name          text,
-    balance_minor bigint not null default 0,
-    -- Null only where a replay had to honour a payment of an account whose own, never acknowledged entry was lost.
-    opened_epoch  bigint,
-    opened_seq    bigint
+    limit_minor       bigint,
+    -- What was moved: credits less debits.
+    balance_minor     bigint  not null default 0,
+    -- What open holds may still take from it, and bring to it.
+    pending_out_minor bigint  not null default 0,
+    pending_in_minor  bigint  not null default 0,
+    closed            boolean not null default false,
+    -- The entry that opened it. Null only where a replay had to honour a payment of an account whose own, never acknowledged
+    -- entry was lost.
+    opened_epoch      bigint,
+    opened_seq        bigint
 ) with (fillfactor = 50);
 
-create table ledger.postings (
-    account_id   uuid   not null,
-    epoch        bigint not null,
-    seq          bigint not null,
-    amount_minor bigint not null check (amount_minor <> 0),
-    currency     text   not null,
-    primary key (account_id, epoch, seq)
+-- Authorised payments that are neither captured, voided nor expired.
+create table ledger.holds (
+    payment        uuid   primary key,
+    debit_account  uuid   not null,
+    credit_account uuid   not null,
+    amount_minor   bigint not null,
+    expires_at_ms  bigint not null
 );
+create index holds_expiry on ledger.holds (expires_at_ms);
 
 create function ledger.refuse_change() returns trigger language plpgsql as $$
 begin
@@ -57,37 +80,27 @@ begin
         using errcode = 'integrity_constraint_violation';
 end $$;
 
-create trigger append_only before update or delete or truncate on ledger.entries
-    for each statement execute function ledger.refuse_change('it is append only');
-create trigger append_only before update or delete or truncate on ledger.postings
-    for each statement execute function ledger.refuse_change('it is append only');
-create trigger kept before delete or truncate on ledger.accounts
-    for each statement execute function ledger.refuse_change('accounts are kept');
-create trigger identity before update of id, currency on ledger.accounts
-    for each statement execute function ledger.refuse_change('id and currency are for life');
-create trigger balance_by_postings before update of balance_minor on ledger.accounts
-    for each statement when (pg_trigger_depth() = 0)
-    execute function ledger.refuse_change('a balance changes only by postings');
-
-create function ledger.post() returns trigger language plpgsql as $$
-declare
-    posted integer;
+-- ledger.append sets this while it works. (Not by a `set` clause: that takes a superuser, which no user of Aurora is.)
+create function ledger.only_by_entries() returns trigger language plpgsql as $$
 begin
-    if exists (select from added group by epoch, seq, currency having sum(amount_minor) <> 0) then
-        raise exception 'postings do not sum to zero' using errcode = 'integrity_constraint_violation';
-    end if;
-    update ledger.accounts a
-       set balance_minor = a.balance_minor + p.amount_minor
-      from added p
-      join ledger.entries e on e.epoch = p.epoch and e.seq = p.seq
-     where a.id = p.account_id and a.currency = p.currency;
-    get diagnostics posted = row_count;
-    if posted <> (select count(*) from added) then
-        raise exception 'a posting without its entry, or without an account of its currency'
+    if current_setting('ledger.appending', true) is distinct from 'on' then
+        raise exception 'ledger.% refuses %: it changes only by entries', tg_table_name, lower(tg_op)
             using errcode = 'integrity_constraint_violation';
     end if;
     return null;
 end $$;
 
-create trigger post after insert on ledger.postings
-    referencing new table as added for each statement execute function ledger.post();
+create trigger append_only before update or delete or truncate on ledger.entries
+    for each statement execute function ledger.refuse_change('it is append only');
+create trigger by_entries before insert on ledger.entries
+    for each statement execute function ledger.only_by_entries();
+create trigger kept before delete or truncate on ledger.accounts
+    for each statement execute function ledger.refuse_change('accounts are kept');
+create trigger identity before update of id, currency on ledger.accounts
+    for each statement execute function ledger.refuse_change('id and currency are for life');
+create trigger by_entries before insert or update on ledger.accounts
+    for each statement execute function ledger.only_by_entries();
+create trigger by_entries before insert or update or delete on ledger.holds
+    for each statement execute function ledger.only_by_entries();
+create trigger kept before truncate on ledger.holds
+    for each statement execute function ledger.refuse_change('it changes only by entries');

@@ -1,167 +1,436 @@
--- What is done to the ledger: submit (one command, one round trip), apply_entry (shared with replay), set_epoch, verify.
+-- What is done to the ledger: pay and submit (one command, one round trip), append (shared with replay), set_epoch, verify.
+--
+-- Every function is `volatile`, so that under READ COMMITTED each of its statements sees what had been committed when it
+-- began: what is read after a lock was taken is what the lock protects.
+--
+-- Locks, all advisory, until the end of the transaction, always in this order: the guard, the idempotency key, the payment,
+-- the accounts in the order of their hashes. So two commands wait for each other, never in a circle.
 
--- The epoch guard is one advisory lock: every command holds it shared until it commits, set_epoch and replay exclusively.
--- So once set_epoch has returned, no command of an older epoch can commit any more.
+-- The guard: every command holds it shared until it commits, set_epoch and replay exclusively. So once set_epoch has
+-- returned, no command of an older epoch can commit any more.
 create function ledger.guard() returns bigint language sql immutable parallel safe as $$ select 7165843 $$;
+
+-- How a command ended.
+create type ledger.submitted as (
+    result    text,    -- see ledger.pay
+    seq       bigint,  -- of a new entry
+    reason    text,    -- of a new decline
+    account   uuid,    -- that a rejection is about
+    currency  text,    -- that a rejection is about
+    deferred  boolean, -- see ledger.lock
+    entry     jsonb,   -- stored, or new where the caller cannot know it
+    relies_on jsonb    -- with `entry`: the entries of its payment that it would not be without, or null
+);
 
 -- A stored entry, in the form in which it was journaled and will be replayed.
 create function ledger.entry_json(e ledger.entries) returns jsonb language sql stable as $$
     select jsonb_build_object(
         'epoch', e.epoch, 'seq', e.seq, 'idempotency_key', e.idempotency_key, 'request_hash', e.request_hash,
         'kind', e.kind, 'status', e.status, 'subject', e.subject, 'details', e.details,
-        'created_at_ms', e.created_at_ms,
-        'postings', coalesce((
-            select jsonb_agg(jsonb_build_object('account', p.account_id, 'amount_minor', p.amount_minor,
-                                                'currency', p.currency)
-                             order by array_position(e.accounts, p.account_id))
-              from ledger.postings p
-             where p.account_id = any (e.accounts) and p.epoch = e.epoch and p.seq = e.seq), '[]'))
+        'created_at_ms', e.created_at_ms)
+        || case when e.amount_minor > 0
+                then jsonb_build_object('posting', jsonb_build_object(
+                    'debit_account', e.debit_account, 'credit_account', e.credit_account,
+                    'amount_minor', e.amount_minor, 'currency', e.currency))
+                else '{}' end
 $$;
 
--- Appends a recorded entry with its postings and balances. It decides nothing and may overdraw.
--- Answers `posted`, also when an earlier run of the same replay did it; `present` when this very entry was there before;
--- `conflict` when its key or its identity is taken by another entry: then nothing is done.
-create function ledger.apply_entry(entry jsonb, posted_under bigint) returns text language plpgsql as $$
-declare
-    e_epoch bigint := (entry ->> 'epoch')::bigint;
-    e_seq   bigint := (entry ->> 'seq')::bigint;
-    e_key   text   := entry ->> 'idempotency_key';
+-- Waits for the transaction that executes the same key now; false when it takes longer than lock_timeout.
+create function ledger.wait_for_key(lock bigint) returns boolean language plpgsql as $$
 begin
-    insert into ledger.entries
-    values (e_epoch, e_seq, e_key, entry ->> 'request_hash', entry ->> 'kind', entry ->> 'status',
-            (entry ->> 'subject')::uuid,
-            array(select (p ->> 'account')::uuid
-                    from jsonb_array_elements(entry -> 'postings') with ordinality as t (p, n) order by n),
-            entry -> 'details', (entry ->> 'created_at_ms')::bigint, posted_under)
-    on conflict do nothing;
-    if not found then
-        return coalesce((select case when e.posted_epoch = posted_under and e_epoch < posted_under
-                                     then 'posted' else 'present' end
-                           from ledger.entries e
-                          where e.epoch = e_epoch and e.seq = e_seq and e.idempotency_key = e_key), 'conflict');
-    end if;
-
-    if entry ->> 'kind' = 'account-opened' then
-        insert into ledger.accounts (id, currency, limit_minor, name, opened_epoch, opened_seq)
-        values ((entry ->> 'subject')::uuid, entry #>> '{details,currency}', (entry #>> '{details,limit_minor}')::bigint,
-                entry #>> '{details,name}', e_epoch, e_seq)
-        on conflict (id) do update set limit_minor = excluded.limit_minor, name = excluded.name,
-               opened_epoch = excluded.opened_epoch, opened_seq = excluded.opened_seq
-         where accounts.opened_epoch is null;
-    end if;
-
-    if jsonb_array_length(entry -> 'postings') > 0 then
-        -- A payment may have been acknowledged although its account's own entry never was, and is lost: it is honoured.
-        if e_epoch < posted_under then
-            insert into ledger.accounts (id, currency, limit_minor)
-            select p.account, p.currency, 0
-              from jsonb_to_recordset(entry -> 'postings') as p (account uuid, currency text)
-            on conflict do nothing;
-        end if;
-        insert into ledger.postings
-        select p.account, e_epoch, e_seq, p.amount_minor, p.currency
-          from jsonb_to_recordset(entry -> 'postings') as p (account uuid, amount_minor bigint, currency text);
-    end if;
-    return 'posted';
+    perform pg_advisory_xact_lock(lock);
+    return true;
+exception when lock_not_available then
+    return false;
 end $$;
 
--- What a key that is taken answers to a request.
-create function ledger.outcome_of_key(stored ledger.entries, hash text) returns jsonb language sql stable as $$
-    select case when stored.request_hash = hash
-                then jsonb_build_object('result', 'entry', 'entry', ledger.entry_json(stored))
-                else jsonb_build_object('result', 'key-reuse') end
-$$;
-
--- Executes one command in epoch `in_epoch`, or finds its stored outcome. The answer's `result` is, in order of precedence:
---   other-epoch        the ledger is in another epoch; nothing was done
---   entry              (idempotency key seen with this request) the stored entry
---   key-reuse          (idempotency key seen with another request) nothing was done
---   account-unknown    no such account, the payer's first; nothing was recorded
---   currency-mismatch  the account is of another currency, the payer's first; nothing was recorded
---   entry              declined, reason `balance-out-of-range`: a balance would leave the range +-4e18
---   entry              declined, reason `insufficient-funds`: the payer's balance would fall below its limit
---   entry              created
-create function ledger.submit(in_epoch bigint, key text, hash text, command jsonb) returns jsonb language plpgsql as $$
+-- Appends an entry with what follows from it. It decides nothing and may overdraw. The caller holds the locks.
+create function ledger.append(e ledger.entries) returns void language plpgsql as $$
 declare
-    now_in    bigint;
-    stored    ledger.entries;
-    payer_id  uuid;
-    payee_id  uuid;
-    payer     ledger.accounts;
-    payee     ledger.accounts;
-    amount    bigint;
-    reason    text;
-    postings  jsonb := '[]';
-    entry     jsonb;
-    farthest  constant bigint := 4000000000000000000;
+    held ledger.holds;
+begin
+    perform set_config('ledger.appending', 'on', true);
+    insert into ledger.entries select e.*;
+    if e.amount_minor > 0 then
+        update ledger.accounts a
+           set balance_minor = balance_minor + case when a.id = e.credit_account then e.amount_minor else -e.amount_minor end
+         where a.id in (e.debit_account, e.credit_account);
+    end if;
+    if e.kind in ('payment', 'refund') or e.status = 'declined' then
+        null; -- That is all of it.
+    elsif e.kind = 'account-opened' then
+        insert into ledger.accounts (id, currency, limit_minor, opened_epoch, opened_seq)
+        values (e.subject, e.currency, (e.details ->> 'limit_minor')::bigint, e.epoch, e.seq)
+        on conflict (id) do update set limit_minor = excluded.limit_minor, opened_epoch = excluded.opened_epoch,
+               opened_seq = excluded.opened_seq
+         where accounts.opened_epoch is null;
+    elsif e.kind = 'account-closed' then
+        update ledger.accounts set closed = true where id = e.subject;
+    elsif e.kind = 'authorisation' then
+        -- A replay may find the authorisation after what ended it.
+        if not exists (select from ledger.entries o where o.subject = e.subject and o.kind in ('capture', 'void', 'expiry')) then
+            held := row(e.subject, e.debit_account, e.credit_account,
+                        (e.details ->> 'amount_minor')::bigint, (e.details ->> 'expires_at_ms')::bigint);
+            insert into ledger.holds select held.*;
+            update ledger.accounts set pending_out_minor = pending_out_minor + held.amount_minor where id = held.debit_account;
+            update ledger.accounts set pending_in_minor = pending_in_minor + held.amount_minor where id = held.credit_account;
+        end if;
+    else
+        delete from ledger.holds where payment = e.subject returning * into held;
+        update ledger.accounts set pending_out_minor = pending_out_minor - held.amount_minor where id = held.debit_account;
+        update ledger.accounts set pending_in_minor = pending_in_minor - held.amount_minor where id = held.credit_account;
+    end if;
+    perform set_config('ledger.appending', 'off', true);
+end $$;
+
+-- Takes the locks of a command: guard, key, payment (or null), accounts (or nulls). Answers 'locked'; 'contended' when
+-- somebody held an account; 'in-flight' when the key is being executed and does not come free.
+--
+-- A contended command commits without waiting for its own log flush, so that the next in the queue for the account need not
+-- wait for it either; the caller must then call ledger.flush before it believes the answer. One flush serves all that
+-- committed before it, whoever they are: log records become durable in the order of the log.
+create function ledger.lock(key text, payment uuid, one uuid, other uuid) returns text language plpgsql as $$
+declare
+    key_lock  bigint := hashtextextended(key, 1);
+    first     bigint := least(uuid_hash_extended(one, 2), uuid_hash_extended(other, 2));
+    second    bigint := greatest(uuid_hash_extended(one, 2), uuid_hash_extended(other, 2));
+    contended boolean := false;
 begin
     perform pg_advisory_xact_lock_shared(ledger.guard());
-    select l.epoch into now_in from ledger.ledger_epoch l;
-    if now_in is distinct from in_epoch then
-        return jsonb_build_object('result', 'other-epoch', 'ledger_epoch', now_in);
+    if not pg_try_advisory_xact_lock(key_lock) and not ledger.wait_for_key(key_lock) then
+        return 'in-flight';
     end if;
+    if payment is not null then
+        perform pg_advisory_xact_lock(uuid_hash_extended(payment, 3));
+    end if;
+    if not pg_try_advisory_xact_lock(first) then
+        contended := true;
+        perform pg_advisory_xact_lock(first);
+    end if;
+    if second <> first and not pg_try_advisory_xact_lock(second) then
+        contended := true;
+        perform pg_advisory_xact_lock(second);
+    end if;
+    if contended then
+        perform set_config('synchronous_commit', 'off', true);
+        return 'contended';
+    end if;
+    return 'locked';
+end $$;
 
-    select * into stored from ledger.entries e where e.idempotency_key = key;
-    if found then
-        return ledger.outcome_of_key(stored, hash);
-    end if;
+-- Returns once everything that had been committed before the call is durable.
+create function ledger.flush() returns void language sql volatile as $$
+    select from pg_logical_emit_message(true, 'ledger', '')
+$$;
 
-    if command ->> 'kind' = 'payment' then
-        payer_id := (command #>> '{details,from_account}')::uuid;
-        payee_id := (command #>> '{details,to_account}')::uuid;
-        amount   := (command #>> '{details,amount_minor}')::bigint;
-        if amount <= 0 or payer_id = payee_id then
-            raise exception 'a payment moves a positive amount between two accounts' using errcode = 'check_violation';
-        end if;
-        -- Always the lower id first: two payments between the same accounts wait for each other, never in a circle.
-        if payer_id < payee_id then
-            select * into payer from ledger.accounts a where a.id = payer_id for no key update;
-            select * into payee from ledger.accounts a where a.id = payee_id for no key update;
-        else
-            select * into payee from ledger.accounts a where a.id = payee_id for no key update;
-            select * into payer from ledger.accounts a where a.id = payer_id for no key update;
-        end if;
-        -- The same key may have been executed while we waited for the accounts.
-        select * into stored from ledger.entries e where e.idempotency_key = key;
-        if found then
-            return ledger.outcome_of_key(stored, hash);
-        end if;
-        if payer.id is null or payee.id is null then
-            return jsonb_build_object('result', 'account-unknown',
-                'account', case when payer.id is null then payer_id else payee_id end);
-        end if;
-        if payer.currency <> command #>> '{details,currency}' or payee.currency <> command #>> '{details,currency}' then
-            return jsonb_build_object('result', 'currency-mismatch',
-                'account', case when payer.currency <> command #>> '{details,currency}' then payer_id else payee_id end,
-                'currency', case when payer.currency <> command #>> '{details,currency}'
-                                 then payer.currency else payee.currency end);
-        end if;
-        if amount > farthest or payer.balance_minor < amount - farthest or payee.balance_minor > farthest - amount then
-            reason := 'balance-out-of-range';
-        elsif payer.balance_minor - amount < payer.limit_minor then
-            reason := 'insufficient-funds';
-        else
-            postings := jsonb_build_array(
-                jsonb_build_object('account', payer_id, 'amount_minor', -amount, 'currency', payer.currency),
-                jsonb_build_object('account', payee_id, 'amount_minor', amount, 'currency', payee.currency));
-        end if;
+-- What an entry about a payment relies on: what the payment was before.
+create function ledger.relies_on(made ledger.entries) returns jsonb language sql stable as $$
+    select jsonb_agg(ledger.entry_json(e) order by e.epoch, e.seq)
+      from ledger.entries e
+     where made.kind in ('capture', 'void', 'expiry', 'refund') and e.subject = made.subject
+       and e.kind in ('payment', 'authorisation', 'capture') and (e.epoch, e.seq) <> (made.epoch, made.seq)
+$$;
+
+-- What a key that is taken answers to a request.
+create function ledger.outcome_of_key(key text, hash text) returns ledger.submitted language plpgsql as $$
+declare
+    stored ledger.entries;
+    answer ledger.submitted;
+begin
+    select * into strict stored from ledger.entries e where e.idempotency_key = key;
+    if stored.request_hash = hash then
+        answer.result := 'entry';
+        answer.entry := ledger.entry_json(stored);
+        answer.relies_on := ledger.relies_on(stored);
+    else
+        answer.result := 'key-reuse';
     end if;
+    return answer;
+end $$;
+
+-- Pays, or with `expires_ms` authorises, in epoch `in_epoch`, or finds the stored outcome of the key. The answer's `result`
+-- is, in order of precedence:
+--   in-flight          the key is being executed by another request; nothing was done
+--   other-epoch        the ledger is in another epoch; nothing was done
+--   entry              (key seen with this request) the stored entry
+--   key-reuse          (key seen with another request) nothing was done
+--   account-unknown    no such account, the payer's first; nothing was recorded
+--   currency-mismatch  the account is of another currency, the payer's first; nothing was recorded
+--   created            declined, `reason` account-closed: an account is closed
+--   created            declined, `reason` balance-out-of-range: a balance would leave the range +-4e18
+--   created            declined, `reason` insufficient-funds: what the payer has available would fall below its limit
+--   created            `reason` null
+-- The new entry is all that the caller knows, with `seq` and `reason`.
+create function ledger.pay(in_epoch bigint, key text, hash text, id uuid, payer uuid, payee uuid, amount bigint,
+                           in_currency text, details jsonb, expires_ms bigint, now_ms bigint)
+returns ledger.submitted language plpgsql as $$
+declare
+    answer          ledger.submitted;
+    entry           ledger.entries;
+    locked          text;
+    now_in          bigint;
+    seen            boolean;
+    payer_currency  text;
+    payer_limit     bigint;
+    payer_available bigint;
+    payer_closed    boolean;
+    payee_currency  text;
+    payee_expected  bigint;
+    payee_closed    boolean;
+    farthest        constant bigint := 4000000000000000000;
+begin
+    if amount <= 0 or payer = payee then
+        raise exception 'a payment moves a positive amount between two accounts' using errcode = 'check_violation';
+    end if;
+    locked := ledger.lock(key, null, payer, payee);
+    if locked = 'in-flight' then
+        answer.result := locked;
+        return answer;
+    end if;
+    answer.deferred := locked = 'contended';
+
+    select l.epoch, e.seq is not null,
+           p.currency, p.limit_minor, p.balance_minor - p.pending_out_minor, p.closed,
+           q.currency, q.balance_minor + q.pending_in_minor, q.closed
+      into now_in, seen, payer_currency, payer_limit, payer_available, payer_closed,
+           payee_currency, payee_expected, payee_closed
+      from ledger.ledger_epoch l
+      left join ledger.entries e on e.idempotency_key = key
+      left join ledger.accounts p on p.id = payer
+      left join ledger.accounts q on q.id = payee;
+
+    case
+        when now_in is distinct from in_epoch then
+            answer.result := 'other-epoch';
+            return answer;
+        when seen then
+            answer := ledger.outcome_of_key(key, hash);
+            answer.deferred := locked = 'contended';
+            return answer;
+        when payer_currency is null or payee_currency is null then
+            answer.result := 'account-unknown';
+            answer.account := case when payer_currency is null then payer else payee end;
+            return answer;
+        when payer_currency <> in_currency then
+            answer.result := 'currency-mismatch';
+            answer.account := payer;
+            answer.currency := payer_currency;
+            return answer;
+        when payee_currency <> in_currency then
+            answer.result := 'currency-mismatch';
+            answer.account := payee;
+            answer.currency := payee_currency;
+            return answer;
+        when payer_closed or payee_closed then
+            answer.reason := 'account-closed';
+        when amount > farthest or payer_available < amount - farthest or payee_expected > farthest - amount then
+            answer.reason := 'balance-out-of-range';
+        when payer_available - amount < payer_limit then
+            answer.reason := 'insufficient-funds';
+        else
+            -- From here it must succeed.
+    end case;
 
     -- Taken after the locks: on every account, the order of sequence numbers is the order of the balances.
-    entry := command || jsonb_build_object(
-        'epoch', in_epoch, 'seq', nextval('ledger.entry_seq'), 'idempotency_key', key, 'request_hash', hash,
-        'status', case when reason is null then 'created' else 'declined' end, 'postings', postings);
-    if reason is not null then
-        entry := jsonb_set(entry, '{details,reason}', to_jsonb(reason));
+    answer.seq := nextval('ledger.entry_seq');
+    answer.result := 'created';
+    entry := row(in_epoch, answer.seq, in_epoch, now_ms,
+                 case when expires_ms is null then 'payment' else 'authorisation' end,
+                 case when answer.reason is null then 'created' else 'declined' end,
+                 key, hash, id, payer, payee,
+                 case when answer.reason is null and expires_ms is null then amount else 0 end, in_currency,
+                 case when answer.reason is null then details else details || jsonb_build_object('reason', answer.reason) end);
+    perform ledger.append(entry);
+    return answer;
+end $$;
+
+-- An account as it is now, in the form of the API.
+create function ledger.account_json(a ledger.accounts) returns jsonb language sql stable as $$
+    select jsonb_build_object(
+        'id', a.id, 'status', case when a.closed then 'closed' else 'open' end, 'currency', a.currency,
+        'balance_minor', a.balance_minor, 'available_minor', a.balance_minor - a.pending_out_minor,
+        'pending_out_minor', a.pending_out_minor, 'pending_in_minor', a.pending_in_minor, 'limit_minor', a.limit_minor,
+        'name', o.details -> 'name', 'metadata', coalesce(o.details -> 'metadata', '{}'),
+        'epoch', a.opened_epoch, 'seq', a.opened_seq, 'posted_epoch', o.posted_epoch, 'created_at_ms', o.created_at_ms)
+      from (select) as always
+      left join ledger.entries o on o.epoch = a.opened_epoch and o.seq = a.opened_seq
+$$;
+
+-- A payment as it is now, in the form of the API, from the entry that made it.
+create function ledger.payment_json(o ledger.entries) returns jsonb language sql stable as $$
+    select o.details || jsonb_build_object(
+        'id', o.subject,
+        'status', case when o.status = 'declined' then 'declined' when o.kind = 'payment' then 'captured'
+                       else coalesce(later.ended, 'authorised') end,
+        'captured_minor', o.amount_minor + later.captured, 'refunded_minor', later.refunded,
+        'epoch', o.epoch, 'seq', o.seq, 'posted_epoch', o.posted_epoch, 'created_at_ms', o.created_at_ms)
+      from (select coalesce(sum(x.amount_minor) filter (where x.kind = 'capture'), 0)::bigint as captured,
+                   coalesce(sum(x.amount_minor) filter (where x.kind = 'refund'), 0)::bigint as refunded,
+                   max(case x.kind when 'capture' then 'captured' when 'void' then 'voided' when 'expiry' then 'expired' end) as ended
+              from ledger.entries x where x.subject = o.subject) as later
+$$;
+
+-- The payment `id` as it is now. Where a replay honoured a capture or refund of a payment whose own, never acknowledged entry
+-- was lost, it is what that command recorded of it. Null when there is none.
+create function ledger.payment_json(id uuid) returns jsonb language sql stable as $$
+    select case when e.kind in ('payment', 'authorisation') then ledger.payment_json(e) else e.details -> 'payment' end
+      from ledger.entries e
+     where e.subject = id and e.kind not in ('account-opened', 'account-closed')
+     order by e.kind not in ('payment', 'authorisation'), e.epoch desc, e.seq desc
+     limit 1
+$$;
+
+-- Executes every other command in epoch `in_epoch`, or finds the stored outcome of its key. `command` holds `kind`,
+-- `subject` (the account or payment that it is about), `details` and `created_at_ms`. The answer's `result` is, in order of
+-- precedence, the first four as for ledger.pay:
+--   in-flight, other-epoch, entry, key-reuse
+-- account-opened
+--   entry                    created
+-- account-closed
+--   not-found                no such account; nothing was recorded, as for every result but `entry`
+--   account-closed           it is closed already
+--   account-not-empty        its balance is not zero, or an authorisation is open
+--   entry                    created
+-- capture, void, expiry
+--   not-found                no such payment
+--   payment-not-authorised   it is not, or no longer, authorised; `reason` is its status
+--   authorisation-expired    (capture) its time has passed
+--   authorisation-not-expired  (expiry) its time has not passed
+--   amount-too-large         (capture) more than was authorised; `reason` is what may be captured
+--   entry                    created
+-- refund
+--   not-found                no such payment
+--   payment-not-captured     nothing was captured; `reason` is its status
+--   amount-too-large         more than was captured and not refunded; `reason` is what may be refunded
+--   entry                    declined: account-closed, balance-out-of-range, insufficient-funds, as for ledger.pay
+--   entry                    created
+create function ledger.submit(in_epoch bigint, key text, hash text, command jsonb) returns ledger.submitted
+language plpgsql as $$
+declare
+    answer    ledger.submitted;
+    entry     ledger.entries;
+    kind      ledger.entry_kind := command ->> 'kind';
+    subject   uuid   := command ->> 'subject';
+    details   jsonb  := command -> 'details';
+    now_ms    bigint := command ->> 'created_at_ms';
+    locked    text;
+    now_in    bigint;
+    payment   jsonb;
+    account   ledger.accounts;
+    payer     ledger.accounts;
+    payee     ledger.accounts;
+    amount    bigint := details ->> 'amount_minor';
+    most      bigint;
+    farthest  constant bigint := 4000000000000000000;
+begin
+    if kind in ('account-opened', 'account-closed') then
+        locked := ledger.lock(key, null, subject, null);
+    else
+        payment := ledger.payment_json(subject);
+        locked := ledger.lock(key, subject, (payment ->> 'from_account')::uuid, (payment ->> 'to_account')::uuid);
+        -- Who pays whom never changes; the rest may have.
+        payment := ledger.payment_json(subject);
     end if;
-    case ledger.apply_entry(entry, in_epoch)
-        when 'posted' then
-            return jsonb_build_object('result', 'entry', 'entry', entry);
-        else
-            -- Another transaction executed the same key and committed while we waited for its insert.
-            select * into strict stored from ledger.entries e where e.idempotency_key = key;
-            return ledger.outcome_of_key(stored, hash);
+    if locked = 'in-flight' then
+        answer.result := locked;
+        return answer;
+    end if;
+    select l.epoch into now_in from ledger.ledger_epoch l;
+    if now_in is distinct from in_epoch then
+        answer.result := 'other-epoch';
+        return answer;
+    end if;
+    if exists (select from ledger.entries e where e.idempotency_key = key) then
+        answer := ledger.outcome_of_key(key, hash);
+        answer.deferred := locked = 'contended';
+        return answer;
+    end if;
+
+    answer.result := 'entry';
+    answer.deferred := locked = 'contended';
+    entry := row(in_epoch, null, in_epoch, now_ms, kind, 'created', key, hash, subject, null, null, 0, null, details);
+    case
+        when kind = 'account-opened' then
+            entry.currency := details ->> 'currency';
+
+        when kind = 'account-closed' then
+            select * into account from ledger.accounts a where a.id = subject;
+            entry.currency := account.currency;
+            entry.details := details || jsonb_build_object('account', ledger.account_json(account) || '{"status": "closed"}');
+            answer.result := case
+                when account.id is null then 'not-found'
+                when account.closed then 'account-closed'
+                when account.balance_minor <> 0 or account.pending_out_minor <> 0 or account.pending_in_minor <> 0
+                    then 'account-not-empty'
+                else 'entry' end;
+
+        when payment is null then
+            answer.result := 'not-found';
+
+        when kind in ('capture', 'void', 'expiry') then
+            most := (payment ->> 'amount_minor')::bigint;
+            entry.debit_account := payment ->> 'from_account';
+            entry.credit_account := payment ->> 'to_account';
+            entry.currency := payment ->> 'currency';
+            if payment ->> 'status' <> 'authorised' then
+                answer.result := 'payment-not-authorised';
+                answer.reason := payment ->> 'status';
+            elsif kind = 'capture' and now_ms >= (payment ->> 'expires_at_ms')::bigint then
+                answer.result := 'authorisation-expired';
+            elsif kind = 'expiry' and now_ms < (payment ->> 'expires_at_ms')::bigint then
+                answer.result := 'authorisation-not-expired';
+            elsif kind = 'capture' and amount > most then
+                answer.result := 'amount-too-large';
+                answer.reason := most;
+            elsif kind = 'capture' then
+                entry.amount_minor := coalesce(amount, most);
+                entry.details := details || jsonb_build_object('amount_minor', entry.amount_minor, 'payment', payment
+                    || jsonb_build_object('status', 'captured', 'captured_minor', entry.amount_minor));
+            else
+                entry.details := details || jsonb_build_object('payment', payment
+                    || jsonb_build_object('status', case kind when 'void' then 'voided' else 'expired' end));
+            end if;
+
+        when kind = 'refund' then
+            most := (payment ->> 'captured_minor')::bigint - (payment ->> 'refunded_minor')::bigint;
+            amount := coalesce(amount, most);
+            entry.debit_account := payment ->> 'to_account';
+            entry.credit_account := payment ->> 'from_account';
+            entry.currency := payment ->> 'currency';
+            select * into payer from ledger.accounts a where a.id = entry.debit_account;
+            select * into payee from ledger.accounts a where a.id = entry.credit_account;
+            if (payment ->> 'captured_minor')::bigint = 0 then
+                answer.result := 'payment-not-captured';
+                answer.reason := payment ->> 'status';
+            elsif amount > most or most <= 0 then
+                answer.result := 'amount-too-large';
+                answer.reason := most;
+            else
+                answer.reason := case
+                    when payer.closed or payee.closed then 'account-closed'
+                    when payer.balance_minor - payer.pending_out_minor < amount - farthest
+                      or payee.balance_minor + payee.pending_in_minor > farthest - amount then 'balance-out-of-range'
+                    when payer.balance_minor - payer.pending_out_minor - amount < payer.limit_minor then 'insufficient-funds'
+                    end;
+                entry.details := details || jsonb_build_object('amount_minor', amount, 'currency', entry.currency);
+                if answer.reason is null then
+                    entry.amount_minor := amount;
+                    payment := payment || jsonb_build_object('refunded_minor', (payment ->> 'refunded_minor')::bigint + amount);
+                else
+                    entry.status := 'declined';
+                    entry.details := entry.details || jsonb_build_object('reason', answer.reason);
+                end if;
+                entry.details := entry.details || jsonb_build_object('payment', payment);
+            end if;
     end case;
+
+    if answer.result = 'entry' then
+        entry.seq := nextval('ledger.entry_seq');
+        perform ledger.append(entry);
+        answer.entry := ledger.entry_json(entry);
+        answer.relies_on := ledger.relies_on(entry);
+    end if;
+    return answer;
 end $$;
 
 -- Raises the ledger epoch, never lowers it, and waits for every command that is under way. Answers the epoch that holds.
@@ -173,6 +442,54 @@ begin
     update ledger.ledger_epoch set epoch = to_epoch where epoch < to_epoch;
     select epoch into strict holds from ledger.ledger_epoch;
     return holds;
+end $$;
+
+-- Appends a recorded entry. Answers `posted`, also when an earlier run of the same replay did it; `present` when this very
+-- entry was there before; `conflict` when its key or its identity is taken by another entry: then nothing is done.
+create function ledger.replay_entry(recorded jsonb, in_epoch bigint) returns text language plpgsql as $$
+declare
+    entry   ledger.entries;
+    present ledger.entries;
+    posting jsonb := recorded -> 'posting';
+    details jsonb := recorded -> 'details';
+    -- Who pays whom: said by the posting, the payment itself, or what a later command recorded of it.
+    parties jsonb := coalesce(details -> 'payment', details);
+begin
+    select * into present from ledger.entries e
+     where e.epoch = (recorded ->> 'epoch')::bigint and e.seq = (recorded ->> 'seq')::bigint;
+    if found then
+        return case when present.idempotency_key <> recorded ->> 'idempotency_key' then 'conflict'
+                    when present.posted_epoch = in_epoch and present.epoch < in_epoch then 'posted'
+                    else 'present' end;
+    end if;
+    if exists (select from ledger.entries e where e.idempotency_key = recorded ->> 'idempotency_key') then
+        return 'conflict';
+    end if;
+
+    entry := row((recorded ->> 'epoch')::bigint, (recorded ->> 'seq')::bigint, in_epoch,
+        (recorded ->> 'created_at_ms')::bigint, recorded ->> 'kind', recorded ->> 'status',
+        recorded ->> 'idempotency_key', recorded ->> 'request_hash', (recorded ->> 'subject')::uuid,
+        null, null, 0, coalesce(parties ->> 'currency', details #>> '{account,currency}'), details);
+    if posting is not null then
+        entry.debit_account := posting ->> 'debit_account';
+        entry.credit_account := posting ->> 'credit_account';
+        entry.amount_minor := posting ->> 'amount_minor';
+    elsif parties ? 'from_account' then
+        entry.debit_account := parties ->> case entry.kind when 'refund' then 'to_account' else 'from_account' end;
+        entry.credit_account := parties ->> case entry.kind when 'refund' then 'from_account' else 'to_account' end;
+    end if;
+    perform set_config('ledger.appending', 'on', true);
+    -- It may have been acknowledged although its accounts' own entries never were, and are lost: it is honoured.
+    if entry.status = 'created' and entry.debit_account is not null then
+        insert into ledger.accounts (id, currency, limit_minor)
+        values (entry.debit_account, entry.currency, 0), (entry.credit_account, entry.currency, 0)
+        on conflict do nothing;
+    elsif entry.kind = 'account-closed' then
+        insert into ledger.accounts (id, currency, limit_minor) values (entry.subject, entry.currency, 0)
+        on conflict do nothing;
+    end if;
+    perform ledger.append(entry);
+    return 'posted';
 end $$;
 
 -- Posts recorded entries, in the order given, into epoch `in_epoch`. No command runs meanwhile. Twice equals once.
@@ -191,11 +508,13 @@ begin
         return jsonb_build_object('result', 'other-epoch', 'ledger_epoch', now_in);
     end if;
     for entry in select value from jsonb_array_elements(entries) loop
-        case ledger.apply_entry(entry, in_epoch)
+        case ledger.replay_entry(entry, in_epoch)
             when 'posted' then
                 posted := posted + 1;
-                touched := touched || array(select (p ->> 'account')::uuid
-                                              from jsonb_array_elements(entry -> 'postings') as p);
+                touched := touched || array(
+                    select unnest(array[e.debit_account, e.credit_account]) from ledger.entries e
+                     where e.epoch = (entry ->> 'epoch')::bigint and e.seq = (entry ->> 'seq')::bigint
+                       and e.status = 'created' and e.debit_account is not null);
             when 'present' then
                 present := present + 1;
             else
@@ -206,6 +525,26 @@ begin
                               'conflicts', conflicts, 'touched', coalesce((select jsonb_agg(distinct t) from unnest(touched) t), '[]'));
 end $$;
 
+-- Authorisations that the log does not end.
+create view ledger.open_authorisations as
+    select o.subject as payment, o.debit_account, o.credit_account, (o.details ->> 'amount_minor')::bigint as amount_minor
+      from ledger.entries o
+     where o.kind = 'authorisation' and o.status = 'created'
+       and not exists (select from ledger.entries x where x.subject = o.subject and x.kind in ('capture', 'void', 'expiry'));
+
+-- What the log says of every account: credits less debits, and what open authorisations take and bring.
+create view ledger.account_totals as
+    select account, sum(balance) as balance_minor, sum(pending_out) as pending_out_minor, sum(pending_in) as pending_in_minor
+      from (select debit_account as account, -amount_minor as balance, 0 as pending_out, 0 as pending_in
+              from ledger.entries where amount_minor > 0
+            union all
+            select credit_account, amount_minor, 0, 0 from ledger.entries where amount_minor > 0
+            union all
+            select debit_account, 0, amount_minor, 0 from ledger.open_authorisations
+            union all
+            select credit_account, 0, 0, amount_minor from ledger.open_authorisations) as sides
+     group by account;
+
 -- Recomputes everything that follows from the log, in one snapshot, and names what does not agree (at most 20 of a kind).
 create function ledger.verify() returns jsonb language sql stable as $$
     select jsonb_build_object(
@@ -213,30 +552,43 @@ create function ledger.verify() returns jsonb language sql stable as $$
         'accounts', (select count(*) from ledger.accounts),
         'currencies', coalesce((
             select jsonb_object_agg(t.currency, jsonb_build_object('debits', t.debits::text, 'credits', t.credits::text))
-              from (select currency, coalesce(-sum(amount_minor) filter (where amount_minor < 0), 0) as debits,
-                           coalesce(sum(amount_minor) filter (where amount_minor > 0), 0) as credits
-                      from ledger.postings group by currency) t), '{}'),
+              from (select currency, sum(debits) as debits, sum(credits) as credits from (
+                        select a.currency, e.amount_minor as debits, 0 as credits
+                          from ledger.entries e join ledger.accounts a on a.id = e.debit_account where e.amount_minor > 0
+                        union all
+                        select a.currency, 0, e.amount_minor
+                          from ledger.entries e join ledger.accounts a on a.id = e.credit_account where e.amount_minor > 0) sides
+                     group by currency) t), '{}'),
         'problems', coalesce((
             select jsonb_agg(problem) from (
-                (select format('entry %s/%s: %s does not sum to zero', epoch, seq, currency) as problem
-                   from ledger.postings group by epoch, seq, currency having sum(amount_minor) <> 0 limit 20)
+                (select format('account %s: balance %s, pending out %s, in %s; the log says %s, %s, %s', a.id, a.balance_minor,
+                               a.pending_out_minor, a.pending_in_minor, coalesce(t.balance_minor, 0),
+                               coalesce(t.pending_out_minor, 0), coalesce(t.pending_in_minor, 0)) as problem
+                   from ledger.accounts a left join ledger.account_totals t on t.account = a.id
+                  where (a.balance_minor, a.pending_out_minor, a.pending_in_minor)
+                     <> (coalesce(t.balance_minor, 0), coalesce(t.pending_out_minor, 0), coalesce(t.pending_in_minor, 0)) limit 20)
                 union all
-                (select format('account %s: balance %s, postings sum to %s', a.id, a.balance_minor, coalesce(p.total, 0))
-                   from ledger.accounts a
-                   left join (select account_id, sum(amount_minor) as total from ledger.postings group by account_id) p
-                     on p.account_id = a.id
-                  where a.balance_minor <> coalesce(p.total, 0) limit 20)
-                union all
-                (select format('entry %s/%s: %s postings, recorded %s', coalesce(e.epoch, p.epoch), coalesce(e.seq, p.seq),
-                               coalesce(p.number, 0), coalesce(cardinality(e.accounts), 0))
+                (select format('entry %s/%s: amount %s, %s between %s and %s', e.epoch, e.seq, e.amount_minor, e.status,
+                               e.debit_account, e.credit_account)
                    from ledger.entries e
-                   full join (select epoch, seq, count(*) as number from ledger.postings group by epoch, seq) p
-                     on p.epoch = e.epoch and p.seq = e.seq
-                  where e.epoch is null or coalesce(p.number, 0) <> cardinality(e.accounts)
-                     or (e.status = 'declined' and p.number > 0) limit 20)
+                  where e.amount_minor < 0 or (e.status = 'declined' and e.amount_minor <> 0)
+                     or (e.amount_minor <> 0) <> (e.status = 'created' and e.kind in ('payment', 'capture', 'refund'))
+                     or (e.amount_minor <> 0 and (e.debit_account = e.credit_account
+                         or e.debit_account is null or e.credit_account is null)) limit 20)
                 union all
-                (select format('account %s: is in %s, posting %s/%s in %s', a.id, a.currency, p.epoch, p.seq, p.currency)
-                   from ledger.postings p join ledger.accounts a on a.id = p.account_id and a.currency <> p.currency limit 20)
+                (select format('account %s: is in %s, entry %s/%s in %s', a.id, a.currency, e.epoch, e.seq, e.currency)
+                   from ledger.entries e join ledger.accounts a on a.id in (e.debit_account, e.credit_account)
+                  where e.amount_minor > 0 and a.currency <> e.currency limit 20)
+                union all
+                (select format('entry %s/%s: an account that it moved is missing', e.epoch, e.seq)
+                   from ledger.entries e
+                  where e.amount_minor > 0
+                    and (not exists (select from ledger.accounts a where a.id = e.debit_account)
+                      or not exists (select from ledger.accounts a where a.id = e.credit_account)) limit 20)
+                union all
+                (select format('hold %s: is not what the log says', coalesce(h.payment, o.payment))
+                   from ledger.holds h full join ledger.open_authorisations o on o.payment = h.payment
+                  where h.amount_minor is distinct from o.amount_minor limit 20)
                 union all
                 (select format('entry %s/%s: posted in epoch %s, the ledger is in %s', e.epoch, e.seq, e.posted_epoch, l.epoch)
                    from ledger.entries e, ledger.ledger_epoch l where e.posted_epoch > l.epoch limit 20)

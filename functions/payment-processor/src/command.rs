@@ -1,16 +1,23 @@
 //! Commands, the client's own words already checked, and the details that an entry records of them.
-//!
-//! Parsing is strict: unknown members, wrong types and values out of range are refused before anything else happens.
+
+pub mod body;
+
+use std::collections::BTreeMap;
 
 use continuity::entry::EntryKind;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use crate::currency;
-use crate::limits::TEXT_CHARS;
+use crate::limits::MS_PER_S;
 
-/// What an account's entry records.
+pub use body::{BadBody, Invalid};
+
+/// A client's own labels: up to [`crate::limits::METADATA_MEMBERS`] strings by name.
+pub type Metadata = BTreeMap<String, String>;
+
+/// What an account's opening records.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AccountDetails {
     /// ISO 4217 code.
@@ -19,11 +26,14 @@ pub struct AccountDetails {
     pub limit_minor: Option<i64>,
     /// The client's name for it.
     pub name: Option<String>,
+    /// The client's labels.
+    #[serde(default)]
+    pub metadata: Metadata,
 }
 
-/// What a payment's entry records.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PaymentDetails {
+/// A payment as the client asks for it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PaymentOrder {
     /// Who pays.
     pub from_account: Uuid,
     /// Who is paid.
@@ -34,9 +44,23 @@ pub struct PaymentDetails {
     pub currency: String,
     /// The client's own reference.
     pub reference: Option<String>,
-    /// Why it was declined.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
+    /// The client's labels.
+    pub metadata: Metadata,
+    /// `None` moves the money at once. Otherwise it is held for a later capture, for so many seconds.
+    pub hold_s: Option<u32>,
+}
+
+/// A refund as the client asks for it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct RefundOrder {
+    /// The payment.
+    pub payment: Uuid,
+    /// How much; `None` is all that was captured and not refunded yet.
+    pub amount_minor: Option<i64>,
+    /// The client's own reference.
+    pub reference: Option<String>,
+    /// The client's labels.
+    pub metadata: Metadata,
 }
 
 /// What is to be done.
@@ -45,8 +69,32 @@ pub struct PaymentDetails {
 pub enum Order {
     /// Open an account.
     OpenAccount(AccountDetails),
-    /// Move money.
-    Pay(PaymentDetails),
+    /// Close an account.
+    CloseAccount {
+        /// Its id.
+        account: Uuid,
+    },
+    /// Move money, or hold it.
+    Pay(PaymentOrder),
+    /// Move what is held.
+    Capture {
+        /// The payment.
+        payment: Uuid,
+        /// How much; `None` is all of it. What is not captured is no longer held.
+        amount_minor: Option<i64>,
+    },
+    /// Hold it no longer.
+    Void {
+        /// The payment.
+        payment: Uuid,
+    },
+    /// Hold it no longer, because its time has passed.
+    Expire {
+        /// The payment.
+        payment: Uuid,
+    },
+    /// Give money back.
+    Refund(RefundOrder),
 }
 
 impl Order {
@@ -54,7 +102,13 @@ impl Order {
     pub fn kind(&self) -> EntryKind {
         match self {
             Order::OpenAccount(_) => EntryKind::AccountOpened,
+            Order::CloseAccount { .. } => EntryKind::AccountClosed,
+            Order::Pay(pay) if pay.hold_s.is_some() => EntryKind::Authorisation,
             Order::Pay(_) => EntryKind::Payment,
+            Order::Capture { .. } => EntryKind::Capture,
+            Order::Void { .. } => EntryKind::Void,
+            Order::Expire { .. } => EntryKind::Expiry,
+            Order::Refund(_) => EntryKind::Refund,
         }
     }
 
@@ -72,263 +126,56 @@ pub struct Command {
     pub idempotency_key: String,
     /// Hash of the order, see [`Order::request_hash`].
     pub request_hash: String,
-    /// The id of the account or payment, if this command makes it.
-    pub subject: Uuid,
+    /// The id of the account, payment or refund, if this command makes one.
+    pub id: Uuid,
     /// What is to be done.
     pub order: Order,
     /// When, milliseconds since the Unix epoch.
     pub created_at_ms: u64,
 }
 
-/// What is wrong with a request, member by member.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Invalid {
-    /// The member of the body, or the parameter.
-    pub field: &'static str,
-    /// What it must be.
-    pub must: String,
-}
-
-impl Invalid {
-    fn new(field: &'static str, must: impl Into<String>) -> Self {
-        Invalid {
-            field,
-            must: must.into(),
-        }
-    }
-}
-
-/// Why a body cannot be taken.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum BadBody {
-    /// Not JSON.
-    Malformed(String),
-    /// JSON of another shape: unknown or missing members, wrong types.
-    Shape(String),
-    /// Values out of range.
-    Values(Vec<Invalid>),
-}
-
-fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, BadBody> {
-    let describe = |error: serde_json::Error| match error.classify() {
-        serde_json::error::Category::Data => BadBody::Shape(error.to_string()),
-        _ => BadBody::Malformed(error.to_string()),
-    };
-    // Serde would take an array for a struct.
-    if body.trim_ascii_start().first() != Some(&b'{') {
-        serde_json::from_slice::<serde::de::IgnoredAny>(body).map_err(describe)?;
-        return Err(BadBody::Shape("expected an object".into()));
-    }
-    serde_json::from_slice(body).map_err(describe)
-}
-
-/// Tells an absent member from one that is `null`.
-fn given<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
-    T::deserialize(deserializer).map(Some)
-}
-
-fn check_currency(code: &str, wrong: &mut Vec<Invalid>) {
-    if currency::decimals(code).is_none() {
-        wrong.push(Invalid::new(
-            "currency",
-            "be an ISO 4217 code in use, in upper case",
-        ));
-    }
-}
-
-fn check_text(field: &'static str, text: Option<&str>, wrong: &mut Vec<Invalid>) {
-    let fits = |text: &str| text.chars().count() <= TEXT_CHARS && !text.chars().any(char::is_control);
-    if text.is_some_and(|text| !fits(text)) {
-        wrong.push(Invalid::new(
-            field,
-            format!("have at most {TEXT_CHARS} characters and no control characters"),
-        ));
-    }
-}
-
-fn check_account(field: &'static str, text: &str, wrong: &mut Vec<Invalid>) -> Uuid {
-    account_id(text).unwrap_or_else(|| {
-        wrong.push(Invalid::new(field, "be an account id"));
-        Uuid::nil()
-    })
-}
-
-/// The id in its one written form: hyphenated, lower case.
-pub fn account_id(text: &str) -> Option<Uuid> {
-    Uuid::try_parse(text)
-        .ok()
-        .filter(|id| id.hyphenated().to_string() == text)
-}
-
-/// Reads the body of `POST /v1/accounts`.
-///
-/// # Errors
-/// [`BadBody`], the first kind that applies.
-pub fn open_account(body: &[u8]) -> Result<Order, BadBody> {
-    #[derive(Deserialize)]
-    #[serde(deny_unknown_fields)]
-    struct Body {
-        currency: String,
-        #[serde(default, deserialize_with = "given")]
-        limit_minor: Option<Option<i64>>,
-        #[serde(default)]
-        name: Option<String>,
-    }
-    let body: Body = parse(body)?;
-    let mut wrong = Vec::new();
-    check_currency(&body.currency, &mut wrong);
-    check_text("name", body.name.as_deref(), &mut wrong);
-    let limit_minor = body.limit_minor.unwrap_or(Some(0));
-    if limit_minor.is_some_and(|limit| limit > 0) {
-        wrong.push(Invalid::new(
-            "limit_minor",
-            "be zero, negative or null: an account starts at zero",
-        ));
-    }
-    if !wrong.is_empty() {
-        return Err(BadBody::Values(wrong));
-    }
-    Ok(Order::OpenAccount(AccountDetails {
-        currency: body.currency,
-        limit_minor,
-        name: body.name,
-    }))
-}
-
-/// Reads the body of `POST /v1/payments`.
-///
-/// # Errors
-/// [`BadBody`], the first kind that applies.
-pub fn pay(body: &[u8]) -> Result<Order, BadBody> {
-    #[derive(Deserialize)]
-    #[serde(deny_unknown_fields)]
-    struct Body {
-        from_account: String,
-        to_account: String,
-        amount_minor: i64,
-        currency: String,
-        #[serde(default)]
-        reference: Option<String>,
-    }
-    let body: Body = parse(body)?;
-    let mut wrong = Vec::new();
-    let from_account = check_account("from_account", &body.from_account, &mut wrong);
-    let to_account = check_account("to_account", &body.to_account, &mut wrong);
-    if wrong.is_empty() && from_account == to_account {
-        wrong.push(Invalid::new("to_account", "differ from `from_account`"));
-    }
-    if body.amount_minor <= 0 {
-        wrong.push(Invalid::new("amount_minor", "be positive"));
-    }
-    check_currency(&body.currency, &mut wrong);
-    check_text("reference", body.reference.as_deref(), &mut wrong);
-    if !wrong.is_empty() {
-        return Err(BadBody::Values(wrong));
-    }
-    Ok(Order::Pay(PaymentDetails {
-        from_account,
-        to_account,
-        amount_minor: body.amount_minor,
-        currency: body.currency,
-        reference: body.reference,
-        reason: None,
-    }))
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-
-    const A: &str = "0190a000-0000-7000-8000-000000000001";
-    const B: &str = "0190a000-0000-7000-8000-000000000002";
-
-    fn fields(result: Result<Order, BadBody>) -> Vec<&'static str> {
-        match result {
-            Err(BadBody::Values(wrong)) => wrong.into_iter().map(|invalid| invalid.field).collect(),
-            other => panic!("{other:?}"),
+impl Command {
+    /// The account or payment that the entry is about.
+    pub fn subject(&self) -> Uuid {
+        match &self.order {
+            Order::OpenAccount(_) | Order::Pay(_) => self.id,
+            Order::CloseAccount { account } => *account,
+            Order::Capture { payment, .. } | Order::Void { payment } | Order::Expire { payment } => *payment,
+            Order::Refund(refund) => refund.payment,
         }
     }
 
-    #[test]
-    fn an_absent_limit_is_zero_and_a_null_limit_is_none() {
-        let limit = |body: &str| match open_account(body.as_bytes()).unwrap() {
-            Order::OpenAccount(details) => details.limit_minor,
-            Order::Pay(_) => unreachable!(),
-        };
-        assert_eq!(limit(r#"{"currency":"EUR"}"#), Some(0));
-        assert_eq!(limit(r#"{"currency":"EUR","limit_minor":null}"#), None);
-        assert_eq!(limit(r#"{"currency":"EUR","limit_minor":-5}"#), Some(-5));
-    }
-
-    #[test]
-    fn every_wrong_member_is_named() {
-        assert_eq!(
-            fields(open_account(
-                br#"{"currency":"EURO","limit_minor":1,"name":"a\u0000b"}"#
-            )),
-            ["currency", "name", "limit_minor"]
-        );
-        assert_eq!(
-            fields(pay(
-                br#"{"from_account":"x","to_account":"y","amount_minor":0,"currency":"ABC"}"#
-            )),
-            ["from_account", "to_account", "amount_minor", "currency"]
-        );
-        let same =
-            format!(r#"{{"from_account":"{A}","to_account":"{A}","amount_minor":1,"currency":"EUR"}}"#);
-        assert_eq!(fields(pay(same.as_bytes())), ["to_account"]);
-    }
-
-    #[test]
-    fn shapes_and_broken_json_are_told_apart() {
-        for body in [
-            "[]",
-            "{}",
-            r#"{"currency":5}"#,
-            r#"{"currency":"EUR","colour":1}"#,
-            r#"{"currency":"EUR","limit_minor":-1.5}"#,
-            r#"{"currency":"EUR","limit_minor":-99999999999999999999}"#,
-            r#"{"currency":"EUR","currency":"USD"}"#,
-        ] {
-            assert!(
-                matches!(open_account(body.as_bytes()), Err(BadBody::Shape(_))),
-                "{body}"
-            );
+    /// Until when a payment is held, milliseconds since the Unix epoch.
+    pub fn expires_at_ms(&self) -> Option<u64> {
+        match &self.order {
+            Order::Pay(pay) => pay
+                .hold_s
+                .map(|hold_s| self.created_at_ms + u64::from(hold_s) * MS_PER_S),
+            _ => None,
         }
-        let deep = "[".repeat(100_000);
-        for body in [
-            "",
-            "{",
-            "{\"currency\":\"\\ud800\"}",
-            "{\"currency\":\"\u{1}\"}",
-            deep.as_str(),
-        ] {
-            assert!(
-                matches!(open_account(body.as_bytes()), Err(BadBody::Malformed(_))),
-                "{:.20}",
-                body
-            );
-        }
-        assert!(matches!(
-            open_account(b"{\"currency\":\"\xff\"}"),
-            Err(BadBody::Malformed(_) | BadBody::Shape(_))
-        ));
     }
 
-    #[test]
-    fn the_request_hash_sees_values_and_not_how_they_are_written() {
-        let hash = |body: String| pay(body.as_bytes()).unwrap().request_hash();
-        let one = hash(format!(
-            r#"{{"from_account":"{A}","to_account":"{B}","amount_minor":7,"currency":"EUR"}}"#
-        ));
-        let same = hash(format!(
-            "{{ \"currency\":\"EUR\",\n\"reference\":null,\"amount_minor\":7,\"to_account\":\"{B}\",\"from_account\":\"{A}\"}}"
-        ));
-        let other = hash(format!(
-            r#"{{"from_account":"{A}","to_account":"{B}","amount_minor":8,"currency":"EUR"}}"#
-        ));
-        assert_eq!(one, same);
-        assert_ne!(one, other);
+    /// What the entry records of it, before the ledger adds what it decided.
+    pub fn details(&self) -> Value {
+        match &self.order {
+            Order::OpenAccount(details) => serde_json::to_value(details).expect("plain data serialises"),
+            Order::CloseAccount { .. } | Order::Void { .. } | Order::Expire { .. } => json!({}),
+            Order::Pay(pay) => {
+                let mut details = json!({
+                    "from_account": pay.from_account, "to_account": pay.to_account,
+                    "amount_minor": pay.amount_minor, "currency": pay.currency,
+                    "reference": pay.reference, "metadata": pay.metadata,
+                });
+                if let Some(expires_at_ms) = self.expires_at_ms() {
+                    details["expires_at_ms"] = json!(expires_at_ms);
+                }
+                details
+            }
+            Order::Capture { amount_minor, .. } => json!({ "amount_minor": amount_minor }),
+            Order::Refund(refund) => json!({
+                "id": self.id, "amount_minor": refund.amount_minor,
+                "reference": refund.reference, "metadata": refund.metadata,
+            }),
+        }
     }
 }

@@ -147,7 +147,7 @@ impl Context {
         let command = Command {
             idempotency_key,
             request_hash: order.request_hash(),
-            subject: (self.ids)(),
+            id: (self.ids)(),
             order,
             created_at_ms: (self.clock)(),
         };
@@ -164,7 +164,7 @@ impl Context {
             .map_err(Submission::Failed)?
         {
             Submitted::OtherEpoch => Ok(Executed::OtherEpoch),
-            Submitted::Entry(entry) => Ok(Executed::Entry(entry)),
+            Submitted::Outcome(outcome) => Ok(Executed::Outcome(outcome)),
             Submitted::Rejected(rejection) => Err(Submission::Rejected { epoch, rejection }),
         };
         let (control, journal) = (self.control.as_ref(), self.journal.as_ref());

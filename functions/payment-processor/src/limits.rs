@@ -2,6 +2,17 @@
 
 use std::time::Duration;
 
+/// What a number may be, and what it is unless asked otherwise.
+#[derive(Debug, Clone, Copy)]
+pub struct Range {
+    /// At least.
+    pub least: u32,
+    /// Unless asked otherwise.
+    pub default: u32,
+    /// At most.
+    pub most: u32,
+}
+
 /// The longest that API Gateway waits for an answer.
 const GATEWAY_TIMEOUT: Duration = Duration::from_secs(29);
 /// How long a connection to the database may take, TLS and authentication included.
@@ -29,12 +40,34 @@ pub const IDEMPOTENCY_KEY_BYTES: usize = 255;
 pub const API_KEY_BYTES: usize = 256;
 /// The longest account name or payment reference, in characters.
 pub const TEXT_CHARS: usize = 200;
-/// Items on a page unless asked otherwise, and at most.
-pub const PAGE_ITEMS: (u32, u32) = (50, 500);
+/// The most members of a client's metadata.
+pub const METADATA_MEMBERS: usize = 50;
+/// The longest name of one, in characters.
+pub const METADATA_NAME_CHARS: usize = 40;
+/// The longest value of one, in characters.
+pub const METADATA_VALUE_CHARS: usize = 500;
+/// How long an authorised payment is held, in seconds: a minute to 31 days, a week unless asked otherwise.
+pub const HOLD_S: Range = Range {
+    least: 60,
+    default: 7 * 24 * 3600,
+    most: 31 * 24 * 3600,
+};
+/// Milliseconds in a second.
+pub const MS_PER_S: u64 = 1_000;
+/// Items on a page.
+pub const PAGE_ITEMS: Range = Range {
+    least: 1,
+    default: 50,
+    most: 500,
+};
+/// Entries that one page of a filtered list looks at.
+pub const PAGE_SCAN: u32 = 1_000;
 /// Keys kept in the cache of valid API keys.
 pub const CACHED_API_KEYS: usize = 1_000;
 /// Entries that a replay posts in one transaction.
 pub const REPLAY_BATCH: usize = 500;
+/// Authorisations that one run of the task expires; the next run takes the rest.
+pub const EXPIRE_BATCH: u32 = 200;
 /// Journal puts that a replay has in flight.
 pub const REPLAY_PUTS: usize = 32;
 /// No decided payment takes a balance farther from zero. Replay, which does not decide, has room beyond it.

@@ -12,9 +12,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::context::Context;
+use crate::command::Order;
+use crate::context::{Context, Unanswered};
 use crate::ledger::{LedgerError, Posted, Summary, Verified};
-use crate::limits::{REPLAY_BATCH, REPLAY_PUTS};
+use crate::limits::{EXPIRE_BATCH, REPLAY_BATCH, REPLAY_PUTS};
 
 /// A task's request.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -38,6 +39,8 @@ pub enum Task {
     },
     /// Recompute balances and totals from the log.
     VerifyLedger,
+    /// Release what authorised payments hold whose time has passed. Does nothing in a region that does not serve.
+    ExpireAuthorisations,
 }
 
 /// What a replay did.
@@ -139,6 +142,7 @@ pub async fn run(context: &Context, event: Value) -> Result<Value, TaskError> {
         Task::SetEpoch { epoch } => json!({ "ledger_epoch": set_epoch(context, epoch).await? }),
         Task::Replay { from_epoch, to_epoch } => json!(replay(context, from_epoch, to_epoch).await?),
         Task::VerifyLedger => verified(context.ledger.verify().await?),
+        Task::ExpireAuthorisations => json!({ "expired": expire(context).await? }),
     };
     Ok(answer)
 }
@@ -218,6 +222,33 @@ pub async fn replay(context: &Context, from_epoch: u64, to_epoch: u64) -> Result
         conflicts: total.conflicts.iter().map(identity).collect(),
         overdrawn: context.ledger.overdrawn(&total.touched).await?,
     })
+}
+
+/// Expires authorisations whose time has passed, as commands that are acknowledged like a client's: their idempotency keys
+/// hold a space, which no client's can. Answers how many; one that somebody ended meanwhile does not count.
+///
+/// # Errors
+/// See [`TaskError`]; what was done stays done.
+async fn expire(context: &Context) -> Result<u64, TaskError> {
+    let mut expired = 0;
+    for payment in context.ledger.expired((context.clock)(), EXPIRE_BATCH).await? {
+        let outcome = context
+            .execute(format!("expiry {payment}"), Order::Expire { payment })
+            .await;
+        match outcome {
+            Ok(_) => expired += 1,
+            Err(Unanswered::Rejected(_)) => {}
+            Err(Unanswered::NotActive) => return Ok(expired),
+            Err(Unanswered::Ledger(source)) => return Err(source.into()),
+            Err(Unanswered::Control(source) | Unanswered::Journal(source)) => {
+                return Err(TaskError::JournalUnavailable(source));
+            }
+            Err(Unanswered::TimedOut) => {
+                return Err(TaskError::LedgerUnavailable(LedgerError::Timeout("expiry")));
+            }
+        }
+    }
+    Ok(expired)
 }
 
 /// Totals as numbers where 64 bits hold them, as strings beyond.

@@ -18,8 +18,8 @@ use crate::resources::lambda_permission::{self, LambdaPermission};
 use crate::resources::log_group::{self, LogGroup};
 use crate::resources::rest_api::{self, RestApi};
 
-/// The document, with placeholders for what differs between slots.
-const DOCUMENT: &str = include_str!("../../api/openapi.json");
+/// The contract: every operation, what it takes and what it answers, with placeholders for what differs between slots.
+pub const DOCUMENT: &str = include_str!("../../api/openapi.json");
 
 /// The API in front of a slot's payment-processor.
 pub fn api(
@@ -141,18 +141,58 @@ fn access_log_format() -> String {
     format!("{{{}}}", fields.join(","))
 }
 
+/// The contract as API Gateway imports it: every operation with its integration, and what it refers to in its place, but for
+/// schemas, which become models. So nothing depends on which other references the import follows.
 fn document(name: &str, suffix: &str, region: &str, function: &lambda_function::Outputs) -> Value {
     let template: Value = serde_json::from_str(DOCUMENT).expect("the document is JSON, a test says so");
-    let uri = format!(
-        "arn:aws:apigateway:{region}:lambda:path/2015-03-31/functions/{}/invocations",
-        function.arn
-    );
-    let values = BTreeMap::from([
-        ("name", name.to_owned()),
-        ("suffix", suffix.to_owned()),
-        ("payment_processor_uri", uri),
-    ]);
-    render(&template, &values).expect("every placeholder has a value, a test says so")
+    let values = BTreeMap::from([("name", name.to_owned()), ("suffix", suffix.to_owned())]);
+    let mut document = render(&template, &values).expect("every placeholder has a value, a test says so");
+    let components = document["components"].clone();
+    put_in_place(&mut document["paths"], &components);
+    let paths = document["paths"].as_object_mut().into_iter();
+    for operation in paths
+        .flat_map(|paths| paths.values_mut())
+        .filter_map(Value::as_object_mut)
+        .flat_map(|item| item.values_mut())
+    {
+        operation["x-amazon-apigateway-integration"] = json!({
+            "type": "aws_proxy",
+            "httpMethod": "POST",
+            "uri": format!(
+                "arn:aws:apigateway:{region}:lambda:path/2015-03-31/functions/{}/invocations",
+                function.arn
+            ),
+            "passthroughBehavior": "when_no_match",
+            "timeoutInMillis": 29000,
+        });
+    }
+    if let Some(components) = document["components"].as_object_mut() {
+        components.retain(|kind, _| kind == "schemas" || kind == "securitySchemes");
+    }
+    document
+}
+
+/// Replaces references to parameters and responses by what they refer to.
+fn put_in_place(value: &mut Value, components: &Value) {
+    let named = value
+        .get("$ref")
+        .and_then(Value::as_str)
+        .and_then(|reference| reference.strip_prefix("#/components/"))
+        .filter(|named| !named.starts_with("schemas/"))
+        .map(|named| format!("/{named}"));
+    if let Some(pointer) = named {
+        *value = components
+            .pointer(&pointer)
+            .cloned()
+            .expect("what is referred to exists, a test says so");
+    }
+    match value {
+        Value::Object(members) => members
+            .values_mut()
+            .for_each(|member| put_in_place(member, components)),
+        Value::Array(items) => items.iter_mut().for_each(|item| put_in_place(item, components)),
+        _ => {}
+    }
 }
 
 #[cfg(test)]
@@ -202,7 +242,7 @@ mod tests {
                 operations += 1;
             }
         }
-        assert_eq!(operations, 7);
+        assert_eq!(operations, 13);
     }
 
     #[test]

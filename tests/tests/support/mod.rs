@@ -50,7 +50,7 @@ fn is_root() -> bool {
 }
 
 impl Server {
-    async fn start() -> Server {
+    async fn start(more_settings: &[&str]) -> Server {
         let programs = bootstrap::local::python::ensure(&|_| {})
             .await
             .unwrap()
@@ -86,7 +86,12 @@ impl Server {
         let process = command(&programs, "postgres")
             .arg("-D")
             .arg(&data)
-            .args(settings.iter().flat_map(|setting| ["-c", setting]))
+            .args(
+                settings
+                    .iter()
+                    .chain(more_settings)
+                    .flat_map(|setting| ["-c", setting]),
+            )
             .spawn()
             .unwrap();
         let server = Server {
@@ -97,19 +102,22 @@ impl Server {
             _directory: directory,
         };
         let patience = Instant::now() + Duration::from_secs(30);
-        while server.plain("postgres").connect().await.is_err() {
+        while server.plain(ADMIN, "postgres").connect().await.is_err() {
             assert!(Instant::now() < patience, "PostgreSQL does not answer");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
+        let admin = server.plain(ADMIN, "postgres").connect().await.unwrap();
+        let owner = format!("create role {OWNER} login");
+        admin.batch_execute(&owner).await.unwrap();
         server
     }
 
-    fn plain(&self, database: &str) -> Plain {
+    fn plain(&self, user: &str, database: &str) -> Plain {
         let mut config = Config::new();
         config
             .host("127.0.0.1")
             .port(self.port)
-            .user("postgres")
+            .user(user)
             .dbname(database)
             .options(session_options());
         Plain(config)
@@ -128,6 +136,11 @@ impl Drop for Server {
         let _ = self.process.wait();
     }
 }
+
+/// The superuser, which nobody has on Aurora.
+const ADMIN: &str = "postgres";
+/// Who owns the databases, and is no superuser.
+const OWNER: &str = "ledger_owner";
 
 struct Plain(Config);
 
@@ -161,16 +174,31 @@ impl Database {
         let server = match shared.upgrade() {
             Some(server) => server,
             None => {
-                let server = Arc::new(Server::start().await);
+                let server = Arc::new(Server::start(&[]).await);
                 *shared = Arc::downgrade(&server);
                 server
             }
         };
         drop(shared);
+        Database::of(server).await
+    }
+
+    /// An empty one on a server of its own, which writes its log only when somebody must wait for it.
+    #[allow(dead_code, reason = "not every test binary needs it")]
+    pub async fn alone() -> Database {
+        let settings = [
+            "wal_writer_delay=10s",
+            "wal_writer_flush_after=1GB",
+            "checkpoint_timeout=1h",
+        ];
+        Database::of(Arc::new(Server::start(&settings).await)).await
+    }
+
+    async fn of(server: Arc<Server>) -> Database {
         let name = format!("test_{}", DATABASES.fetch_add(1, Ordering::SeqCst));
-        let admin = server.plain("postgres").connect().await.unwrap();
+        let admin = server.plain(ADMIN, "postgres").connect().await.unwrap();
         admin
-            .batch_execute(&format!("create database {name}"))
+            .batch_execute(&format!("create database {name} owner {OWNER}"))
             .await
             .unwrap();
         Database { server, name }
@@ -178,21 +206,25 @@ impl Database {
 
     /// One with the ledger's schema, in an epoch.
     pub async fn with_ledger(epoch: u64) -> Database {
+        Database::create().await.migrated(epoch).await
+    }
+
+    /// The same with the ledger's schema, in an epoch.
+    pub async fn migrated(self, epoch: u64) -> Database {
         use payment_processor::ledger::Ledger;
-        let database = Database::create().await;
-        let ledger = database.ledger();
+        let ledger = self.ledger();
         ledger.migrate().await.unwrap();
         assert_eq!(ledger.set_epoch(epoch).await.unwrap(), epoch);
-        database
+        self
     }
 
     /// A ledger over it, with a connection of its own.
     pub fn ledger(&self) -> PostgresLedger {
-        PostgresLedger::new(Box::new(self.server.plain(&self.name)))
+        PostgresLedger::new(Box::new(self.server.plain(OWNER, &self.name)))
     }
 
     /// A bare connection.
     pub async fn client(&self) -> Client {
-        self.server.plain(&self.name).connect().await.unwrap()
+        self.server.plain(OWNER, &self.name).connect().await.unwrap()
     }
 }

@@ -5,23 +5,42 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::response::Response;
-use continuity::entry::{EntryId, LedgerEntry};
+use continuity::entry::LedgerEntry;
 use http::{Request, StatusCode};
-use uuid::Uuid;
 
-use super::page::Page;
 use super::problem::Problem;
-use super::{auth, json, request};
-use crate::command::{self, AccountDetails};
+use super::query::{self, Query};
+use super::{Listed, auth, json, path_id, request};
+use crate::command::{Order, body};
 use crate::context::Context;
-use crate::ledger::Account;
+use crate::ledger::{Account, recorded};
 
 /// `POST /v1/accounts`.
 pub async fn open(State(context): State<Arc<Context>>, request: Request<Body>) -> Result<Response, Problem> {
     auth::check(&context, request.headers(), auth::WRITE).await?;
     let (key, body) = request::command(request).await?;
-    let entry = context.execute(key, command::open_account(&body)?).await?;
-    Ok(json(StatusCode::CREATED, &recorded(&entry)?))
+    let entry = context.execute(key, body::open_account(&body)?).await?;
+    Ok(json(StatusCode::CREATED, &account(&entry)?))
+}
+
+/// `GET /v1/accounts`.
+pub async fn list(State(context): State<Arc<Context>>, request: Request<Body>) -> Result<Response, Problem> {
+    auth::check(&context, request.headers(), auth::READ).await?;
+    let part = Query::parse(request.uri().query(), &query::PART)?.part(query::read_account_cursor)?;
+    // One more than asked for, to see whether there is a next page.
+    let read = context.ledger.accounts(part.after, part.limit + 1);
+    let mut accounts = context.read(read).await?;
+    let more = accounts.len() > part.limit as usize;
+    accounts.truncate(part.limit as usize);
+    let next_cursor = accounts
+        .last()
+        .filter(|_| more)
+        .map(|account| account.id.to_string());
+    let listed = Listed {
+        data: accounts,
+        next_cursor,
+    };
+    Ok(json(StatusCode::OK, &listed))
 }
 
 /// `GET /v1/accounts/{id}`.
@@ -31,11 +50,9 @@ pub async fn get(
     request: Request<Body>,
 ) -> Result<Response, Problem> {
     auth::check(&context, request.headers(), auth::READ).await?;
-    let id = command::account_id(&id).ok_or(Problem::NotFound)?;
-    let account = context
-        .read(context.ledger.account(id))
-        .await?
-        .ok_or(Problem::NotFound)?;
+    Query::parse(request.uri().query(), &[])?;
+    let read = context.ledger.account(path_id(&id)?);
+    let account = context.read(read).await?.ok_or(Problem::NotFound)?;
     Ok(json(StatusCode::OK, &account))
 }
 
@@ -46,34 +63,28 @@ pub async fn entries(
     request: Request<Body>,
 ) -> Result<Response, Problem> {
     auth::check(&context, request.headers(), auth::READ).await?;
-    let id = command::account_id(&id).ok_or(Problem::NotFound)?;
-    let page = Page::from_query(request.uri().query())?;
-    let read = context.ledger.account_entries(id, page.before, page.fetch());
-    let entries = context.read(read).await?.ok_or(Problem::NotFound)?;
-    let listed = page.cut(entries, |entry| EntryId {
-        epoch: entry.epoch,
-        seq: entry.seq,
-    });
-    Ok(json(StatusCode::OK, &listed))
+    let part = Query::parse(request.uri().query(), &query::PART)?.part(query::read_entry_cursor)?;
+    let read = context
+        .ledger
+        .account_entries(path_id(&id)?, part.after, part.limit);
+    let page = context.read(read).await?.ok_or(Problem::NotFound)?;
+    Ok(json(StatusCode::OK, &Listed::from(page)))
 }
 
-/// The account as its opening was recorded: the same answer for every retry, in every region.
-fn recorded(entry: &LedgerEntry) -> Result<Account, Problem> {
-    let read = |entry: &LedgerEntry| -> Option<Account> {
-        let details: AccountDetails = serde_json::from_value(entry.details.clone()).ok()?;
-        Some(Account {
-            id: Uuid::try_parse(&entry.subject).ok()?,
-            currency: details.currency,
-            balance_minor: 0,
-            limit_minor: details.limit_minor,
-            name: details.name,
-            epoch: Some(entry.id.epoch),
-            seq: Some(entry.id.seq),
-            posted_epoch: Some(entry.id.epoch),
-            created_at_ms: Some(entry.created_at_ms),
-        })
-    };
-    read(entry).ok_or_else(|| Problem::Internal {
-        cause: format!("entry {:?} is no account", entry.id),
-    })
+/// `POST /v1/accounts/{id}/close`.
+pub async fn close(
+    State(context): State<Arc<Context>>,
+    Path(id): Path<String>,
+    request: Request<Body>,
+) -> Result<Response, Problem> {
+    auth::check(&context, request.headers(), auth::WRITE).await?;
+    let account_id = path_id(&id)?;
+    let (key, body) = request::command(request).await?;
+    let order = body::nothing(Order::CloseAccount { account: account_id }, &body)?;
+    let entry = context.execute(key, order).await?;
+    Ok(json(StatusCode::OK, &account(&entry)?))
+}
+
+fn account(entry: &LedgerEntry) -> Result<Account, Problem> {
+    recorded::account(entry).ok_or_else(|| Problem::misrecorded(entry))
 }

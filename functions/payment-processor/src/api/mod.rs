@@ -4,9 +4,9 @@
 pub mod accounts;
 pub mod auth;
 pub mod health;
-pub mod page;
 pub mod payments;
 pub mod problem;
+pub mod query;
 mod request;
 
 use std::sync::Arc;
@@ -16,22 +16,53 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use http::StatusCode;
 use serde::Serialize;
+use uuid::Uuid;
 
+use crate::command::body;
 use crate::context::Context;
+use crate::ledger::Page;
 use problem::Problem;
 
 /// Every route.
 pub fn router(context: Arc<Context>) -> Router {
     Router::new()
         .route("/health", get(health::get))
-        .route("/v1/accounts", post(accounts::open))
+        .route("/v1/accounts", post(accounts::open).get(accounts::list))
         .route("/v1/accounts/{id}", get(accounts::get))
         .route("/v1/accounts/{id}/entries", get(accounts::entries))
+        .route("/v1/accounts/{id}/close", post(accounts::close))
         .route("/v1/payments", post(payments::create).get(payments::list))
         .route("/v1/payments/{id}", get(payments::get))
+        .route("/v1/payments/{id}/capture", post(payments::capture))
+        .route("/v1/payments/{id}/void", post(payments::void))
+        .route(
+            "/v1/payments/{id}/refunds",
+            post(payments::refund).get(payments::refunds),
+        )
         .fallback(async || Problem::NotFound)
         .method_not_allowed_fallback(async || Problem::MethodNotAllowed)
         .with_state(context)
+}
+
+/// A part of a list, as it is answered.
+#[derive(Debug, Serialize)]
+struct Listed<T> {
+    data: Vec<T>,
+    next_cursor: Option<String>,
+}
+
+impl<T> From<Page<T>> for Listed<T> {
+    fn from(page: Page<T>) -> Self {
+        Listed {
+            data: page.items,
+            next_cursor: page.next.map(query::entry_cursor),
+        }
+    }
+}
+
+/// The id of an account or payment in a path. Anything else is not found.
+fn path_id(text: &str) -> Result<Uuid, Problem> {
+    body::id(text).ok_or(Problem::NotFound)
 }
 
 /// A JSON answer.

@@ -5,16 +5,15 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::response::Response;
-use continuity::entry::{EntryId, LedgerEntry};
 use http::{Request, StatusCode};
 use uuid::Uuid;
 
-use super::page::Page;
 use super::problem::Problem;
-use super::{auth, json, request};
-use crate::command::{self, PaymentDetails};
+use super::query::{self, Query};
+use super::{Listed, auth, json, path_id, request};
+use crate::command::{BadBody, Order, body};
 use crate::context::Context;
-use crate::ledger::Payment;
+use crate::ledger::recorded;
 
 /// `POST /v1/payments`. A decline is an outcome as well.
 pub async fn create(
@@ -23,11 +22,8 @@ pub async fn create(
 ) -> Result<Response, Problem> {
     auth::check(&context, request.headers(), auth::WRITE).await?;
     let (key, body) = request::command(request).await?;
-    let entry = context.execute(key, command::pay(&body)?).await?;
-    // As it was recorded: the same answer for every retry, in every region.
-    let payment = recorded(&entry, entry.id.epoch).ok_or_else(|| Problem::Internal {
-        cause: format!("entry {:?} is no payment", entry.id),
-    })?;
+    let entry = context.execute(key, body::pay(&body)?).await?;
+    let payment = recorded::payment(&entry).ok_or_else(|| Problem::misrecorded(&entry))?;
     Ok(json(StatusCode::CREATED, &payment))
 }
 
@@ -38,43 +34,81 @@ pub async fn get(
     request: Request<Body>,
 ) -> Result<Response, Problem> {
     auth::check(&context, request.headers(), auth::READ).await?;
-    let id = command::account_id(&id).ok_or(Problem::NotFound)?;
-    let payment = context
-        .read(context.ledger.payment(id))
-        .await?
-        .ok_or(Problem::NotFound)?;
+    Query::parse(request.uri().query(), &[])?;
+    let read = context.ledger.payment(path_id(&id)?);
+    let payment = context.read(read).await?.ok_or(Problem::NotFound)?;
     Ok(json(StatusCode::OK, &payment))
 }
 
 /// `GET /v1/payments`.
 pub async fn list(State(context): State<Arc<Context>>, request: Request<Body>) -> Result<Response, Problem> {
     auth::check(&context, request.headers(), auth::READ).await?;
-    let page = Page::from_query(request.uri().query())?;
-    let payments = context
-        .read(context.ledger.payments(page.before, page.fetch()))
-        .await?;
-    let listed = page.cut(payments, |payment| EntryId {
-        epoch: payment.epoch,
-        seq: payment.seq,
-    });
-    Ok(json(StatusCode::OK, &listed))
+    let query = Query::parse(request.uri().query(), &query::PAYMENTS)?;
+    let (part, filter) = (query.part(query::read_entry_cursor)?, query.filter()?);
+    let read = context.ledger.payments(&filter, part.after, part.limit);
+    let page = context.read(read).await?;
+    Ok(json(StatusCode::OK, &Listed::from(page)))
 }
 
-/// The payment that an entry records.
-pub(crate) fn recorded(entry: &LedgerEntry, posted_epoch: u64) -> Option<Payment> {
-    let details: PaymentDetails = serde_json::from_value(entry.details.clone()).ok()?;
-    Some(Payment {
-        id: Uuid::try_parse(&entry.subject).ok()?,
-        status: entry.status.clone(),
-        reason: details.reason,
-        from_account: details.from_account,
-        to_account: details.to_account,
-        amount_minor: details.amount_minor,
-        currency: details.currency,
-        reference: details.reference,
-        epoch: entry.id.epoch,
-        seq: entry.id.seq,
-        posted_epoch,
-        created_at_ms: entry.created_at_ms,
+/// `POST /v1/payments/{id}/capture`.
+pub async fn capture(
+    state: State<Arc<Context>>,
+    path: Path<String>,
+    request: Request<Body>,
+) -> Result<Response, Problem> {
+    change(state, path, request, body::capture).await
+}
+
+/// `POST /v1/payments/{id}/void`.
+pub async fn void(
+    state: State<Arc<Context>>,
+    path: Path<String>,
+    request: Request<Body>,
+) -> Result<Response, Problem> {
+    change(state, path, request, |payment, body| {
+        body::nothing(Order::Void { payment }, body)
     })
+    .await
+}
+
+/// A command on a payment, which answers with what it leaves of it.
+async fn change(
+    State(context): State<Arc<Context>>,
+    Path(id): Path<String>,
+    request: Request<Body>,
+    read: impl FnOnce(Uuid, &[u8]) -> Result<Order, BadBody>,
+) -> Result<Response, Problem> {
+    auth::check(&context, request.headers(), auth::WRITE).await?;
+    let id = path_id(&id)?;
+    let (key, body) = request::command(request).await?;
+    let entry = context.execute(key, read(id, &body)?).await?;
+    let payment = recorded::payment(&entry).ok_or_else(|| Problem::misrecorded(&entry))?;
+    Ok(json(StatusCode::OK, &payment))
+}
+
+/// `POST /v1/payments/{id}/refunds`. A decline is an outcome as well.
+pub async fn refund(
+    State(context): State<Arc<Context>>,
+    Path(id): Path<String>,
+    request: Request<Body>,
+) -> Result<Response, Problem> {
+    auth::check(&context, request.headers(), auth::WRITE).await?;
+    let id = path_id(&id)?;
+    let (key, body) = request::command(request).await?;
+    let entry = context.execute(key, body::refund(id, &body)?).await?;
+    let refund = recorded::refund(&entry, entry.id.epoch).ok_or_else(|| Problem::misrecorded(&entry))?;
+    Ok(json(StatusCode::CREATED, &refund))
+}
+
+/// `GET /v1/payments/{id}/refunds`.
+pub async fn refunds(
+    State(context): State<Arc<Context>>,
+    Path(id): Path<String>,
+    request: Request<Body>,
+) -> Result<Response, Problem> {
+    auth::check(&context, request.headers(), auth::READ).await?;
+    let part = Query::parse(request.uri().query(), &query::PART)?.part(query::read_entry_cursor)?;
+    let read = context.ledger.refunds(path_id(&id)?, part.after, part.limit);
+    let page = context.read(read).await?.ok_or(Problem::NotFound)?;
+    Ok(json(StatusCode::OK, &Listed::from(page)))
 }

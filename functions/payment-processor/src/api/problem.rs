@@ -1,6 +1,7 @@
 //! Everything that can be wrong, as RFC 9457 problem documents with stable types.
 
 use axum::response::{IntoResponse, Response};
+use continuity::entry::LedgerEntry;
 use continuity::error::chain;
 use http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, StatusCode};
@@ -60,6 +61,8 @@ pub enum Problem {
         /// For the log.
         cause: String,
     },
+    /// The idempotency key is being executed by another request.
+    RequestInFlight,
     /// The idempotency key belongs to another request.
     IdempotencyKeyReuse,
     /// There is no such account.
@@ -73,6 +76,27 @@ pub enum Problem {
         account: String,
         /// Its currency.
         currency: String,
+    },
+    /// The account is closed already.
+    AccountClosed,
+    /// The account still has money, or a part in an open authorisation.
+    AccountNotEmpty,
+    /// The payment is not, or no longer, authorised.
+    PaymentNotAuthorised {
+        /// What it is.
+        status: &'static str,
+    },
+    /// The time of the authorisation has passed.
+    AuthorisationExpired,
+    /// Nothing of the payment was captured.
+    PaymentNotCaptured {
+        /// What it is.
+        status: &'static str,
+    },
+    /// More than was authorised, or than was captured and not refunded yet.
+    AmountTooLarge {
+        /// What there is, in minor units.
+        most_minor: i64,
     },
     /// The journal does not answer, so nothing may be acknowledged.
     JournalUnavailable {
@@ -89,6 +113,13 @@ pub enum Problem {
 }
 
 impl Problem {
+    /// An entry that does not record what its kind should.
+    pub fn misrecorded(entry: &LedgerEntry) -> Self {
+        Problem::Internal {
+            cause: format!("entry {:?} does not record its {:?}", entry.id, entry.kind),
+        }
+    }
+
     /// Slug, status and title.
     pub fn kind(&self) -> (&'static str, StatusCode, &'static str) {
         match self {
@@ -153,6 +184,11 @@ impl Problem {
                 StatusCode::SERVICE_UNAVAILABLE,
                 "The ledger does not answer",
             ),
+            Problem::RequestInFlight => (
+                "request-in-flight",
+                StatusCode::CONFLICT,
+                "A request with this Idempotency-Key is being executed",
+            ),
             Problem::IdempotencyKeyReuse => (
                 "idempotency-key-reuse",
                 StatusCode::UNPROCESSABLE_ENTITY,
@@ -167,6 +203,36 @@ impl Problem {
                 "currency-mismatch",
                 StatusCode::UNPROCESSABLE_ENTITY,
                 "The account is held in another currency",
+            ),
+            Problem::AccountClosed => (
+                "account-closed",
+                StatusCode::CONFLICT,
+                "The account is closed already",
+            ),
+            Problem::AccountNotEmpty => (
+                "account-not-empty",
+                StatusCode::CONFLICT,
+                "The account is not empty",
+            ),
+            Problem::PaymentNotAuthorised { .. } => (
+                "payment-not-authorised",
+                StatusCode::CONFLICT,
+                "The payment is not authorised",
+            ),
+            Problem::AuthorisationExpired => (
+                "authorisation-expired",
+                StatusCode::CONFLICT,
+                "The authorisation has expired",
+            ),
+            Problem::PaymentNotCaptured { .. } => (
+                "payment-not-captured",
+                StatusCode::CONFLICT,
+                "Nothing of the payment was captured",
+            ),
+            Problem::AmountTooLarge { .. } => (
+                "amount-too-large",
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "The amount is too large",
             ),
             Problem::JournalUnavailable { .. } => (
                 "journal-unavailable",
@@ -200,6 +266,18 @@ impl Problem {
             Problem::CurrencyMismatch { account, currency } => Some(format!(
                 "Account `{account}` is held in {currency}; amounts are not converted."
             )),
+            Problem::RequestInFlight => {
+                Some("Send the same request with the same Idempotency-Key again for its outcome.".to_owned())
+            }
+            Problem::AccountNotEmpty => {
+                Some("Its balance must be zero, and no authorisation may be open.".to_owned())
+            }
+            Problem::PaymentNotAuthorised { status } | Problem::PaymentNotCaptured { status } => {
+                Some(format!("It is {status}."))
+            }
+            Problem::AmountTooLarge { most_minor } => {
+                Some(format!("At most {most_minor} minor units can be taken."))
+            }
             Problem::RegionNotActive
             | Problem::ControlUnavailable { .. }
             | Problem::LedgerUnavailable { .. }
@@ -210,6 +288,8 @@ impl Problem {
             | Problem::UnsupportedMediaType
             | Problem::IdempotencyKeyMissing
             | Problem::IdempotencyKeyReuse
+            | Problem::AccountClosed
+            | Problem::AuthorisationExpired
             | Problem::Internal { .. } => None,
         }
     }
@@ -245,7 +325,7 @@ impl IntoResponse for Problem {
         let mut response = (status, body.to_string()).into_response();
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-        if status == StatusCode::SERVICE_UNAVAILABLE {
+        if status == StatusCode::SERVICE_UNAVAILABLE || slug == Problem::RequestInFlight.kind().0 {
             headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
         }
         if status == StatusCode::UNAUTHORIZED {
@@ -275,16 +355,7 @@ impl From<Unanswered> for Problem {
     fn from(why: Unanswered) -> Self {
         match why {
             Unanswered::NotActive => Problem::RegionNotActive,
-            Unanswered::Rejected(Rejection::KeyReuse) => Problem::IdempotencyKeyReuse,
-            Unanswered::Rejected(Rejection::AccountUnknown { account }) => Problem::AccountUnknown {
-                account: account.to_string(),
-            },
-            Unanswered::Rejected(Rejection::CurrencyMismatch { account, currency }) => {
-                Problem::CurrencyMismatch {
-                    account: account.to_string(),
-                    currency,
-                }
-            }
+            Unanswered::Rejected(rejection) => rejection.into(),
             Unanswered::Control(source) => Problem::ControlUnavailable {
                 cause: chain(&source),
             },
@@ -298,6 +369,37 @@ impl From<Unanswered> for Problem {
                 cause: chain(&source),
             },
             Unanswered::TimedOut => Problem::TimedOut,
+        }
+    }
+}
+
+impl From<Rejection> for Problem {
+    fn from(rejection: Rejection) -> Self {
+        match rejection {
+            Rejection::InFlight => Problem::RequestInFlight,
+            Rejection::KeyReuse => Problem::IdempotencyKeyReuse,
+            Rejection::NotFound => Problem::NotFound,
+            Rejection::AccountUnknown { account } => Problem::AccountUnknown {
+                account: account.to_string(),
+            },
+            Rejection::CurrencyMismatch { account, currency } => Problem::CurrencyMismatch {
+                account: account.to_string(),
+                currency,
+            },
+            Rejection::AccountClosed => Problem::AccountClosed,
+            Rejection::AccountNotEmpty => Problem::AccountNotEmpty,
+            Rejection::PaymentNotAuthorised { status } => Problem::PaymentNotAuthorised {
+                status: status.as_str(),
+            },
+            Rejection::AuthorisationExpired => Problem::AuthorisationExpired,
+            // No route expires a payment.
+            Rejection::AuthorisationNotExpired => Problem::Internal {
+                cause: "the authorisation has not expired yet".to_owned(),
+            },
+            Rejection::PaymentNotCaptured { status } => Problem::PaymentNotCaptured {
+                status: status.as_str(),
+            },
+            Rejection::AmountTooLarge { most_minor } => Problem::AmountTooLarge { most_minor },
         }
     }
 }
@@ -329,6 +431,7 @@ mod tests {
             Problem::ControlUnavailable { cause: cause() },
             Problem::RegionNotActive,
             Problem::LedgerUnavailable { cause: cause() },
+            Problem::RequestInFlight,
             Problem::IdempotencyKeyReuse,
             Problem::AccountUnknown {
                 account: "a".to_owned(),
@@ -337,6 +440,12 @@ mod tests {
                 account: "a".to_owned(),
                 currency: "EUR".to_owned(),
             },
+            Problem::AccountClosed,
+            Problem::AccountNotEmpty,
+            Problem::PaymentNotAuthorised { status: "voided" },
+            Problem::AuthorisationExpired,
+            Problem::PaymentNotCaptured { status: "voided" },
+            Problem::AmountTooLarge { most_minor: 1 },
             Problem::JournalUnavailable { cause: cause() },
             Problem::TimedOut,
             Problem::Internal { cause: cause() },
@@ -359,6 +468,7 @@ mod tests {
     fn only_a_bug_is_a_500_and_what_may_be_sent_again_says_when() {
         for problem in all() {
             let status = problem.clone().kind().1;
+            let again = problem == Problem::RequestInFlight;
             assert_eq!(
                 status == StatusCode::INTERNAL_SERVER_ERROR,
                 matches!(problem, Problem::Internal { .. })
@@ -366,7 +476,7 @@ mod tests {
             let response = problem.into_response();
             assert_eq!(
                 response.headers().contains_key(RETRY_AFTER),
-                status == StatusCode::SERVICE_UNAVAILABLE
+                status == StatusCode::SERVICE_UNAVAILABLE || again
             );
         }
     }

@@ -1,20 +1,22 @@
 //! The ledger in memory, with the same rules: the reference for property tests, the double for handler tests.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use continuity::entry::{EntryId, EntryKind, LedgerEntry, Posting};
+use continuity::acknowledge::Outcome;
+use continuity::entry::{EntryId, EntryKind, EntryStatus, LedgerEntry, Posting};
 use continuity::takeover::LedgerStatus;
+use serde_json::json;
 use uuid::Uuid;
 
 use super::{
-    Account, AccountEntry, Decline, Ledger, LedgerError, Payment, Posted, Read, Rejection, Submitted,
-    Summary, Totals, Verified,
+    Account, AccountEntry, AccountStatus, Decline, Ledger, LedgerError, Page, Payment, PaymentFilter,
+    PaymentStatus, Posted, Read, Refund, Rejection, Submitted, Summary, Totals, Verified, recorded,
 };
-use crate::command::{AccountDetails, Command, Order, PaymentDetails};
-use crate::limits::BALANCE_RANGE;
+use crate::command::{Command, Order, PaymentOrder, RefundOrder};
+use crate::limits::{BALANCE_RANGE, PAGE_SCAN};
 
 /// A ledger in memory.
 #[derive(Debug, Default)]
@@ -30,19 +32,37 @@ struct State {
     last_seq: u64,
     entries: BTreeMap<EntryId, Stored>,
     by_key: BTreeMap<String, EntryId>,
+    by_subject: BTreeMap<String, Vec<EntryId>>,
     accounts: BTreeMap<Uuid, Account>,
+    holds: BTreeMap<Uuid, Hold>,
 }
 
 #[derive(Debug, Clone)]
 struct Stored {
     entry: LedgerEntry,
+    /// Who pays and who is paid, also where nothing moved.
+    parties: Option<[Uuid; 2]>,
     posted_epoch: u64,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Hold {
+    parties: [Uuid; 2],
+    amount_minor: i64,
+    expires_at_ms: u64,
 }
 
 enum Applied {
     Posted,
     Present,
     Conflict,
+}
+
+/// What a command comes to, before it has a place in the log.
+struct Decision {
+    decline: Option<Decline>,
+    posting: Option<Posting>,
+    details: serde_json::Value,
 }
 
 impl MemoryLedger {
@@ -89,6 +109,47 @@ impl MemoryLedger {
     }
 }
 
+fn uuid(text: &str) -> Uuid {
+    Uuid::try_parse(text).expect("recorded by this crate")
+}
+
+/// What takes `amount` out of `payer` and into `payee`, if nothing forbids it.
+fn transfer(payer: &Account, payee: &Account, amount_minor: i64) -> Option<Decline> {
+    let range = i128::from(BALANCE_RANGE);
+    let amount = i128::from(amount_minor);
+    let left = i128::from(payer.available_minor) - amount;
+    let reached = i128::from(payee.balance_minor) + i128::from(payee.pending_in_minor) + amount;
+    if payer.status == AccountStatus::Closed || payee.status == AccountStatus::Closed {
+        Some(Decline::AccountClosed)
+    } else if amount > range || left < -range || reached > range {
+        Some(Decline::BalanceOutOfRange)
+    } else if payer.limit_minor.is_some_and(|limit| left < i128::from(limit)) {
+        Some(Decline::InsufficientFunds)
+    } else {
+        None
+    }
+}
+
+fn posting(payer: Uuid, payee: Uuid, amount_minor: i64, currency: &str) -> Posting {
+    Posting {
+        debit_account: payer.to_string(),
+        credit_account: payee.to_string(),
+        amount_minor,
+        currency: currency.to_owned(),
+    }
+}
+
+impl Decision {
+    /// The details, with the reason of a decline.
+    fn details(&self) -> serde_json::Value {
+        let mut details = self.details.clone();
+        if let Some(decline) = self.decline {
+            details["reason"] = json!(decline.as_str());
+        }
+        details
+    }
+}
+
 impl State {
     fn read<T>(&self, value: T) -> Read<T> {
         Read {
@@ -97,50 +158,168 @@ impl State {
         }
     }
 
-    fn account(&self, id: Uuid, currency: &str) -> Result<&Account, Rejection> {
-        let account = self
-            .accounts
-            .get(&id)
-            .ok_or(Rejection::AccountUnknown { account: id })?;
-        if account.currency != currency {
-            let currency = account.currency.clone();
-            return Err(Rejection::CurrencyMismatch {
-                account: id,
-                currency,
-            });
+    fn decide(&self, command: &Command) -> Result<Decision, Rejection> {
+        match &command.order {
+            Order::OpenAccount(_) => Ok(Decision {
+                decline: None,
+                posting: None,
+                details: command.details(),
+            }),
+            Order::CloseAccount { account } => self.decide_close(*account),
+            Order::Pay(order) => self.decide_payment(command, order),
+            Order::Capture {
+                payment,
+                amount_minor,
+            } => self.decide_capture(command, *payment, *amount_minor),
+            Order::Void { payment } => self.decide_end(*payment, PaymentStatus::Voided),
+            Order::Expire { payment } => {
+                let found = self.authorised(*payment)?;
+                if command.created_at_ms < found.expires_at_ms.unwrap_or(0) {
+                    return Err(Rejection::AuthorisationNotExpired);
+                }
+                self.decide_end(*payment, PaymentStatus::Expired)
+            }
+            Order::Refund(order) => self.decide_refund(command, order),
         }
-        Ok(account)
     }
 
-    fn decide(&self, pay: &PaymentDetails) -> Result<Result<Vec<Posting>, Decline>, Rejection> {
-        for id in [pay.from_account, pay.to_account] {
-            if !self.accounts.contains_key(&id) {
-                return Err(Rejection::AccountUnknown { account: id });
+    fn decide_close(&self, id: Uuid) -> Result<Decision, Rejection> {
+        let account = self.accounts.get(&id).ok_or(Rejection::NotFound)?;
+        if account.status == AccountStatus::Closed {
+            return Err(Rejection::AccountClosed);
+        }
+        if (
+            account.balance_minor,
+            account.pending_out_minor,
+            account.pending_in_minor,
+        ) != (0, 0, 0)
+        {
+            return Err(Rejection::AccountNotEmpty);
+        }
+        let closed = Account {
+            status: AccountStatus::Closed,
+            ..account.clone()
+        };
+        Ok(Decision {
+            decline: None,
+            posting: None,
+            details: json!({ "account": closed }),
+        })
+    }
+
+    fn decide_payment(&self, command: &Command, order: &PaymentOrder) -> Result<Decision, Rejection> {
+        let account = |id| {
+            self.accounts
+                .get(&id)
+                .ok_or(Rejection::AccountUnknown { account: id })
+        };
+        let (payer, payee) = (account(order.from_account)?, account(order.to_account)?);
+        for account in [payer, payee] {
+            if account.currency != order.currency {
+                return Err(Rejection::CurrencyMismatch {
+                    account: account.id,
+                    currency: account.currency.clone(),
+                });
             }
         }
-        let payer = self.account(pay.from_account, &pay.currency)?;
-        let payee = self.account(pay.to_account, &pay.currency)?;
-        let range = i128::from(BALANCE_RANGE);
-        let amount = i128::from(pay.amount_minor);
-        let (left, reached) = (
-            i128::from(payer.balance_minor) - amount,
-            i128::from(payee.balance_minor) + amount,
+        let decline = transfer(payer, payee, order.amount_minor);
+        let moves = decline.is_none() && order.hold_s.is_none();
+        Ok(Decision {
+            decline,
+            posting: moves.then(|| posting(payer.id, payee.id, order.amount_minor, &order.currency)),
+            details: command.details(),
+        })
+    }
+
+    fn authorised(&self, id: Uuid) -> Result<Payment, Rejection> {
+        let payment = self.payment(id).ok_or(Rejection::NotFound)?;
+        match payment.status {
+            PaymentStatus::Authorised => Ok(payment),
+            status => Err(Rejection::PaymentNotAuthorised { status }),
+        }
+    }
+
+    fn decide_capture(
+        &self,
+        command: &Command,
+        id: Uuid,
+        amount_minor: Option<i64>,
+    ) -> Result<Decision, Rejection> {
+        let payment = self.authorised(id)?;
+        if payment
+            .expires_at_ms
+            .is_some_and(|at_ms| command.created_at_ms >= at_ms)
+        {
+            return Err(Rejection::AuthorisationExpired);
+        }
+        let captured_minor = amount_minor.unwrap_or(payment.amount_minor);
+        if captured_minor > payment.amount_minor {
+            return Err(Rejection::AmountTooLarge {
+                most_minor: payment.amount_minor,
+            });
+        }
+        let posting = posting(
+            payment.from_account,
+            payment.to_account,
+            captured_minor,
+            &payment.currency,
         );
-        if amount > range || left < -range || reached > range {
-            return Ok(Err(Decline::BalanceOutOfRange));
-        }
-        if payer.limit_minor.is_some_and(|limit| left < i128::from(limit)) {
-            return Ok(Err(Decline::InsufficientFunds));
-        }
-        let posting = |account: Uuid, amount_minor| Posting {
-            account: account.to_string(),
-            amount_minor,
-            currency: pay.currency.clone(),
+        let captured = Payment {
+            status: PaymentStatus::Captured,
+            captured_minor,
+            ..payment
         };
-        Ok(Ok(vec![
-            posting(payer.id, -pay.amount_minor),
-            posting(payee.id, pay.amount_minor),
-        ]))
+        Ok(Decision {
+            decline: None,
+            posting: Some(posting),
+            details: json!({ "amount_minor": captured_minor, "payment": captured }),
+        })
+    }
+
+    fn decide_end(&self, id: Uuid, status: PaymentStatus) -> Result<Decision, Rejection> {
+        let ended = Payment {
+            status,
+            ..self.authorised(id)?
+        };
+        Ok(Decision {
+            decline: None,
+            posting: None,
+            details: json!({ "payment": ended }),
+        })
+    }
+
+    fn decide_refund(&self, command: &Command, order: &RefundOrder) -> Result<Decision, Rejection> {
+        let mut payment = self.payment(order.payment).ok_or(Rejection::NotFound)?;
+        if payment.captured_minor == 0 {
+            return Err(Rejection::PaymentNotCaptured {
+                status: payment.status,
+            });
+        }
+        let most_minor = payment.captured_minor - payment.refunded_minor;
+        let amount_minor = order.amount_minor.unwrap_or(most_minor);
+        if amount_minor > most_minor || most_minor <= 0 {
+            return Err(Rejection::AmountTooLarge { most_minor });
+        }
+        let (payer, payee) = (
+            &self.accounts[&payment.to_account],
+            &self.accounts[&payment.from_account],
+        );
+        let decline = transfer(payer, payee, amount_minor);
+        let posting = decline
+            .is_none()
+            .then(|| posting(payer.id, payee.id, amount_minor, &payment.currency));
+        if decline.is_none() {
+            payment.refunded_minor += amount_minor;
+        }
+        let mut details = command.details();
+        details["amount_minor"] = json!(amount_minor);
+        details["currency"] = json!(payment.currency);
+        details["payment"] = json!(payment);
+        Ok(Decision {
+            decline,
+            posting,
+            details,
+        })
     }
 
     fn apply(&mut self, entry: &LedgerEntry, posted_epoch: u64) -> Applied {
@@ -156,46 +335,187 @@ impl State {
         if self.by_key.contains_key(&entry.idempotency_key) {
             return Applied::Conflict;
         }
-        if entry.kind == EntryKind::AccountOpened {
-            let details: AccountDetails =
-                serde_json::from_value(entry.details.clone()).expect("recorded by this crate");
-            let account = self.opened(&entry.subject, &details.currency);
-            if account.epoch.is_none() {
-                account.limit_minor = details.limit_minor;
-                account.name = details.name;
-                account.epoch = Some(entry.id.epoch);
-                account.seq = Some(entry.id.seq);
-                account.posted_epoch = Some(posted_epoch);
-                account.created_at_ms = Some(entry.created_at_ms);
-            }
-        }
-        for posting in &entry.postings {
-            self.opened(&posting.account, &posting.currency).balance_minor += posting.amount_minor;
-        }
+        let parties = parties(entry);
+        self.apply_to_accounts(entry, parties, posted_epoch);
         self.by_key.insert(entry.idempotency_key.clone(), entry.id);
+        self.by_subject
+            .entry(entry.subject.clone())
+            .or_default()
+            .push(entry.id);
         self.entries.insert(
             entry.id,
             Stored {
                 entry: entry.clone(),
+                parties,
                 posted_epoch,
             },
         );
         Applied::Posted
     }
 
-    fn opened(&mut self, id: &str, currency: &str) -> &mut Account {
-        let id = Uuid::try_parse(id).expect("recorded by this crate");
+    /// What follows from an entry: balances, and what is held.
+    fn apply_to_accounts(&mut self, entry: &LedgerEntry, parties: Option<[Uuid; 2]>, posted_epoch: u64) {
+        if entry.status == EntryStatus::Declined {
+            return;
+        }
+        let subject = uuid(&entry.subject);
+        if let (Some(parties), Some(payment)) = (parties, recorded::payment(entry)) {
+            for id in parties {
+                self.opened(id, &payment.currency);
+            }
+        }
+        if let Some(posting) = &entry.posting {
+            for (id, amount) in [
+                (&posting.debit_account, -posting.amount_minor),
+                (&posting.credit_account, posting.amount_minor),
+            ] {
+                let account = self.opened(uuid(id), &posting.currency);
+                account.balance_minor += amount;
+                account.available_minor += amount;
+            }
+        }
+        match entry.kind {
+            EntryKind::Payment | EntryKind::Refund => {}
+            EntryKind::AccountOpened => {
+                let recorded = recorded::account(entry).expect("recorded by this crate");
+                let account = self.opened(subject, &recorded.currency);
+                if account.epoch.is_none() {
+                    account.limit_minor = recorded.limit_minor;
+                    account.name = recorded.name;
+                    account.metadata = recorded.metadata;
+                    account.epoch = Some(entry.id.epoch);
+                    account.seq = Some(entry.id.seq);
+                    account.posted_epoch = Some(posted_epoch);
+                    account.created_at_ms = Some(entry.created_at_ms);
+                }
+            }
+            EntryKind::AccountClosed => {
+                let recorded = recorded::account(entry).expect("recorded by this crate");
+                self.opened(subject, &recorded.currency).status = AccountStatus::Closed;
+            }
+            EntryKind::Authorisation => {
+                let payment = recorded::payment(entry).expect("recorded by this crate");
+                if self.ended(&entry.subject).is_none() {
+                    let hold = Hold {
+                        parties: [payment.from_account, payment.to_account],
+                        amount_minor: payment.amount_minor,
+                        expires_at_ms: payment.expires_at_ms.unwrap_or(0),
+                    };
+                    self.holds.insert(subject, hold);
+                    self.hold(hold, hold.amount_minor);
+                }
+            }
+            EntryKind::Capture | EntryKind::Void | EntryKind::Expiry => {
+                if let Some(hold) = self.holds.remove(&subject) {
+                    self.hold(hold, -hold.amount_minor);
+                }
+            }
+        }
+    }
+
+    fn hold(&mut self, hold: Hold, amount_minor: i64) {
+        let [payer, payee] = hold.parties;
+        if let Some(account) = self.accounts.get_mut(&payer) {
+            account.pending_out_minor += amount_minor;
+            account.available_minor -= amount_minor;
+        }
+        if let Some(account) = self.accounts.get_mut(&payee) {
+            account.pending_in_minor += amount_minor;
+        }
+    }
+
+    /// The account, restored if a replay meets it before its own entry.
+    fn opened(&mut self, id: Uuid, currency: &str) -> &mut Account {
         self.accounts.entry(id).or_insert_with(|| Account {
             id,
+            status: AccountStatus::Open,
             currency: currency.to_owned(),
             balance_minor: 0,
+            available_minor: 0,
+            pending_out_minor: 0,
+            pending_in_minor: 0,
             limit_minor: Some(0),
             name: None,
+            metadata: BTreeMap::new(),
             epoch: None,
             seq: None,
             posted_epoch: None,
             created_at_ms: None,
         })
+    }
+
+    fn of_subject(&self, subject: &str) -> impl Iterator<Item = &Stored> {
+        let ids: BTreeSet<EntryId> = self
+            .by_subject
+            .get(subject)
+            .into_iter()
+            .flatten()
+            .copied()
+            .collect();
+        ids.into_iter().map(|id| &self.entries[&id])
+    }
+
+    /// An entry with those that it relies on: what its payment was before.
+    fn outcome(&self, entry: LedgerEntry) -> Outcome {
+        let follows = matches!(
+            entry.kind,
+            EntryKind::Capture | EntryKind::Void | EntryKind::Expiry | EntryKind::Refund
+        );
+        let made = |kind| {
+            matches!(
+                kind,
+                EntryKind::Payment | EntryKind::Authorisation | EntryKind::Capture
+            )
+        };
+        let relies_on = self
+            .of_subject(&entry.subject)
+            .filter(|stored| follows && made(stored.entry.kind) && stored.entry.id != entry.id)
+            .map(|stored| stored.entry.clone())
+            .collect();
+        Outcome { entry, relies_on }
+    }
+
+    /// What ended an authorised payment.
+    fn ended(&self, subject: &str) -> Option<PaymentStatus> {
+        self.of_subject(subject)
+            .find_map(|stored| match stored.entry.kind {
+                EntryKind::Capture => Some(PaymentStatus::Captured),
+                EntryKind::Void => Some(PaymentStatus::Voided),
+                EntryKind::Expiry => Some(PaymentStatus::Expired),
+                _ => None,
+            })
+    }
+
+    /// A payment as it is now; of one whose own entry was lost, what the last command on it recorded.
+    fn payment(&self, id: Uuid) -> Option<Payment> {
+        let subject = id.to_string();
+        let made = self
+            .of_subject(&subject)
+            .find(|stored| matches!(stored.entry.kind, EntryKind::Payment | EntryKind::Authorisation));
+        let Some(made) = made else {
+            return self
+                .of_subject(&subject)
+                .filter_map(|stored| recorded::payment(&stored.entry))
+                .last();
+        };
+        let mut payment = recorded::payment(&made.entry).expect("recorded by this crate");
+        payment.posted_epoch = made.posted_epoch;
+        if payment.status == PaymentStatus::Authorised {
+            payment.status = self.ended(&subject).unwrap_or(payment.status);
+        }
+        for stored in self.of_subject(&subject) {
+            let moved = stored
+                .entry
+                .posting
+                .as_ref()
+                .map_or(0, |moved| moved.amount_minor);
+            match stored.entry.kind {
+                EntryKind::Capture => payment.captured_minor += moved,
+                EntryKind::Refund => payment.refunded_minor += moved,
+                _ => {}
+            }
+        }
+        Some(payment)
     }
 
     fn newest_before(&self, before: Option<EntryId>) -> impl Iterator<Item = &Stored> {
@@ -207,9 +527,30 @@ impl State {
     }
 }
 
-impl Stored {
-    fn payment(&self) -> Payment {
-        crate::api::payments::recorded(&self.entry, self.posted_epoch).expect("recorded by this crate")
+/// Who pays and who is paid, where an entry is between two accounts.
+fn parties(entry: &LedgerEntry) -> Option<[Uuid; 2]> {
+    if let Some(posting) = &entry.posting {
+        return Some([uuid(&posting.debit_account), uuid(&posting.credit_account)]);
+    }
+    let payment = recorded::payment(entry)?;
+    Some(match entry.kind {
+        EntryKind::Refund => [payment.to_account, payment.from_account],
+        _ => [payment.from_account, payment.to_account],
+    })
+}
+
+impl PaymentFilter {
+    fn takes(&self, payment: &Payment) -> bool {
+        self.reference
+            .as_ref()
+            .is_none_or(|reference| payment.reference.as_ref() == Some(reference))
+            && self.status.is_none_or(|status| payment.status == status)
+            && self
+                .created_from_ms
+                .is_none_or(|from_ms| payment.created_at_ms >= from_ms)
+            && self
+                .created_before_ms
+                .is_none_or(|before_ms| payment.created_at_ms < before_ms)
     }
 }
 
@@ -225,19 +566,13 @@ impl Ledger for MemoryLedger {
             if entry.request_hash != command.request_hash {
                 return Ok(Submitted::Rejected(Rejection::KeyReuse));
             }
-            return Ok(Submitted::Entry(Box::new(entry)));
+            return Ok(Submitted::Outcome(Box::new(state.outcome(entry))));
         }
-        let mut order = command.order.clone();
-        let mut postings = Vec::new();
-        if let Order::Pay(pay) = &mut order {
-            match state.decide(pay) {
-                Err(rejection) => return Ok(Submitted::Rejected(rejection)),
-                Ok(Err(decline)) => pay.reason = Some(decline.as_str().to_owned()),
-                Ok(Ok(moves)) => postings = moves,
-            }
-        }
+        let decision = match state.decide(command) {
+            Err(rejection) => return Ok(Submitted::Rejected(rejection)),
+            Ok(decision) => decision,
+        };
         state.last_seq += 1;
-        let declined = matches!(&order, Order::Pay(pay) if pay.reason.is_some());
         let entry = LedgerEntry {
             id: EntryId {
                 epoch,
@@ -245,15 +580,18 @@ impl Ledger for MemoryLedger {
             },
             idempotency_key: command.idempotency_key.clone(),
             request_hash: command.request_hash.clone(),
-            kind: order.kind(),
-            subject: command.subject.to_string(),
-            status: if declined { "declined" } else { "created" }.to_owned(),
-            postings,
-            details: serde_json::to_value(&order).expect("plain data serialises"),
+            kind: command.order.kind(),
+            subject: command.subject().to_string(),
+            status: match decision.decline {
+                Some(_) => EntryStatus::Declined,
+                None => EntryStatus::Created,
+            },
+            details: decision.details(),
+            posting: decision.posting,
             created_at_ms: command.created_at_ms,
         };
         state.apply(&entry, epoch);
-        Ok(Submitted::Entry(Box::new(entry)))
+        Ok(Submitted::Outcome(Box::new(state.outcome(entry))))
     }
 
     async fn status(&self) -> Result<LedgerStatus, LedgerError> {
@@ -270,23 +608,33 @@ impl Ledger for MemoryLedger {
         Ok(state.read(state.accounts.get(&id).cloned()))
     }
 
+    async fn accounts(&self, after: Option<Uuid>, limit: u32) -> Result<Read<Vec<Account>>, LedgerError> {
+        let state = self.reach("accounts")?;
+        let accounts = state.accounts.values().rev();
+        let rest = accounts.filter(|account| after.is_none_or(|after| account.id < after));
+        Ok(state.read(rest.take(limit as usize).cloned().collect()))
+    }
+
     async fn account_entries(
         &self,
         id: Uuid,
         before: Option<EntryId>,
         limit: u32,
-    ) -> Result<Read<Option<Vec<AccountEntry>>>, LedgerError> {
+    ) -> Result<Read<Option<Page<AccountEntry>>>, LedgerError> {
         let state = self.reach("account-entries")?;
-        let text = id.to_string();
         let moves = state.newest_before(before).filter_map(|stored| {
-            let posting = stored
-                .entry
-                .postings
-                .iter()
-                .find(|posting| posting.account == text)?;
+            let posting = stored.entry.posting.as_ref()?;
+            let [payer, payee] = stored.parties?;
+            let (counterparty, amount_minor) = match id {
+                _ if id == payer => (payee, -posting.amount_minor),
+                _ if id == payee => (payer, posting.amount_minor),
+                _ => return None,
+            };
             Some(AccountEntry {
-                payment: Uuid::try_parse(&stored.entry.subject).ok()?,
-                amount_minor: posting.amount_minor,
+                kind: stored.entry.kind,
+                payment: uuid(&stored.entry.subject),
+                counterparty,
+                amount_minor,
                 currency: posting.currency.clone(),
                 epoch: stored.entry.id.epoch,
                 seq: stored.entry.id.seq,
@@ -294,32 +642,83 @@ impl Ledger for MemoryLedger {
                 created_at_ms: stored.entry.created_at_ms,
             })
         });
+        let page = |moves: Vec<AccountEntry>| Page::cut(moves, limit, AccountEntry::entry);
         let found = state
             .accounts
             .contains_key(&id)
-            .then(|| moves.take(limit as usize).collect());
+            .then(|| page(moves.take(limit as usize + 1).collect()));
         Ok(state.read(found))
     }
 
     async fn payment(&self, id: Uuid) -> Result<Read<Option<Payment>>, LedgerError> {
         let state = self.reach("payment")?;
-        let text = id.to_string();
-        let mut payments = state
-            .newest_before(None)
-            .filter(|stored| stored.entry.kind == EntryKind::Payment);
-        Ok(state.read(
-            payments
-                .find(|stored| stored.entry.subject == text)
-                .map(Stored::payment),
-        ))
+        Ok(state.read(state.payment(id)))
     }
 
-    async fn payments(&self, before: Option<EntryId>, limit: u32) -> Result<Read<Vec<Payment>>, LedgerError> {
+    async fn payments(
+        &self,
+        filter: &PaymentFilter,
+        before: Option<EntryId>,
+        limit: u32,
+    ) -> Result<Read<Page<Payment>>, LedgerError> {
         let state = self.reach("payments")?;
-        let payments = state
+        let concerns = |stored: &&Stored| match (filter.account, stored.parties) {
+            (None, _) => true,
+            (Some(id), Some(parties)) => parties.contains(&id),
+            (Some(_), None) => false,
+        };
+        let scanned: Vec<&Stored> = state
             .newest_before(before)
-            .filter(|stored| stored.entry.kind == EntryKind::Payment);
-        Ok(state.read(payments.take(limit as usize).map(Stored::payment).collect()))
+            .filter(concerns)
+            .take(PAGE_SCAN as usize)
+            .collect();
+        let made = scanned
+            .iter()
+            .filter(|stored| matches!(stored.entry.kind, EntryKind::Payment | EntryKind::Authorisation));
+        let payments = made
+            .filter_map(|stored| state.payment(uuid(&stored.entry.subject)))
+            .filter(|payment| filter.takes(payment));
+        let mut page = Page::cut(payments.take(limit as usize + 1).collect(), limit, Payment::entry);
+        if page.next.is_none() && scanned.len() == PAGE_SCAN as usize {
+            page.next = scanned.last().map(|stored| stored.entry.id);
+        }
+        Ok(state.read(page))
+    }
+
+    async fn refunds(
+        &self,
+        payment: Uuid,
+        before: Option<EntryId>,
+        limit: u32,
+    ) -> Result<Read<Option<Page<Refund>>>, LedgerError> {
+        let state = self.reach("refunds")?;
+        if state.payment(payment).is_none() {
+            return Ok(state.read(None));
+        }
+        let subject = payment.to_string();
+        let mut refunds: Vec<Refund> = state
+            .of_subject(&subject)
+            .filter(|stored| before.is_none_or(|before| stored.entry.id < before))
+            .filter_map(|stored| recorded::refund(&stored.entry, stored.posted_epoch))
+            .collect();
+        refunds.reverse();
+        Ok(state.read(Some(Page::cut(refunds, limit, Refund::entry))))
+    }
+
+    async fn expired(&self, now_ms: u64, limit: u32) -> Result<Vec<Uuid>, LedgerError> {
+        let state = self.reach("expired")?;
+        let mut passed: Vec<(u64, Uuid)> = state
+            .holds
+            .iter()
+            .filter(|(_, hold)| hold.expires_at_ms <= now_ms)
+            .map(|(id, hold)| (hold.expires_at_ms, *id))
+            .collect();
+        passed.sort();
+        Ok(passed
+            .into_iter()
+            .take(limit as usize)
+            .map(|(_, id)| id)
+            .collect())
     }
 
     async fn migrate(&self) -> Result<u32, LedgerError> {
@@ -356,11 +755,9 @@ impl Ledger for MemoryLedger {
             match state.apply(entry, epoch) {
                 Applied::Posted => {
                     result.posted += 1;
-                    let moved = entry
-                        .postings
-                        .iter()
-                        .filter_map(|posting| Uuid::try_parse(&posting.account).ok());
-                    result.touched.extend(moved);
+                    if entry.status == EntryStatus::Created {
+                        result.touched.extend(parties(entry).into_iter().flatten());
+                    }
                 }
                 Applied::Present => result.already_present += 1,
                 Applied::Conflict => result.conflicts.push(entry.id),
@@ -376,7 +773,7 @@ impl Ledger for MemoryLedger {
         let below = |account: &&Account| {
             account
                 .limit_minor
-                .is_some_and(|limit| account.balance_minor < limit)
+                .is_some_and(|limit| account.available_minor < limit)
         };
         let named = |account: &&Account| accounts.contains(&account.id);
         Ok(state
@@ -390,24 +787,22 @@ impl Ledger for MemoryLedger {
 
     async fn verify(&self) -> Result<Verified, LedgerError> {
         let state = self.reach("verify")?;
-        let mut sums: BTreeMap<String, (i128, i128)> = BTreeMap::new();
-        for posting in state.entries.values().flat_map(|stored| &stored.entry.postings) {
-            let (debits, credits) = sums.entry(posting.currency.clone()).or_default();
-            let amount = i128::from(posting.amount_minor);
-            if amount < 0 {
-                *debits -= amount
-            } else {
-                *credits += amount
-            }
+        let mut sums: BTreeMap<String, i128> = BTreeMap::new();
+        for posting in state
+            .entries
+            .values()
+            .filter_map(|stored| stored.entry.posting.as_ref())
+        {
+            *sums.entry(posting.currency.clone()).or_default() += i128::from(posting.amount_minor);
         }
-        let totals = |(debits, credits): (i128, i128)| Totals {
-            debits: debits.to_string(),
-            credits: credits.to_string(),
+        let totals = |sum: i128| Totals {
+            debits: sum.to_string(),
+            credits: sum.to_string(),
         };
         Ok(Verified {
             currencies: sums
                 .into_iter()
-                .map(|(currency, sums)| (currency, totals(sums)))
+                .map(|(currency, sum)| (currency, totals(sum)))
                 .collect(),
             entries: state.entries.len() as u64,
             accounts: state.accounts.len() as u64,

@@ -5,17 +5,19 @@ pub mod connect;
 pub mod memory;
 mod migrations;
 pub mod postgres;
+pub mod recorded;
 
 use std::collections::BTreeMap;
 use std::error::Error;
 
 use async_trait::async_trait;
-use continuity::entry::{EntryId, LedgerEntry};
+use continuity::acknowledge::Outcome;
+use continuity::entry::{EntryId, EntryKind, EntryStatus, LedgerEntry};
 use continuity::takeover::LedgerStatus;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::command::Command;
+use crate::command::{Command, Metadata};
 
 /// Why the ledger did not do what it was asked. Whether the call took effect is unknown, and asking again is safe.
 #[derive(Debug, thiserror::Error)]
@@ -71,37 +73,66 @@ pub enum LedgerError {
 pub enum Submitted {
     /// 1. The ledger is in another epoch; nothing was done.
     OtherEpoch,
-    /// 2, 3. See [`Rejection`]; nothing was recorded. (The stored outcome of the same request comes before all but 1.)
+    /// 2. See [`Rejection`]; nothing was recorded. (The stored outcome of the same request comes before all but 1.)
     Rejected(Rejection),
-    /// 4. The entry: stored before, or appended now as declined or created.
-    Entry(Box<LedgerEntry>),
+    /// 3. The entry: stored before, or appended now as declined or created.
+    Outcome(Box<Outcome>),
 }
 
 /// A command that the ledger cannot record an outcome of. In order of precedence.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Rejection {
+    /// The idempotency key is being executed by another request.
+    InFlight,
     /// The idempotency key belongs to another request.
     KeyReuse,
-    /// There is no such account (the payer's is looked at first).
+    /// (Close, capture, void, expiry, refund) There is no such account or payment.
+    NotFound,
+    /// (Payment) There is no such account (the payer's is looked at first).
     AccountUnknown {
         /// Its id.
         account: Uuid,
     },
-    /// The account is held in another currency (the payer's is looked at first).
+    /// (Payment) The account is held in another currency (the payer's is looked at first).
     CurrencyMismatch {
         /// Its id.
         account: Uuid,
         /// Its currency.
         currency: String,
     },
+    /// (Close) It is closed already.
+    AccountClosed,
+    /// (Close) Its balance is not zero, or an authorisation is open.
+    AccountNotEmpty,
+    /// (Capture, void, expiry) The payment is not, or no longer, authorised.
+    PaymentNotAuthorised {
+        /// What it is.
+        status: PaymentStatus,
+    },
+    /// (Capture) The time of the authorisation has passed.
+    AuthorisationExpired,
+    /// (Expiry) It has not passed.
+    AuthorisationNotExpired,
+    /// (Refund) Nothing of the payment was captured.
+    PaymentNotCaptured {
+        /// What it is.
+        status: PaymentStatus,
+    },
+    /// (Capture, refund) More than there is.
+    AmountTooLarge {
+        /// What there is, in minor units.
+        most_minor: i64,
+    },
 }
 
 /// Reasons of a decline, in order of precedence. A decline is an outcome: recorded, journaled, acknowledged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Decline {
+    /// One of the accounts is closed.
+    AccountClosed,
     /// A balance would leave the range of [`crate::limits::BALANCE_RANGE`].
     BalanceOutOfRange,
-    /// The payer's balance would fall below its limit.
+    /// What the payer has available would fall below its limit.
     InsufficientFunds,
 }
 
@@ -109,6 +140,7 @@ impl Decline {
     /// The word in the entry.
     pub fn as_str(self) -> &'static str {
         match self {
+            Decline::AccountClosed => "account-closed",
             Decline::BalanceOutOfRange => "balance-out-of-range",
             Decline::InsufficientFunds => "insufficient-funds",
         }
@@ -124,19 +156,68 @@ pub struct Read<T> {
     pub value: T,
 }
 
+impl<T> Read<T> {
+    /// Something made of it, of the same moment.
+    pub fn map<U>(self, make: impl FnOnce(T) -> U) -> Read<U> {
+        Read {
+            ledger_epoch: self.ledger_epoch,
+            value: make(self.value),
+        }
+    }
+}
+
+/// A part of a list, newest first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page<T> {
+    /// The items: perhaps fewer than asked for, even none, although there are more.
+    pub items: Vec<T>,
+    /// Where the next page begins; `None` at the end of the list.
+    pub next: Option<EntryId>,
+}
+
+impl<T> Page<T> {
+    /// The first `limit` of `items`; the page has a next one if there are more.
+    pub fn cut(mut items: Vec<T>, limit: u32, id: impl Fn(&T) -> EntryId) -> Self {
+        let more = items.len() > limit as usize;
+        items.truncate(limit as usize);
+        let next = items.last().filter(|_| more).map(id);
+        Page { items, next }
+    }
+}
+
+/// Whether an account takes part in payments.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AccountStatus {
+    /// It does.
+    Open,
+    /// It does no longer.
+    Closed,
+}
+
 /// An account as it is now.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Account {
     /// Its id.
     pub id: Uuid,
+    /// Open or closed.
+    pub status: AccountStatus,
     /// ISO 4217 code.
     pub currency: String,
-    /// The sum of its postings.
+    /// What was moved: credits less debits.
     pub balance_minor: i64,
+    /// The balance less what open authorisations may still take. No decided payment leaves less than `limit_minor`.
+    pub available_minor: i64,
+    /// What open authorisations may still take from it.
+    pub pending_out_minor: i64,
+    /// What open authorisations may still bring to it.
+    pub pending_in_minor: i64,
     /// The lowest balance that a decided payment may leave; `None` is no limit.
     pub limit_minor: Option<i64>,
     /// The client's name for it.
     pub name: Option<String>,
+    /// The client's labels.
+    pub metadata: Metadata,
     /// Identity of the entry that opened it. `None`, like the two members after it, for an account that a replay restored
     /// because an acknowledged payment names it while its own entry was never acknowledged, and is lost.
     pub epoch: Option<u64>,
@@ -148,13 +229,56 @@ pub struct Account {
     pub created_at_ms: Option<u64>,
 }
 
-/// A payment as it was recorded.
+/// What became of a payment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PaymentStatus {
+    /// Its amount is held.
+    Authorised,
+    /// Its amount, or a part of it, was moved.
+    Captured,
+    /// It was given up before it was captured.
+    Voided,
+    /// It was not captured in time.
+    Expired,
+    /// It was refused.
+    Declined,
+}
+
+impl PaymentStatus {
+    /// Every status.
+    pub const ALL: [PaymentStatus; 5] = [
+        PaymentStatus::Authorised,
+        PaymentStatus::Captured,
+        PaymentStatus::Voided,
+        PaymentStatus::Expired,
+        PaymentStatus::Declined,
+    ];
+
+    /// The word in the API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            PaymentStatus::Authorised => "authorised",
+            PaymentStatus::Captured => "captured",
+            PaymentStatus::Voided => "voided",
+            PaymentStatus::Expired => "expired",
+            PaymentStatus::Declined => "declined",
+        }
+    }
+
+    /// The status of that word.
+    pub fn parse(text: &str) -> Option<PaymentStatus> {
+        Self::ALL.into_iter().find(|status| status.as_str() == text)
+    }
+}
+
+/// A payment as it is now.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Payment {
     /// Its id.
     pub id: Uuid,
-    /// `created` or `declined`.
-    pub status: String,
+    /// What became of it.
+    pub status: PaymentStatus,
     /// Why it was declined.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
@@ -162,27 +286,105 @@ pub struct Payment {
     pub from_account: Uuid,
     /// Who is paid.
     pub to_account: Uuid,
+    /// How much was asked for, in minor units.
+    pub amount_minor: i64,
+    /// How much of it was moved.
+    pub captured_minor: i64,
+    /// How much of that went back.
+    pub refunded_minor: i64,
+    /// ISO 4217 code.
+    pub currency: String,
+    /// The client's own reference.
+    pub reference: Option<String>,
+    /// The client's labels.
+    pub metadata: Metadata,
+    /// Until when it is held, if it is to be captured by hand: milliseconds since the Unix epoch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at_ms: Option<u64>,
+    /// Identity of the entry that made it.
+    pub epoch: u64,
+    /// See `epoch`.
+    pub seq: u64,
+    /// The ledger epoch in which that entry was posted here: later than `epoch` if a replay recovered it.
+    pub posted_epoch: u64,
+    /// When it was made, milliseconds since the Unix epoch.
+    pub created_at_ms: u64,
+}
+
+impl Payment {
+    /// Identity of the entry that made it.
+    pub fn entry(&self) -> EntryId {
+        EntryId {
+            epoch: self.epoch,
+            seq: self.seq,
+        }
+    }
+}
+
+/// Which payments a list shows: those for which every given member holds.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PaymentFilter {
+    /// It is the payer's or the payee's.
+    pub account: Option<Uuid>,
+    /// The client's own reference is this.
+    pub reference: Option<String>,
+    /// What became of it is this.
+    pub status: Option<PaymentStatus>,
+    /// It was made at this time or later, milliseconds since the Unix epoch.
+    pub created_from_ms: Option<u64>,
+    /// It was made before this time.
+    pub created_before_ms: Option<u64>,
+}
+
+/// A refund as it was recorded.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refund {
+    /// Its id.
+    pub id: Uuid,
+    /// The payment that it is of.
+    pub payment: Uuid,
+    /// `created` or `declined`.
+    pub status: EntryStatus,
+    /// Why it was declined.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
     /// How much, in minor units.
     pub amount_minor: i64,
     /// ISO 4217 code.
     pub currency: String,
     /// The client's own reference.
     pub reference: Option<String>,
+    /// The client's labels.
+    pub metadata: Metadata,
     /// Identity of its entry.
     pub epoch: u64,
     /// See `epoch`.
     pub seq: u64,
     /// The ledger epoch in which it was posted here: later than `epoch` if a replay recovered it.
     pub posted_epoch: u64,
-    /// When it was executed, milliseconds since the Unix epoch.
+    /// When it was made, milliseconds since the Unix epoch.
     pub created_at_ms: u64,
+}
+
+impl Refund {
+    /// Identity of the entry that made it.
+    pub fn entry(&self) -> EntryId {
+        EntryId {
+            epoch: self.epoch,
+            seq: self.seq,
+        }
+    }
 }
 
 /// One movement on an account.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AccountEntry {
-    /// The payment that moved the money.
+    /// What moved the money: `payment`, `capture` or `refund`.
+    pub kind: EntryKind,
+    /// The payment that it belongs to.
     pub payment: Uuid,
+    /// The account on the other side.
+    pub counterparty: Uuid,
     /// Signed: negative left the account.
     pub amount_minor: i64,
     /// ISO 4217 code.
@@ -195,6 +397,16 @@ pub struct AccountEntry {
     pub posted_epoch: u64,
     /// When it was executed, milliseconds since the Unix epoch.
     pub created_at_ms: u64,
+}
+
+impl AccountEntry {
+    /// Identity of the entry that it is part of.
+    pub fn entry(&self) -> EntryId {
+        EntryId {
+            epoch: self.epoch,
+            seq: self.seq,
+        }
+    }
 }
 
 /// What `ledger-status` answers.
@@ -218,7 +430,7 @@ pub struct Posted {
     pub already_present: u64,
     /// Entries that were not posted because their key or identity is another entry's.
     pub conflicts: Vec<EntryId>,
-    /// Accounts that recovered entries moved.
+    /// Accounts that recovered entries moved, or hold from.
     pub touched: Vec<Uuid>,
 }
 
@@ -265,17 +477,33 @@ pub trait Ledger: Send + Sync {
     async fn status(&self) -> Result<LedgerStatus, LedgerError>;
     /// An account.
     async fn account(&self, id: Uuid) -> Result<Read<Option<Account>>, LedgerError>;
+    /// Accounts, by descending id (which is the order of their opening, newest first), after `after`.
+    async fn accounts(&self, after: Option<Uuid>, limit: u32) -> Result<Read<Vec<Account>>, LedgerError>;
     /// An account's movements, newest first, from before `before`; `None` when there is no such account.
     async fn account_entries(
         &self,
         id: Uuid,
         before: Option<EntryId>,
         limit: u32,
-    ) -> Result<Read<Option<Vec<AccountEntry>>>, LedgerError>;
+    ) -> Result<Read<Option<Page<AccountEntry>>>, LedgerError>;
     /// A payment.
     async fn payment(&self, id: Uuid) -> Result<Read<Option<Payment>>, LedgerError>;
-    /// Payments, newest first, from before `before`.
-    async fn payments(&self, before: Option<EntryId>, limit: u32) -> Result<Read<Vec<Payment>>, LedgerError>;
+    /// Payments, newest first, from before `before`. Looks at [`crate::limits::PAGE_SCAN`] entries at most.
+    async fn payments(
+        &self,
+        filter: &PaymentFilter,
+        before: Option<EntryId>,
+        limit: u32,
+    ) -> Result<Read<Page<Payment>>, LedgerError>;
+    /// A payment's refunds, newest first, from before `before`; `None` when there is no such payment.
+    async fn refunds(
+        &self,
+        payment: Uuid,
+        before: Option<EntryId>,
+        limit: u32,
+    ) -> Result<Read<Option<Page<Refund>>>, LedgerError>;
+    /// Authorised payments whose time has passed at `now_ms`, the earliest first.
+    async fn expired(&self, now_ms: u64, limit: u32) -> Result<Vec<Uuid>, LedgerError>;
 
     /// Brings the schema up to date. Answers its version.
     async fn migrate(&self) -> Result<u32, LedgerError>;

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use continuity::entry::{EntryId, LedgerEntry};
+use continuity::acknowledge::Outcome;
+use continuity::entry::{EntryId, EntryStatus, LedgerEntry, Posting};
 use continuity::takeover::LedgerStatus;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -20,11 +21,11 @@ use uuid::Uuid;
 use super::connect::{Connect, ConnectError};
 use super::migrations::{self, MIGRATIONS};
 use super::{
-    Account, AccountEntry, Ledger, LedgerError, Payment, Posted, Read, Rejection, Submitted, Summary,
-    Verified,
+    Account, AccountEntry, Ledger, LedgerError, Page, Payment, PaymentFilter, PaymentStatus, Posted, Read,
+    Refund, Rejection, Submitted, Summary, Verified,
 };
-use crate::command::Command;
-use crate::limits::{ANSWER_TIMEOUT, CONNECT_TIMEOUT, TASK_STATEMENT_TIMEOUT};
+use crate::command::{Command, Order};
+use crate::limits::{ANSWER_TIMEOUT, CONNECT_TIMEOUT, PAGE_SCAN, TASK_STATEMENT_TIMEOUT};
 
 /// The ledger behind a connector.
 pub struct PostgresLedger {
@@ -34,8 +35,76 @@ pub struct PostgresLedger {
 
 struct Session {
     client: Client,
+    pay: OnceCell<Statement>,
     submit: OnceCell<Statement>,
 }
+
+impl Session {
+    fn new(client: Client) -> Self {
+        Session {
+            client,
+            pay: OnceCell::new(),
+            submit: OnceCell::new(),
+        }
+    }
+
+    /// Executes a command: one round trip, but for the first of its kind on this connection, and for one that had to wait
+    /// for an account, which did not wait for its log flush (see `ledger.lock`).
+    async fn execute(&self, epoch: u64, command: &Command) -> Result<Row, PgError> {
+        let (key, hash) = (&command.idempotency_key, &command.request_hash);
+        let epoch = signed(epoch);
+        let now_ms = signed(command.created_at_ms);
+        let row = match &command.order {
+            Order::Pay(pay) => {
+                let statement = self.statement(&self.pay, PAY).await?;
+                let expires_ms = command.expires_at_ms().map(signed);
+                let parameters: [&(dyn ToSql + Sync); 11] = [
+                    &epoch,
+                    key,
+                    hash,
+                    &command.id,
+                    &pay.from_account,
+                    &pay.to_account,
+                    &pay.amount_minor,
+                    &pay.currency,
+                    &Json(command.details()),
+                    &expires_ms,
+                    &now_ms,
+                ];
+                self.client.query_one(statement, &parameters).await?
+            }
+            order => {
+                let statement = self.statement(&self.submit, SUBMIT).await?;
+                let words = Json(json!({
+                    "kind": order.kind(),
+                    "subject": command.subject(),
+                    "details": command.details(),
+                    "created_at_ms": command.created_at_ms,
+                }));
+                self.client
+                    .query_one(statement, &[&epoch, key, hash, &words])
+                    .await?
+            }
+        };
+        if row.try_get::<_, Option<bool>>("deferred")? == Some(true) {
+            self.client.execute_typed(FLUSH, &[]).await?;
+        }
+        Ok(row)
+    }
+
+    async fn statement<'a>(
+        &self,
+        cell: &'a OnceCell<Statement>,
+        text: &'static str,
+    ) -> Result<&'a Statement, PgError> {
+        cell.get_or_try_init(|| self.client.prepare(text)).await
+    }
+}
+
+const PAY: &str = "select result, seq, reason, account, currency, deferred, entry, relies_on
+     from ledger.pay($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
+const SUBMIT: &str = "select result, seq, reason, account, currency, deferred, entry, relies_on from ledger.submit($1, $2, $3, $4)";
+const FLUSH: &str = "select ledger.flush()";
 
 /// A statement's parameters with their types.
 type Parameters<'a> = &'a [(&'a (dyn ToSql + Sync), Type)];
@@ -63,10 +132,7 @@ impl PostgresLedger {
             return Ok(session.clone());
         }
         let client = self.connect(operation).await?;
-        let session = Arc::new(Session {
-            client,
-            submit: OnceCell::new(),
-        });
+        let session = Arc::new(Session::new(client));
         *held = Some(session.clone());
         Ok(session)
     }
@@ -217,22 +283,12 @@ fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
+/// What `ledger.replay` answers.
 #[derive(Deserialize)]
 #[serde(tag = "result", rename_all = "kebab-case")]
-enum Answer {
+enum Replayed {
     OtherEpoch {
         ledger_epoch: Option<u64>,
-    },
-    Entry {
-        entry: Box<LedgerEntry>,
-    },
-    KeyReuse,
-    AccountUnknown {
-        account: Uuid,
-    },
-    CurrencyMismatch {
-        account: Uuid,
-        currency: String,
     },
     Replayed {
         posted: u64,
@@ -242,15 +298,102 @@ enum Answer {
     },
 }
 
+/// Reads the answer of `ledger.pay` and `ledger.submit`.
+fn submitted(
+    operation: &'static str,
+    row: &Row,
+    epoch: u64,
+    command: &Command,
+) -> Result<Submitted, LedgerError> {
+    let text = |column| cell::<Option<String>>(operation, row, column);
+    let account = || cell::<Option<Uuid>>(operation, row, "account")?.ok_or_else(|| unexpected(operation));
+    let status = || {
+        text("reason")?
+            .and_then(|word| PaymentStatus::parse(&word))
+            .ok_or_else(|| unexpected(operation))
+    };
+    let result = cell::<&str>(operation, row, "result")?;
+    let rejection = match result {
+        "other-epoch" => return Ok(Submitted::OtherEpoch),
+        "created" => {
+            let seq = cell::<i64>(operation, row, "seq")?;
+            let id = EntryId {
+                epoch,
+                seq: unsigned(seq),
+            };
+            let entry = created(command, id, text("reason")?);
+            return Ok(Submitted::Outcome(Box::new(entry.into())));
+        }
+        "entry" => {
+            let stored = cell::<Value>(operation, row, "entry")?;
+            let relies_on = cell::<Option<Value>>(operation, row, "relies_on")?;
+            return Ok(Submitted::Outcome(Box::new(Outcome {
+                entry: decode(operation, stored)?,
+                relies_on: decode(operation, relies_on.unwrap_or_else(|| json!([])))?,
+            })));
+        }
+        "in-flight" => Rejection::InFlight,
+        "key-reuse" => Rejection::KeyReuse,
+        "not-found" => Rejection::NotFound,
+        "account-unknown" => Rejection::AccountUnknown { account: account()? },
+        "currency-mismatch" => Rejection::CurrencyMismatch {
+            account: account()?,
+            currency: text("currency")?.ok_or_else(|| unexpected(operation))?,
+        },
+        "account-closed" => Rejection::AccountClosed,
+        "account-not-empty" => Rejection::AccountNotEmpty,
+        "payment-not-authorised" => Rejection::PaymentNotAuthorised { status: status()? },
+        "authorisation-expired" => Rejection::AuthorisationExpired,
+        "authorisation-not-expired" => Rejection::AuthorisationNotExpired,
+        "payment-not-captured" => Rejection::PaymentNotCaptured { status: status()? },
+        "amount-too-large" => Rejection::AmountTooLarge {
+            most_minor: text("reason")?
+                .and_then(|number| number.parse().ok())
+                .ok_or_else(|| unexpected(operation))?,
+        },
+        _ => return Err(unexpected(operation)),
+    };
+    Ok(Submitted::Rejected(rejection))
+}
+
+/// The entry that `ledger.pay` appended: all of it is in the command but its place and the reason of a decline.
+fn created(command: &Command, id: EntryId, reason: Option<String>) -> LedgerEntry {
+    let mut details = command.details();
+    let posting = match (&command.order, &reason) {
+        (Order::Pay(pay), None) if pay.hold_s.is_none() => Some(Posting {
+            debit_account: pay.from_account.to_string(),
+            credit_account: pay.to_account.to_string(),
+            amount_minor: pay.amount_minor,
+            currency: pay.currency.clone(),
+        }),
+        _ => None,
+    };
+    let status = match &reason {
+        Some(_) => EntryStatus::Declined,
+        None => EntryStatus::Created,
+    };
+    if let Some(reason) = reason {
+        details["reason"] = json!(reason);
+    }
+    LedgerEntry {
+        id,
+        idempotency_key: command.idempotency_key.clone(),
+        request_hash: command.request_hash.clone(),
+        kind: command.order.kind(),
+        subject: command.subject().to_string(),
+        status,
+        posting,
+        details,
+        created_at_ms: command.created_at_ms,
+    }
+}
+
 fn unexpected(operation: &'static str) -> LedgerError {
     LedgerError::Refused {
         operation,
         source: "unexpected answer of the database".into(),
     }
 }
-
-const PAYMENT: &str = "e.details || jsonb_build_object('id', e.subject, 'status', e.status, 'epoch', e.epoch,
-    'seq', e.seq, 'posted_epoch', e.posted_epoch, 'created_at_ms', e.created_at_ms)";
 
 /// Before everything: no entry has this identity.
 const NEWEST: EntryId = EntryId {
@@ -262,38 +405,12 @@ const NEWEST: EntryId = EntryId {
 impl Ledger for PostgresLedger {
     async fn submit(&self, epoch: u64, command: &Command) -> Result<Submitted, LedgerError> {
         let operation = "submit";
-        let body = Json(json!({
-            "kind": command.order.kind(),
-            "subject": command.subject,
-            "details": command.order,
-            "created_at_ms": command.created_at_ms,
-        }));
-        let (key, hash, body) = (&command.idempotency_key, &command.request_hash, &body);
         let row = self
             .run(operation, |session| async move {
-                let prepare = || session.client.prepare("select ledger.submit($1, $2, $3, $4)");
-                let statement = session.submit.get_or_try_init(prepare).await?;
-                session
-                    .client
-                    .query_one(statement, &[&signed(epoch), key, hash, body])
-                    .await
+                session.execute(epoch, command).await
             })
             .await?;
-        match decode(operation, cell(operation, &row, "submit")?)? {
-            Answer::OtherEpoch { .. } => Ok(Submitted::OtherEpoch),
-            Answer::Entry { entry } => Ok(Submitted::Entry(entry)),
-            Answer::KeyReuse => Ok(Submitted::Rejected(Rejection::KeyReuse)),
-            Answer::AccountUnknown { account } => {
-                Ok(Submitted::Rejected(Rejection::AccountUnknown { account }))
-            }
-            Answer::CurrencyMismatch { account, currency } => {
-                Ok(Submitted::Rejected(Rejection::CurrencyMismatch {
-                    account,
-                    currency,
-                }))
-            }
-            Answer::Replayed { .. } => Err(unexpected(operation)),
-        }
+        submitted(operation, &row, epoch, command)
     }
 
     async fn status(&self) -> Result<LedgerStatus, LedgerError> {
@@ -322,13 +439,16 @@ impl Ledger for PostgresLedger {
     }
 
     async fn account(&self, id: Uuid) -> Result<Read<Option<Account>>, LedgerError> {
-        let found = "select jsonb_build_object('id', a.id, 'currency', a.currency, 'balance_minor', a.balance_minor,
-                 'limit_minor', a.limit_minor, 'name', a.name, 'epoch', a.opened_epoch, 'seq', a.opened_seq,
-                 'posted_epoch', e.posted_epoch, 'created_at_ms', e.created_at_ms)
-            from ledger.accounts a
-            left join ledger.entries e on e.epoch = a.opened_epoch and e.seq = a.opened_seq where a.id = $1::uuid";
-        self.read("account", found, &[(&id.to_string(), Type::TEXT)])
-            .await
+        let found = "select ledger.account_json(a) from ledger.accounts a where a.id = $1";
+        self.read("account", found, &[(&id, Type::UUID)]).await
+    }
+
+    async fn accounts(&self, after: Option<Uuid>, limit: u32) -> Result<Read<Vec<Account>>, LedgerError> {
+        let found = "select coalesce(jsonb_agg(ledger.account_json(a) order by a.id desc), '[]')
+              from (select * from ledger.accounts where $1::uuid is null or id < $1 order by id desc limit $2) a";
+        let parameters: Parameters<'_> = &[(&after, Type::UUID), (&i64::from(limit), Type::INT8)];
+        let read = self.read("accounts", found, parameters).await?;
+        Ok(read.map(Option::unwrap_or_default))
     }
 
     async fn account_entries(
@@ -336,49 +456,133 @@ impl Ledger for PostgresLedger {
         id: Uuid,
         before: Option<EntryId>,
         limit: u32,
-    ) -> Result<Read<Option<Vec<AccountEntry>>>, LedgerError> {
+    ) -> Result<Read<Option<Page<AccountEntry>>>, LedgerError> {
         let before = before.unwrap_or(NEWEST);
-        let found = "select coalesce((select jsonb_agg(jsonb_build_object('payment', e.subject,
-                 'amount_minor', p.amount_minor, 'currency', p.currency, 'epoch', p.epoch, 'seq', p.seq,
-                 'posted_epoch', e.posted_epoch, 'created_at_ms', e.created_at_ms) order by p.epoch desc, p.seq desc)
-              from (select * from ledger.postings where account_id = $1::uuid and (epoch, seq) < ($2, $3)
-                     order by epoch desc, seq desc limit $4) p
-              join ledger.entries e on e.epoch = p.epoch and e.seq = p.seq), '[]')
-            from ledger.accounts a where a.id = $1::uuid";
+        let found = "select coalesce((select jsonb_agg(jsonb_build_object('kind', e.kind, 'payment', e.subject,
+                 'counterparty', case when e.debit_account = $1 then e.credit_account else e.debit_account end,
+                 'amount_minor', case when e.debit_account = $1 then -e.amount_minor else e.amount_minor end,
+                 'currency', e.currency, 'epoch', e.epoch, 'seq', e.seq, 'posted_epoch', e.posted_epoch,
+                 'created_at_ms', e.created_at_ms) order by e.epoch desc, e.seq desc)
+              from (select * from (
+                      (select * from ledger.entries where debit_account = $1 and amount_minor > 0 and (epoch, seq) < ($2, $3)
+                        order by epoch desc, seq desc limit $4)
+                      union all
+                      (select * from ledger.entries where credit_account = $1 and amount_minor > 0 and (epoch, seq) < ($2, $3)
+                        order by epoch desc, seq desc limit $4)) as sides
+                     order by epoch desc, seq desc limit $4) e), '[]')
+            from ledger.accounts a where a.id = $1";
         let parameters: Parameters<'_> = &[
-            (&id.to_string(), Type::TEXT),
+            (&id, Type::UUID),
             (&signed(before.epoch), Type::INT8),
             (&signed(before.seq), Type::INT8),
-            (&i64::from(limit), Type::INT8),
+            (&i64::from(limit + 1), Type::INT8),
         ];
-        self.read("account-entries", found, parameters).await
+        let read = self.read::<Vec<_>>("account-entries", found, parameters).await?;
+        Ok(read.map(|found| found.map(|items| Page::cut(items, limit, AccountEntry::entry))))
     }
 
     async fn payment(&self, id: Uuid) -> Result<Read<Option<Payment>>, LedgerError> {
-        let found = format!(
-            "select {PAYMENT} from ledger.entries e where e.subject = $1::uuid and e.kind = 'payment'"
-        );
-        self.read("payment", &found, &[(&id.to_string(), Type::TEXT)])
-            .await
+        let found = "select ledger.payment_json($1::uuid)";
+        self.read("payment", found, &[(&id, Type::UUID)]).await
     }
 
-    async fn payments(&self, before: Option<EntryId>, limit: u32) -> Result<Read<Vec<Payment>>, LedgerError> {
+    async fn payments(
+        &self,
+        filter: &PaymentFilter,
+        before: Option<EntryId>,
+        limit: u32,
+    ) -> Result<Read<Page<Payment>>, LedgerError> {
+        #[derive(Deserialize)]
+        struct Scanned {
+            items: Vec<Payment>,
+            looked_at: u32,
+            last: Option<EntryId>,
+        }
         let before = before.unwrap_or(NEWEST);
+        let scan = match filter.account {
+            None => {
+                "select * from ledger.entries where $4::uuid is null and (epoch, seq) < ($1, $2)
+                  order by epoch desc, seq desc limit $3"
+            }
+            Some(_) => {
+                "select * from (
+                     (select * from ledger.entries where debit_account = $4 and (epoch, seq) < ($1, $2)
+                       order by epoch desc, seq desc limit $3)
+                     union all
+                     (select * from ledger.entries where credit_account = $4 and (epoch, seq) < ($1, $2)
+                       order by epoch desc, seq desc limit $3)) as sides
+                  order by epoch desc, seq desc limit $3"
+            }
+        };
         let found = format!(
-            "select jsonb_agg({PAYMENT} order by e.epoch desc, e.seq desc)
-               from (select * from ledger.entries where kind = 'payment' and (epoch, seq) < ($1, $2)
-                      order by epoch desc, seq desc limit $3) e"
+            "with scanned as materialized ({scan})
+             select jsonb_build_object(
+                 'items', coalesce((select jsonb_agg(found.payment order by found.epoch desc, found.seq desc) from (
+                     select made.* from (
+                         select e.epoch, e.seq, ledger.payment_json(e) as payment from scanned e
+                          where e.kind in ('payment', 'authorisation')
+                            and ($5::text is null or e.details ->> 'reference' = $5)
+                            and ($7::bigint is null or e.created_at_ms >= $7)
+                            and ($8::bigint is null or e.created_at_ms < $8)) made
+                      where $6::text is null or made.payment ->> 'status' = $6
+                      order by made.epoch desc, made.seq desc limit $9) found), '[]'),
+                 'looked_at', (select count(*) from scanned),
+                 'last', (select jsonb_build_object('epoch', epoch, 'seq', seq) from scanned order by epoch, seq limit 1))"
         );
+        let status = filter.status.map(PaymentStatus::as_str);
         let parameters: Parameters<'_> = &[
             (&signed(before.epoch), Type::INT8),
             (&signed(before.seq), Type::INT8),
-            (&i64::from(limit), Type::INT8),
+            (&i64::from(PAGE_SCAN), Type::INT8),
+            (&filter.account, Type::UUID),
+            (&filter.reference, Type::TEXT),
+            (&status, Type::TEXT),
+            (&filter.created_from_ms.map(signed), Type::INT8),
+            (&filter.created_before_ms.map(signed), Type::INT8),
+            (&i64::from(limit + 1), Type::INT8),
         ];
-        let read = self.read("payments", &found, parameters).await?;
+        let read = self.read::<Scanned>("payments", &found, parameters).await?;
+        let scanned = read.value.ok_or_else(|| unexpected("payments"))?;
+        let mut page = Page::cut(scanned.items, limit, Payment::entry);
+        if page.next.is_none() && scanned.looked_at == PAGE_SCAN {
+            page.next = scanned.last;
+        }
         Ok(Read {
             ledger_epoch: read.ledger_epoch,
-            value: read.value.unwrap_or_default(),
+            value: page,
         })
+    }
+
+    async fn refunds(
+        &self,
+        payment: Uuid,
+        before: Option<EntryId>,
+        limit: u32,
+    ) -> Result<Read<Option<Page<Refund>>>, LedgerError> {
+        let before = before.unwrap_or(NEWEST);
+        let found = "select case when ledger.payment_json($1::uuid) is not null then coalesce((
+                 select jsonb_agg((e.details - 'payment') || jsonb_build_object('payment', e.subject, 'status', e.status,
+                            'epoch', e.epoch, 'seq', e.seq, 'posted_epoch', e.posted_epoch, 'created_at_ms', e.created_at_ms)
+                            order by e.epoch desc, e.seq desc)
+                   from (select * from ledger.entries where subject = $1 and kind = 'refund' and (epoch, seq) < ($2, $3)
+                          order by epoch desc, seq desc limit $4) e), '[]') end";
+        let parameters: Parameters<'_> = &[
+            (&payment, Type::UUID),
+            (&signed(before.epoch), Type::INT8),
+            (&signed(before.seq), Type::INT8),
+            (&i64::from(limit + 1), Type::INT8),
+        ];
+        let read = self.read::<Vec<_>>("refunds", found, parameters).await?;
+        Ok(read.map(|found| found.map(|items| Page::cut(items, limit, Refund::entry))))
+    }
+
+    async fn expired(&self, now_ms: u64, limit: u32) -> Result<Vec<Uuid>, LedgerError> {
+        let operation = "expired";
+        let statement = "select coalesce(jsonb_agg(payment order by expires_at_ms, payment), '[]') as ids
+            from (select * from ledger.holds where expires_at_ms <= $1 order by expires_at_ms, payment limit $2) passed";
+        let parameters: Parameters<'_> = &[(&signed(now_ms), Type::INT8), (&i64::from(limit), Type::INT8)];
+        let row = self.row(operation, statement, parameters).await?;
+        decode(operation, cell(operation, &row, "ids")?)
     }
 
     async fn migrate(&self) -> Result<u32, LedgerError> {
@@ -464,7 +668,7 @@ impl Ledger for PostgresLedger {
             .row(operation, "select ledger.replay($1, $2)", parameters)
             .await?;
         match decode(operation, cell(operation, &row, "replay")?)? {
-            Answer::Replayed {
+            Replayed::Replayed {
                 posted,
                 already_present,
                 conflicts,
@@ -475,21 +679,19 @@ impl Ledger for PostgresLedger {
                 conflicts,
                 touched,
             }),
-            Answer::OtherEpoch { ledger_epoch } => Err(LedgerError::OtherEpoch {
+            Replayed::OtherEpoch { ledger_epoch } => Err(LedgerError::OtherEpoch {
                 expected: epoch,
                 actual: ledger_epoch,
             }),
-            _ => Err(unexpected(operation)),
         }
     }
 
     async fn overdrawn(&self, accounts: &[Uuid]) -> Result<Vec<Uuid>, LedgerError> {
         let operation = "overdrawn";
         let statement = "select coalesce(jsonb_agg(id order by id), '[]') as ids from ledger.accounts
-                          where id = any ($1::uuid[]) and balance_minor < limit_minor";
-        let accounts: Vec<String> = accounts.iter().map(Uuid::to_string).collect();
+                          where id = any ($1) and balance_minor - pending_out_minor < limit_minor";
         let row = self
-            .row(operation, statement, &[(&accounts, Type::TEXT_ARRAY)])
+            .row(operation, statement, &[(&accounts, Type::UUID_ARRAY)])
             .await?;
         decode(operation, cell(operation, &row, "ids")?)
     }

@@ -2,7 +2,11 @@
 //! clients may rely on, and a takeover seen from both regions.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod stage;
+mod takeovers;
+
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -10,7 +14,6 @@ use continuity::control::{ApiKey, ControlRecord, ControlStore, Phase};
 use continuity::entry::LedgerEntry;
 use continuity::error::StoreError;
 use continuity::journal::Journal;
-use continuity::memory::{MemoryControl, MemoryJournal};
 use payment_processor::context::Context;
 use payment_processor::event::Service;
 use payment_processor::ledger::Ledger;
@@ -18,227 +21,7 @@ use payment_processor::ledger::memory::MemoryLedger;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-
-const HOME: &str = "us-east-1";
-const OTHER: &str = "us-east-2";
-
-/// The two tables, which both regions see.
-#[derive(Clone)]
-struct Tables {
-    control: Arc<MemoryControl>,
-    journal: Arc<MemoryJournal>,
-}
-
-/// One region: its function and its ledger.
-struct Region {
-    tables: Tables,
-    ledger: Arc<MemoryLedger>,
-    service: Service,
-}
-
-impl Tables {
-    async fn new() -> Tables {
-        let control = Arc::new(MemoryControl::with(ControlRecord::first(HOME, "test", 0)));
-        for (key, scopes, revoked) in [
-            ("full", vec!["payments:read", "payments:write"], false),
-            ("reader", vec!["payments:read"], false),
-            ("writer", vec!["payments:write"], false),
-            ("revoked", vec!["payments:read", "payments:write"], true),
-        ] {
-            let scopes = scopes.into_iter().map(str::to_owned).collect();
-            let key_item = ApiKey {
-                name: key.into(),
-                scopes,
-                revoked,
-            };
-            control
-                .put_api_key(&hex::encode(Sha256::digest(key)), &key_item, 0)
-                .await
-                .unwrap();
-        }
-        Tables {
-            control,
-            journal: Arc::default(),
-        }
-    }
-
-    fn region(&self, region: &str, slot: &str, epoch: u64) -> Region {
-        let ledger = Arc::new(MemoryLedger::in_epoch(epoch));
-        let context = Context::new(
-            region,
-            slot,
-            self.control.clone(),
-            self.journal.clone(),
-            ledger.clone(),
-        );
-        Region {
-            tables: self.clone(),
-            ledger,
-            service: Service::new(Arc::new(context)),
-        }
-    }
-
-    async fn store(&self, change: impl FnOnce(&mut ControlRecord)) {
-        let old = self.control.read().await.unwrap().unwrap();
-        let mut new = ControlRecord {
-            version: old.version + 1,
-            ..old.clone()
-        };
-        change(&mut new);
-        self.control.replace(&old, &new).await.unwrap();
-    }
-}
-
-async fn home() -> Region {
-    Tables::new().await.region(HOME, "primary", 1)
-}
-
-/// A request as the tests write it.
-#[derive(Debug, Clone)]
-struct Request {
-    method: String,
-    path: String,
-    query: Vec<(String, String)>,
-    headers: Vec<(String, String)>,
-    body: Option<String>,
-}
-
-fn get(path: &str) -> Request {
-    let headers = vec![("Authorization".to_owned(), "Bearer full".to_owned())];
-    Request {
-        method: "GET".into(),
-        path: path.into(),
-        query: Vec::new(),
-        headers,
-        body: None,
-    }
-}
-
-fn post(path: &str, key: &str, body: Value) -> Request {
-    let request = Request {
-        method: "POST".into(),
-        body: Some(body.to_string()),
-        ..get(path)
-    };
-    request
-        .with("Idempotency-Key", key)
-        .with("Content-Type", "application/json")
-}
-
-impl Request {
-    fn with(mut self, name: &str, value: &str) -> Self {
-        self.headers.push((name.into(), value.into()));
-        self
-    }
-
-    fn without(mut self, name: &str) -> Self {
-        self.headers.retain(|(known, _)| known != name);
-        self
-    }
-
-    fn key(self, value: &str) -> Self {
-        self.without("Authorization").with("Authorization", value)
-    }
-
-    fn ask(mut self, name: &str, value: &str) -> Self {
-        self.query.push((name.into(), value.into()));
-        self
-    }
-
-    fn text(self, body: &str) -> Self {
-        Request {
-            body: Some(body.into()),
-            ..self
-        }
-    }
-
-    fn event(&self) -> Value {
-        let lists = |pairs: &[(String, String)]| {
-            let mut lists = serde_json::Map::new();
-            for (name, value) in pairs {
-                let list = lists.entry(name).or_insert_with(|| json!([]));
-                list.as_array_mut().unwrap().push(json!(value));
-            }
-            lists
-        };
-        json!({
-            "resource": "/{proxy+}", "path": self.path, "httpMethod": self.method,
-            "headers": null, "multiValueHeaders": lists(&self.headers),
-            "queryStringParameters": null, "multiValueQueryStringParameters": lists(&self.query),
-            "pathParameters": null, "stageVariables": null,
-            "requestContext": { "stage": "live", "httpMethod": self.method },
-            "body": self.body, "isBase64Encoded": false,
-        })
-    }
-}
-
-/// What came back.
-#[derive(Debug, Clone, PartialEq)]
-struct Answer {
-    status: u64,
-    kind: String,
-    retry_after: Option<String>,
-    text: String,
-}
-
-impl Answer {
-    fn json(&self) -> Value {
-        serde_json::from_str(&self.text).unwrap()
-    }
-
-    /// The slug of a problem document, which must be a whole one.
-    fn problem(&self) -> String {
-        assert_eq!(self.kind, "application/problem+json", "{self:?}");
-        let body = self.json();
-        assert_eq!(body["status"], self.status, "{self:?}");
-        assert!(body["title"].is_string(), "{self:?}");
-        body["type"]
-            .as_str()
-            .unwrap()
-            .strip_prefix("https://understudy.dev/errors/")
-            .unwrap()
-            .to_owned()
-    }
-}
-
-impl Region {
-    async fn send(&self, request: &Request) -> Answer {
-        let response = self.service.handle(request.event()).await.unwrap();
-        let header = |name: &str| {
-            let value = response["multiValueHeaders"].get(name)?;
-            value
-                .as_array()
-                .map_or_else(|| value.as_str(), |list| list[0].as_str())
-                .map(str::to_owned)
-        };
-        Answer {
-            status: response["statusCode"].as_u64().unwrap(),
-            kind: header("content-type").unwrap_or_default(),
-            retry_after: header("retry-after"),
-            text: response["body"].as_str().unwrap().to_owned(),
-        }
-    }
-
-    async fn task(&self, event: Value) -> Value {
-        self.service.handle(event).await.unwrap()
-    }
-
-    async fn open(&self, key: &str, limit: Value) -> String {
-        let answer = self
-            .send(&post(
-                "/v1/accounts",
-                key,
-                json!({ "currency": "EUR", "limit_minor": limit }),
-            ))
-            .await;
-        assert_eq!(answer.status, 201, "{answer:?}");
-        answer.json()["id"].as_str().unwrap().to_owned()
-    }
-}
-
-fn payment(from: &str, to: &str, amount: i64) -> Value {
-    json!({ "from_account": from, "to_account": to, "amount_minor": amount, "currency": "EUR", "reference": "r" })
-}
+use stage::{HOME, OTHER, Region, Request, Tables, get, home, payment, post};
 
 #[tokio::test]
 async fn every_request_problem_has_its_document() {
@@ -499,7 +282,7 @@ async fn the_same_request_gets_the_same_bytes_and_a_decline_is_an_outcome() {
         region.open("a", json!(-10)).await,
         region.open("b", json!(0)).await,
     );
-    for (key, amount, status) in [("small", 10, "created"), ("large", 1, "declined")] {
+    for (key, amount, status) in [("small", 10, "captured"), ("large", 1, "declined")] {
         let request = post("/v1/payments", key, payment(&a, &b, amount));
         let first = region.send(&request).await;
         assert_eq!(
@@ -538,6 +321,229 @@ async fn the_same_request_gets_the_same_bytes_and_a_decline_is_an_outcome() {
         4,
         "accounts, payment and decline are journaled"
     );
+}
+
+#[tokio::test]
+async fn an_authorised_payment_is_held_captured_in_part_and_refunded() {
+    let region = home().await;
+    let (a, b) = (
+        region.open("a", json!(-100)).await,
+        region.open("b", json!(0)).await,
+    );
+    let account = async |id: &str| region.send(&get(&format!("/v1/accounts/{id}"))).await.json();
+    let mut hold = payment(&a, &b, 100);
+    hold["capture_method"] = json!("manual");
+    hold["metadata"] = json!({ "order": "7" });
+    let authorised = region.send(&post("/v1/payments", "hold", hold)).await;
+    assert_eq!(authorised.json()["status"], "authorised", "{authorised:?}");
+    let id = authorised.json()["id"].as_str().unwrap().to_owned();
+    let held = account(&a).await;
+    assert_eq!(
+        (
+            &held["balance_minor"],
+            &held["available_minor"],
+            &held["pending_out_minor"]
+        ),
+        (&json!(0), &json!(-100), &json!(100))
+    );
+    assert_eq!(account(&b).await["pending_in_minor"], 100);
+    let more = region
+        .send(&post("/v1/payments", "more", payment(&a, &b, 1)))
+        .await
+        .json();
+    assert_eq!(
+        more["reason"], "insufficient-funds",
+        "what is held cannot be spent"
+    );
+
+    let change = |what: &str, key: &str, body: Value| post(&format!("/v1/payments/{id}/{what}"), key, body);
+    let large = region
+        .send(&change("capture", "c", json!({ "amount_minor": 101 })))
+        .await;
+    assert_eq!(
+        (large.status, large.problem().as_str()),
+        (422, "amount-too-large")
+    );
+    let capture = change("capture", "c", json!({ "amount_minor": 60 }));
+    let captured = region.send(&capture).await;
+    assert_eq!(
+        (captured.status, &captured.json()["captured_minor"]),
+        (200, &json!(60))
+    );
+    assert_eq!(region.send(&capture).await, captured, "byte for byte");
+    let gone = region.send(&change("void", "v", json!({}))).await;
+    assert_eq!(
+        (gone.status, gone.problem().as_str()),
+        (409, "payment-not-authorised")
+    );
+    assert!(gone.text.contains("It is captured."), "{gone:?}");
+
+    let refund = change(
+        "refunds",
+        "r",
+        json!({ "amount_minor": 20, "reference": "damaged" }),
+    );
+    let refunded = region.send(&refund).await;
+    assert_eq!(
+        (refunded.status, &refunded.json()["status"]),
+        (201, &json!("created"))
+    );
+    assert_eq!(region.send(&refund).await, refunded, "byte for byte");
+    let most = region
+        .send(&change("refunds", "m", json!({ "amount_minor": 41 })))
+        .await;
+    assert_eq!(most.problem(), "amount-too-large");
+    let listed = region
+        .send(&get(&format!("/v1/payments/{id}/refunds")))
+        .await
+        .json();
+    assert_eq!(listed["data"], json!([refunded.json()]));
+    let shown = region.send(&get(&format!("/v1/payments/{id}"))).await.json();
+    assert_eq!(
+        (
+            &shown["status"],
+            &shown["captured_minor"],
+            &shown["refunded_minor"],
+            &shown["metadata"]
+        ),
+        (
+            &json!("captured"),
+            &json!(60),
+            &json!(20),
+            &json!({ "order": "7" })
+        )
+    );
+
+    let full = region
+        .send(&post(&format!("/v1/accounts/{b}/close"), "x", json!({})))
+        .await;
+    assert_eq!((full.status, full.problem().as_str()), (409, "account-not-empty"));
+    region.send(&change("refunds", "rest", json!({}))).await;
+    // A body that may be empty may be left out.
+    let close = Request {
+        body: None,
+        ..post(&format!("/v1/accounts/{b}/close"), "x", json!({}))
+    };
+    let closed = region.send(&close).await;
+    assert_eq!((closed.status, &closed.json()["status"]), (200, &json!("closed")));
+    assert_eq!(region.send(&close).await, closed, "byte for byte");
+    let late = region
+        .send(&post("/v1/payments", "late", payment(&a, &b, 1)))
+        .await
+        .json();
+    assert_eq!(
+        (&late["status"], &late["reason"]),
+        (&json!("declined"), &json!("account-closed"))
+    );
+    let entries = region
+        .send(&get(&format!("/v1/accounts/{b}/entries")))
+        .await
+        .json();
+    let kinds: Vec<&str> = entries["data"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|entry| entry["kind"].as_str().unwrap())
+        .collect();
+    assert_eq!(kinds, ["refund", "refund", "capture"]);
+}
+
+#[tokio::test]
+async fn an_authorisation_expires_by_the_task_and_cannot_be_captured_before_that() {
+    let tables = Tables::new().await;
+    let ledger = Arc::new(MemoryLedger::in_epoch(1));
+    let now_ms = Arc::new(AtomicU64::new(1_000));
+    let mut context = Context::new(
+        HOME,
+        "primary",
+        tables.control.clone(),
+        tables.journal.clone(),
+        ledger.clone(),
+    );
+    let clock = now_ms.clone();
+    context.clock = Box::new(move || clock.load(Ordering::SeqCst));
+    let region = Region {
+        service: Service::new(Arc::new(context)),
+        tables,
+        ledger,
+    };
+    let (a, b) = (
+        region.open("a", json!(null)).await,
+        region.open("b", json!(0)).await,
+    );
+    let mut hold = payment(&a, &b, 100);
+    hold["capture_method"] = json!("manual");
+    hold["expires_after_s"] = json!(60);
+    let held = region.send(&post("/v1/payments", "hold", hold)).await.json();
+    assert_eq!(held["expires_at_ms"], 61_000);
+    let task = json!({ "task": "expire-authorisations" });
+    assert_eq!(region.task(task.clone()).await, json!({ "expired": 0 }));
+
+    now_ms.store(61_000, Ordering::SeqCst);
+    let id = held["id"].as_str().unwrap();
+    let late = region
+        .send(&post(&format!("/v1/payments/{id}/capture"), "c", json!({})))
+        .await;
+    assert_eq!(
+        (late.status, late.problem().as_str()),
+        (409, "authorisation-expired")
+    );
+    assert_eq!(region.task(task.clone()).await, json!({ "expired": 1 }));
+    assert_eq!(region.task(task.clone()).await, json!({ "expired": 0 }));
+    let shown = region.send(&get(&format!("/v1/payments/{id}"))).await.json();
+    assert_eq!(shown["status"], "expired");
+    let payer = region.send(&get(&format!("/v1/accounts/{a}"))).await.json();
+    assert_eq!(payer["pending_out_minor"], 0);
+    assert_eq!(
+        region.tables.journal.scan(1).await.unwrap().len(),
+        4,
+        "the expiry is journaled like any command"
+    );
+
+    region
+        .tables
+        .store(|record| record.active_region = OTHER.to_owned())
+        .await;
+    assert_eq!(region.task(task).await, json!({ "expired": 0 }), "not here");
+}
+
+#[tokio::test]
+async fn payments_are_found_by_account_reference_status_and_time() {
+    let region = home().await;
+    let (a, b, c) = (
+        region.open("a", json!(null)).await,
+        region.open("b", json!(0)).await,
+        region.open("c", json!(0)).await,
+    );
+    for (key, to, amount, reference) in [("1", &b, 1, "x y"), ("2", &c, 2, "z"), ("3", &b, 3, "z")] {
+        let mut body = payment(&a, to, amount);
+        body["reference"] = json!(reference);
+        region.send(&post("/v1/payments", key, body)).await;
+    }
+    region.send(&post("/v1/payments", "4", payment(&c, &b, 9))).await;
+    let found = async |filters: &[(&str, &str)]| {
+        let request = filters
+            .iter()
+            .fold(get("/v1/payments"), |request, (name, value)| {
+                request.ask(name, value)
+            });
+        let page = region.send(&request).await.json();
+        let amounts: Vec<i64> = page["data"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|payment| payment["amount_minor"].as_i64().unwrap())
+            .collect();
+        amounts
+    };
+    assert_eq!(found(&[("account", &c)]).await, [9, 2]);
+    assert_eq!(found(&[("reference", "x y")]).await, [1]);
+    assert_eq!(found(&[("reference", "z"), ("account", &b)]).await, [3]);
+    assert_eq!(found(&[("status", "declined")]).await, [9]);
+    assert_eq!(found(&[("created_before_ms", "1")]).await, [0_i64; 0]);
+    assert_eq!(found(&[("created_from_ms", "1")]).await, [9, 3, 2, 1]);
+    let wrong = region.send(&get("/v1/payments").ask("status", "paid")).await;
+    assert_eq!((wrong.status, wrong.problem().as_str()), (400, "invalid-request"));
 }
 
 #[tokio::test]
