@@ -33,6 +33,7 @@ fn command(key: &str, id: Uuid, order: Order) -> Command {
     Command {
         idempotency_key: key.to_owned(),
         request_hash,
+        request_id: "request".to_owned(),
         id,
         order,
         created_at_ms: 1,
@@ -63,7 +64,7 @@ async fn submit(ledger: &PostgresLedger, epoch: u64, command: &Command) -> Strin
 async fn under_way(client: &mut Client, from: Uuid, to: Uuid) -> Transaction<'_> {
     let transaction = client.transaction().await.unwrap();
     let statement = format!(
-        "select ledger.pay(1, 'slow', 'h', '{}', '{from}', '{to}', 1, 'EUR', '{{}}', null, 1)",
+        "select ledger.pay(1, 'slow', 'h', '{}', '{from}', '{to}', 1, 'EUR', '{{}}', null, 1, 'r')",
         Uuid::new_v4()
     );
     transaction.batch_execute(&statement).await.unwrap();

@@ -42,6 +42,7 @@ fn command(key: &str, id: Uuid, order: Order) -> Command {
     Command {
         idempotency_key: key.to_owned(),
         request_hash: order.request_hash(),
+        request_id: "request".to_owned(),
         id,
         order,
         created_at_ms: 1_000,
@@ -723,7 +724,7 @@ async fn the_database_refuses_to_change_the_log_or_a_balance_by_hand() {
         "update ledger.accounts set limit_minor = null".to_owned(),
         format!("insert into ledger.accounts (id, currency) values ('{}', 'EUR')", id(9)),
         format!(
-            "insert into ledger.entries select epoch, seq + 1, posted_epoch, created_at_ms, kind, status, 'x', request_hash,
+            "insert into ledger.entries select epoch, seq + 1, posted_epoch, created_at_ms, kind, status, 'x', request_hash, request_id,
                  subject, debit_account, credit_account, amount_minor, currency, details
                from ledger.entries where seq = {seq}"
         ),
@@ -758,6 +759,7 @@ async fn a_replay_honours_what_was_acknowledged_and_reports_what_it_found() {
         id: EntryId { epoch: 1, seq },
         idempotency_key: key.to_owned(),
         request_hash: "hash".to_owned(),
+        request_id: "request".to_owned(),
         kind: EntryKind::Payment,
         subject: id(100 + u8::try_from(seq % 50).unwrap()).to_string(),
         status: EntryStatus::Created,

@@ -9,8 +9,10 @@
 //! Whatever goes wrong, the client gets no acknowledgement and may retry with the same idempotency key.
 
 use std::error::Error;
+use std::time::Duration;
 
 use futures::future::try_join_all;
+use tokio::time::Instant;
 
 use crate::control::{ControlRecord, ControlStore, Phase};
 use crate::entry::LedgerEntry;
@@ -68,6 +70,17 @@ pub enum Executed {
     OtherEpoch,
 }
 
+/// How long steps 2 to 4 took.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Took {
+    /// The ledger.
+    pub ledger: Duration,
+    /// The journal.
+    pub journal: Duration,
+    /// The last look at the control record.
+    pub look: Duration,
+}
+
 /// An acknowledged entry and the record read in step 4, which the caller may keep as its belief for the next command.
 #[derive(Debug)]
 pub struct Acknowledged {
@@ -75,6 +88,8 @@ pub struct Acknowledged {
     pub entry: LedgerEntry,
     /// The control record as of step 4.
     pub record: ControlRecord,
+    /// How long it took.
+    pub took: Took,
 }
 
 /// Runs the four steps. `belief` is the last control record this process read, if any: an old one can only cause a refusal.
@@ -108,6 +123,7 @@ pub async fn acknowledge<E: Error + 'static>(
     }
 
     // Step 2.
+    let begun = Instant::now();
     let Outcome { entry, relies_on } = match execute(epoch).await.map_err(NotAcknowledged::Ledger)? {
         Executed::Outcome(outcome) => *outcome,
         Executed::OtherEpoch => {
@@ -117,6 +133,7 @@ pub async fn acknowledge<E: Error + 'static>(
     };
 
     // Step 3.
+    let executed = Instant::now();
     let puts = relies_on
         .iter()
         .chain([&entry])
@@ -124,6 +141,7 @@ pub async fn acknowledge<E: Error + 'static>(
     try_join_all(puts).await.map_err(NotAcknowledged::Journal)?;
 
     // Step 4.
+    let journaled = Instant::now();
     let record = control
         .read()
         .await
@@ -132,5 +150,10 @@ pub async fn acknowledge<E: Error + 'static>(
     if !record.may_acknowledge(region, epoch) {
         return Err(not_active(Some(record)));
     }
-    Ok(Acknowledged { entry, record })
+    let took = Took {
+        ledger: executed - begun,
+        journal: journaled - executed,
+        look: journaled.elapsed(),
+    };
+    Ok(Acknowledged { entry, record, took })
 }

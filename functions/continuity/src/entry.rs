@@ -73,6 +73,8 @@ pub struct LedgerEntry {
     pub idempotency_key: String,
     /// SHA-256 (hex) of the request that the key was first used with.
     pub request_hash: String,
+    /// The request that executed it, as API Gateway and every log line name it.
+    pub request_id: String,
     /// The kind of command.
     pub kind: EntryKind,
     /// The id of the account or payment that it is about.

@@ -15,6 +15,8 @@ pub enum Unit {
     Count,
     /// A time.
     Milliseconds,
+    /// A short time.
+    Microseconds,
     /// A number that counts nothing, an epoch for example.
     None,
 }
@@ -24,6 +26,7 @@ impl Unit {
         match self {
             Unit::Count => "Count",
             Unit::Milliseconds => "Milliseconds",
+            Unit::Microseconds => "Microseconds",
             Unit::None => "None",
         }
     }
@@ -31,6 +34,16 @@ impl Unit {
 
 /// The line that carries `metrics`, all under the same dimensions.
 pub fn line(dimensions: &[(&str, &str)], metrics: &[(&str, Unit, u64)], now_ms: u64) -> String {
+    line_with(dimensions, metrics, &[], now_ms)
+}
+
+/// The line that carries `metrics`, and members that are no metrics.
+pub fn line_with(
+    dimensions: &[(&str, &str)],
+    metrics: &[(&str, Unit, u64)],
+    also: &[(&str, Value)],
+    now_ms: u64,
+) -> String {
     let names: Vec<&str> = dimensions.iter().map(|(name, _)| *name).collect();
     let definitions: Vec<Value> = metrics
         .iter()
@@ -52,13 +65,22 @@ pub fn line(dimensions: &[(&str, &str)], metrics: &[(&str, Unit, u64)], now_ms: 
             .iter()
             .map(|(name, _, value)| ((*name).to_owned(), json!(value))),
     );
+    line.extend(
+        also.iter()
+            .map(|(name, value)| ((*name).to_owned(), value.clone())),
+    );
     Value::Object(line).to_string()
 }
 
 /// Writes the line to standard output, which is the function's log.
 pub fn emit(dimensions: &[(&str, &str)], metrics: &[(&str, Unit, u64)], now_ms: u64) {
+    print(&line(dimensions, metrics, now_ms));
+}
+
+/// Writes a line to standard output.
+pub fn print(line: &str) {
     // A log that cannot be written has nobody to be told.
-    let _ = writeln!(std::io::stdout().lock(), "{}", line(dimensions, metrics, now_ms));
+    let _ = writeln!(std::io::stdout().lock(), "{line}");
 }
 
 #[cfg(test)]

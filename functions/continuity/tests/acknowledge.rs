@@ -28,6 +28,7 @@ fn entry(epoch: u64) -> LedgerEntry {
         id: EntryId { epoch, seq: 7 },
         idempotency_key: "key".into(),
         request_hash: "hash".into(),
+        request_id: "request".into(),
         kind: EntryKind::Payment,
         subject: "payment".into(),
         status: EntryStatus::Created,

@@ -31,6 +31,8 @@ create table ledger.entries (
     status          ledger.entry_status not null,
     idempotency_key text   not null,
     request_hash    text   not null,
+    -- The request that executed it, as API Gateway and every log line name it.
+    request_id      text   not null,
     -- The account or payment that it is about.
     subject         uuid   not null,
     -- The accounts it is between: who pays, who is paid. Null for an entry about one account.

@@ -25,7 +25,7 @@ create type ledger.submitted as (
 -- A stored entry, in the form in which it was journaled and will be replayed.
 create function ledger.entry_json(e ledger.entries) returns jsonb language sql stable as $$
     select jsonb_build_object(
-        'epoch', e.epoch, 'seq', e.seq, 'idempotency_key', e.idempotency_key, 'request_hash', e.request_hash,
+        'epoch', e.epoch, 'seq', e.seq, 'idempotency_key', e.idempotency_key, 'request_hash', e.request_hash, 'request_id', e.request_id,
         'kind', e.kind, 'status', e.status, 'subject', e.subject, 'details', e.details,
         'created_at_ms', e.created_at_ms)
         || case when e.amount_minor > 0
@@ -162,7 +162,7 @@ end $$;
 --   created            `reason` null
 -- The new entry is all that the caller knows, with `seq` and `reason`.
 create function ledger.pay(in_epoch bigint, key text, hash text, id uuid, payer uuid, payee uuid, amount bigint,
-                           in_currency text, details jsonb, expires_ms bigint, now_ms bigint)
+                           in_currency text, details jsonb, expires_ms bigint, now_ms bigint, request_id text)
 returns ledger.submitted language plpgsql as $$
 declare
     answer          ledger.submitted;
@@ -237,7 +237,7 @@ begin
     entry := row(in_epoch, answer.seq, in_epoch, now_ms,
                  case when expires_ms is null then 'payment' else 'authorisation' end,
                  case when answer.reason is null then 'created' else 'declined' end,
-                 key, hash, id, payer, payee,
+                 key, hash, request_id, id, payer, payee,
                  case when answer.reason is null and expires_ms is null then amount else 0 end, in_currency,
                  case when answer.reason is null then details else details || jsonb_build_object('reason', answer.reason) end);
     perform ledger.append(entry);
@@ -281,7 +281,7 @@ create function ledger.payment_json(id uuid) returns jsonb language sql stable a
 $$;
 
 -- Executes every other command in epoch `in_epoch`, or finds the stored outcome of its key. `command` holds `kind`,
--- `subject` (the account or payment that it is about), `details` and `created_at_ms`. The answer's `result` is, in order of
+-- `subject` (the account or payment that it is about), `details`, `request_id` and `created_at_ms`. The answer's `result` is, in order of
 -- precedence, the first four as for ledger.pay:
 --   in-flight, other-epoch, entry, key-reuse
 -- account-opened
@@ -348,7 +348,8 @@ begin
 
     answer.result := 'entry';
     answer.deferred := locked = 'contended';
-    entry := row(in_epoch, null, in_epoch, now_ms, kind, 'created', key, hash, subject, null, null, 0, null, details);
+    entry := row(in_epoch, null, in_epoch, now_ms, kind, 'created', key, hash, command ->> 'request_id', subject, null, null, 0,
+                 null, details);
     case
         when kind = 'account-opened' then
             entry.currency := details ->> 'currency';
@@ -468,7 +469,7 @@ begin
 
     entry := row((recorded ->> 'epoch')::bigint, (recorded ->> 'seq')::bigint, in_epoch,
         (recorded ->> 'created_at_ms')::bigint, recorded ->> 'kind', recorded ->> 'status',
-        recorded ->> 'idempotency_key', recorded ->> 'request_hash', (recorded ->> 'subject')::uuid,
+        recorded ->> 'idempotency_key', recorded ->> 'request_hash', recorded ->> 'request_id', (recorded ->> 'subject')::uuid,
         null, null, 0, coalesce(parties ->> 'currency', details #>> '{account,currency}'), details);
     if posting is not null then
         entry.debit_account := posting ->> 'debit_account';

@@ -126,6 +126,8 @@ pub struct Command {
     pub idempotency_key: String,
     /// Hash of the order, see [`Order::request_hash`].
     pub request_hash: String,
+    /// The request that brings it, as API Gateway names it.
+    pub request_id: String,
     /// The id of the account, payment or refund, if this command makes one.
     pub id: Uuid,
     /// What is to be done.

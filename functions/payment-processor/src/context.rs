@@ -11,6 +11,7 @@ use continuity::dynamo::{DynamoControl, DynamoJournal};
 use continuity::entry::LedgerEntry;
 use continuity::error::StoreError;
 use continuity::journal::Journal;
+use continuity::metrics;
 use tokio::time::timeout;
 use uuid::Uuid;
 
@@ -20,14 +21,20 @@ use crate::ledger::connect::SecretConnector;
 use crate::ledger::postgres::PostgresLedger;
 use crate::ledger::{Ledger, LedgerError, Read, Rejection, Submitted};
 use crate::limits::REQUEST_TIMEOUT;
+use crate::telemetry::{self, Received, Told};
 
 /// Milliseconds since the Unix epoch.
 pub type Clock = Box<dyn Fn() -> u64 + Send + Sync>;
 /// A new id for each call.
 pub type Ids = Box<dyn Fn() -> Uuid + Send + Sync>;
 
+/// Takes what is told of a request.
+pub type Tell = Box<dyn Fn(&Told<'_>, u64) + Send + Sync>;
+
 /// Everything that a request needs.
 pub struct Context {
+    /// The stack's suffix.
+    pub stack: String,
     /// This region.
     pub region: String,
     /// Its slot.
@@ -42,6 +49,8 @@ pub struct Context {
     pub clock: Clock,
     /// Ids of accounts and payments.
     pub ids: Ids,
+    /// Who is told of every request.
+    pub tell: Tell,
     /// How long a request may take.
     pub request_timeout: Duration,
     pub(crate) keys: KeyCache,
@@ -98,6 +107,7 @@ impl Context {
             port,
         );
         Ok(Context::new(
+            config.names.suffix(),
             config.region(),
             config.slot.as_str(),
             Arc::new(DynamoControl::new(tables.clone(), config.names.control_table())),
@@ -108,6 +118,7 @@ impl Context {
 
     /// From its parts, with the system's clock and time-ordered random ids.
     pub fn new(
+        stack: &str,
         region: &str,
         slot: &str,
         control: Arc<dyn ControlStore>,
@@ -115,6 +126,7 @@ impl Context {
         ledger: Arc<dyn Ledger>,
     ) -> Self {
         Context {
+            stack: stack.to_owned(),
             region: region.to_owned(),
             slot: slot.to_owned(),
             control,
@@ -122,6 +134,7 @@ impl Context {
             ledger,
             clock: Box::new(continuity::clock::now_ms),
             ids: Box::new(Uuid::now_v7),
+            tell: Box::new(|told, now_ms| metrics::print(&told.line(now_ms))),
             request_timeout: REQUEST_TIMEOUT,
             keys: KeyCache::default(),
             belief: Mutex::new(None),
@@ -143,20 +156,27 @@ impl Context {
     ///
     /// # Errors
     /// [`Unanswered`]; the client may always try again with the same idempotency key.
-    pub async fn execute(&self, idempotency_key: String, order: Order) -> Result<LedgerEntry, Unanswered> {
+    pub async fn execute(
+        &self,
+        received: &Received,
+        idempotency_key: String,
+        order: Order,
+    ) -> Result<LedgerEntry, Unanswered> {
         let command = Command {
             idempotency_key,
             request_hash: order.request_hash(),
+            request_id: received.request_id().to_owned(),
             id: (self.ids)(),
             order,
             created_at_ms: (self.clock)(),
         };
-        timeout(self.request_timeout, self.acknowledge(&command))
+        timeout(self.request_timeout, self.acknowledge(received, &command))
             .await
             .unwrap_or(Err(Unanswered::TimedOut))
     }
 
-    async fn acknowledge(&self, command: &Command) -> Result<LedgerEntry, Unanswered> {
+    async fn acknowledge(&self, received: &Received, command: &Command) -> Result<LedgerEntry, Unanswered> {
+        let check = received.at().elapsed();
         let submit = async |epoch| match self
             .ledger
             .submit(epoch, command)
@@ -171,6 +191,12 @@ impl Context {
         match acknowledge(&self.region, self.belief(), control, journal, submit).await {
             Ok(acknowledged) => {
                 self.believe(Some(acknowledged.record));
+                received.acknowledged(telemetry::Acknowledged {
+                    kind: acknowledged.entry.kind,
+                    status: acknowledged.entry.status,
+                    check,
+                    took: acknowledged.took,
+                });
                 Ok(acknowledged.entry)
             }
             Err(NotAcknowledged::NotActive { record, .. }) => {

@@ -11,9 +11,11 @@ use http::{HeaderMap, Request};
 use serde_json::Value;
 use tower::ServiceExt;
 
-use crate::api::{self, problem::Problem};
+use crate::api::problem::{Problem, Slug};
+use crate::api::{self, Route};
 use crate::context::Context;
 use crate::tasks::{self, TaskError};
+use crate::telemetry::{Received, Told};
 
 /// The function: a context and the router over it.
 pub struct Service {
@@ -40,16 +42,40 @@ impl Service {
         }
         let event: ApiGatewayProxyRequest =
             serde_json::from_value(event).map_err(|error| TaskError::InvalidEvent(error.to_string()))?;
+        Ok(self.respond(event).await)
+    }
+
+    async fn respond(&self, mut event: ApiGatewayProxyRequest) -> Value {
+        let request_id = event.request_context.request_id.take();
+        let received = Received::now(request_id.unwrap_or_else(|| (self.context.ids)().to_string()));
+        let method = event.http_method.clone();
         let response = match request(event) {
-            Ok(request) => self
-                .router
-                .clone()
-                .oneshot(request)
-                .await
-                .unwrap_or_else(|never| match never {}),
+            Ok(mut request) => {
+                request.extensions_mut().insert(received.clone());
+                self.router
+                    .clone()
+                    .oneshot(request)
+                    .await
+                    .unwrap_or_else(|never| match never {})
+            }
             Err(problem) => problem.into_response(),
         };
-        Ok(serde_json::to_value(answer(response).await).expect("a response serialises"))
+        let told = Told {
+            stack: &self.context.stack,
+            region: &self.context.region,
+            request_id: received.request_id(),
+            method: &method,
+            route: response
+                .extensions()
+                .get::<Route>()
+                .map_or("none", |route| route.0.as_str()),
+            status: response.status().as_u16(),
+            problem: response.extensions().get::<Slug>().map(|slug| slug.0),
+            acknowledged: received.outcome(),
+            took: received.at().elapsed(),
+        };
+        (self.context.tell)(&told, (self.context.clock)());
+        serde_json::to_value(answer(response).await).expect("a response serialises")
     }
 }
 

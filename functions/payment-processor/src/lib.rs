@@ -11,3 +11,4 @@ pub mod event;
 pub mod ledger;
 pub mod limits;
 pub mod tasks;
+pub mod telemetry;

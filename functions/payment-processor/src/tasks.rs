@@ -16,6 +16,7 @@ use crate::command::Order;
 use crate::context::{Context, Unanswered};
 use crate::ledger::{LedgerError, Posted, Summary, Verified};
 use crate::limits::{EXPIRE_BATCH, REPLAY_BATCH, REPLAY_PUTS};
+use crate::telemetry::Received;
 
 /// A task's request.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -232,8 +233,9 @@ pub async fn replay(context: &Context, from_epoch: u64, to_epoch: u64) -> Result
 async fn expire(context: &Context) -> Result<u64, TaskError> {
     let mut expired = 0;
     for payment in context.ledger.expired((context.clock)(), EXPIRE_BATCH).await? {
+        let received = Received::now("expire-authorisations");
         let outcome = context
-            .execute(format!("expiry {payment}"), Order::Expire { payment })
+            .execute(&received, format!("expiry {payment}"), Order::Expire { payment })
             .await;
         match outcome {
             Ok(_) => expired += 1,

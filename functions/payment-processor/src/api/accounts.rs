@@ -18,8 +18,10 @@ use crate::ledger::{Account, recorded};
 /// `POST /v1/accounts`.
 pub async fn open(State(context): State<Arc<Context>>, request: Request<Body>) -> Result<Response, Problem> {
     auth::check(&context, request.headers(), auth::WRITE).await?;
-    let (key, body) = request::command(request).await?;
-    let entry = context.execute(key, body::open_account(&body)?).await?;
+    let asked = request::command(request).await?;
+    let entry = context
+        .execute(&asked.received, asked.key, body::open_account(&asked.body)?)
+        .await?;
     Ok(json(StatusCode::CREATED, &account(&entry)?))
 }
 
@@ -79,9 +81,9 @@ pub async fn close(
 ) -> Result<Response, Problem> {
     auth::check(&context, request.headers(), auth::WRITE).await?;
     let account_id = path_id(&id)?;
-    let (key, body) = request::command(request).await?;
-    let order = body::nothing(Order::CloseAccount { account: account_id }, &body)?;
-    let entry = context.execute(key, order).await?;
+    let asked = request::command(request).await?;
+    let order = body::nothing(Order::CloseAccount { account: account_id }, &asked.body)?;
+    let entry = context.execute(&asked.received, asked.key, order).await?;
     Ok(json(StatusCode::OK, &account(&entry)?))
 }
 

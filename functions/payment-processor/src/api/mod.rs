@@ -12,6 +12,8 @@ mod request;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::extract::{MatchedPath, Request};
+use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use http::StatusCode;
@@ -39,9 +41,20 @@ pub fn router(context: Arc<Context>) -> Router {
             "/v1/payments/{id}/refunds",
             post(payments::refund).get(payments::refunds),
         )
+        .route_layer(from_fn(note_route))
         .fallback(async || Problem::NotFound)
         .method_not_allowed_fallback(async || Problem::MethodNotAllowed)
         .with_state(context)
+}
+
+/// The route that took a request, for the log.
+#[derive(Debug, Clone)]
+pub struct Route(pub MatchedPath);
+
+async fn note_route(path: MatchedPath, request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    response.extensions_mut().insert(Route(path));
+    response
 }
 
 /// A part of a list, as it is answered.

@@ -21,8 +21,10 @@ pub async fn create(
     request: Request<Body>,
 ) -> Result<Response, Problem> {
     auth::check(&context, request.headers(), auth::WRITE).await?;
-    let (key, body) = request::command(request).await?;
-    let entry = context.execute(key, body::pay(&body)?).await?;
+    let asked = request::command(request).await?;
+    let entry = context
+        .execute(&asked.received, asked.key, body::pay(&asked.body)?)
+        .await?;
     let payment = recorded::payment(&entry).ok_or_else(|| Problem::misrecorded(&entry))?;
     Ok(json(StatusCode::CREATED, &payment))
 }
@@ -80,8 +82,10 @@ async fn change(
 ) -> Result<Response, Problem> {
     auth::check(&context, request.headers(), auth::WRITE).await?;
     let id = path_id(&id)?;
-    let (key, body) = request::command(request).await?;
-    let entry = context.execute(key, read(id, &body)?).await?;
+    let asked = request::command(request).await?;
+    let entry = context
+        .execute(&asked.received, asked.key, read(id, &asked.body)?)
+        .await?;
     let payment = recorded::payment(&entry).ok_or_else(|| Problem::misrecorded(&entry))?;
     Ok(json(StatusCode::OK, &payment))
 }
@@ -94,8 +98,10 @@ pub async fn refund(
 ) -> Result<Response, Problem> {
     auth::check(&context, request.headers(), auth::WRITE).await?;
     let id = path_id(&id)?;
-    let (key, body) = request::command(request).await?;
-    let entry = context.execute(key, body::refund(id, &body)?).await?;
+    let asked = request::command(request).await?;
+    let entry = context
+        .execute(&asked.received, asked.key, body::refund(id, &asked.body)?)
+        .await?;
     let refund = recorded::refund(&entry, entry.id.epoch).ok_or_else(|| Problem::misrecorded(&entry))?;
     Ok(json(StatusCode::CREATED, &refund))
 }

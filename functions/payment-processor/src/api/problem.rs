@@ -309,6 +309,10 @@ impl Problem {
     }
 }
 
+/// The slug of the problem that a response tells, for the log.
+#[derive(Debug, Clone, Copy)]
+pub struct Slug(pub &'static str);
+
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         self.log();
@@ -331,6 +335,7 @@ impl IntoResponse for Problem {
         if status == StatusCode::UNAUTHORIZED {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
+        response.extensions_mut().insert(Slug(slug));
         response
     }
 }

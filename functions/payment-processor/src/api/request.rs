@@ -7,17 +7,33 @@ use http::{HeaderMap, Request};
 
 use super::problem::Problem;
 use crate::limits::{BODY_BYTES, IDEMPOTENCY_KEY_BYTES};
+use crate::telemetry::Received;
+
+/// The parts of a command.
+pub(super) struct Asked {
+    /// The request.
+    pub received: Received,
+    /// Its idempotency key.
+    pub key: String,
+    /// Its body.
+    pub body: Bytes,
+}
 
 /// Reads them, in the order of their problems' precedence.
-pub(super) async fn command(request: Request<Body>) -> Result<(String, Bytes), Problem> {
-    let (parts, body) = request.into_parts();
+pub(super) async fn command(request: Request<Body>) -> Result<Asked, Problem> {
+    let (mut parts, body) = request.into_parts();
+    let received = parts.extensions.remove::<Received>();
     if !declared_as_json(&parts.headers) {
         return Err(Problem::UnsupportedMediaType);
     }
     let body = to_bytes(body, BODY_BYTES)
         .await
         .map_err(|_| Problem::BodyTooLarge)?;
-    Ok((idempotency_key(&parts.headers)?, body))
+    Ok(Asked {
+        received: received.unwrap_or_else(|| Received::now("unknown")),
+        key: idempotency_key(&parts.headers)?,
+        body,
+    })
 }
 
 fn declared_as_json(headers: &HeaderMap) -> bool {

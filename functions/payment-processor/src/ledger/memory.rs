@@ -580,6 +580,7 @@ impl Ledger for MemoryLedger {
             },
             idempotency_key: command.idempotency_key.clone(),
             request_hash: command.request_hash.clone(),
+            request_id: command.request_id.clone(),
             kind: command.order.kind(),
             subject: command.subject().to_string(),
             status: match decision.decline {

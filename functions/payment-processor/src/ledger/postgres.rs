@@ -58,7 +58,7 @@ impl Session {
             Order::Pay(pay) => {
                 let statement = self.statement(&self.pay, PAY).await?;
                 let expires_ms = command.expires_at_ms().map(signed);
-                let parameters: [&(dyn ToSql + Sync); 11] = [
+                let parameters: [&(dyn ToSql + Sync); 12] = [
                     &epoch,
                     key,
                     hash,
@@ -70,6 +70,7 @@ impl Session {
                     &Json(command.details()),
                     &expires_ms,
                     &now_ms,
+                    &command.request_id,
                 ];
                 self.client.query_one(statement, &parameters).await?
             }
@@ -79,6 +80,7 @@ impl Session {
                     "kind": order.kind(),
                     "subject": command.subject(),
                     "details": command.details(),
+                    "request_id": command.request_id,
                     "created_at_ms": command.created_at_ms,
                 }));
                 self.client
@@ -102,7 +104,7 @@ impl Session {
 }
 
 const PAY: &str = "select result, seq, reason, account, currency, deferred, entry, relies_on
-     from ledger.pay($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
+     from ledger.pay($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)";
 const SUBMIT: &str = "select result, seq, reason, account, currency, deferred, entry, relies_on from ledger.submit($1, $2, $3, $4)";
 const FLUSH: &str = "select ledger.flush()";
 
@@ -379,6 +381,7 @@ fn created(command: &Command, id: EntryId, reason: Option<String>) -> LedgerEntr
         id,
         idempotency_key: command.idempotency_key.clone(),
         request_hash: command.request_hash.clone(),
+        request_id: command.request_id.clone(),
         kind: command.order.kind(),
         subject: command.subject().to_string(),
         status,

@@ -257,6 +257,7 @@ async fn a_request_that_takes_too_long_is_given_up() {
     let tables = Tables::new().await;
     let ledger = Arc::new(MemoryLedger::in_epoch(1));
     let mut context = Context::new(
+        "dev",
         HOME,
         "primary",
         tables.control.clone(),
@@ -454,6 +455,7 @@ async fn an_authorisation_expires_by_the_task_and_cannot_be_captured_before_that
     let ledger = Arc::new(MemoryLedger::in_epoch(1));
     let now_ms = Arc::new(AtomicU64::new(1_000));
     let mut context = Context::new(
+        "dev",
         HOME,
         "primary",
         tables.control.clone(),

@@ -59,6 +59,7 @@ impl Tables {
 
     pub fn region_over(&self, region: &str, slot: &str, ledger: Arc<MemoryLedger>) -> Region {
         let context = Context::new(
+            "dev",
             region,
             slot,
             self.control.clone(),
