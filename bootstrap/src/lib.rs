@@ -1,6 +1,7 @@
 //! The command line of Understudy, and the local cloud: a two-region AWS on one machine.
 
 pub mod artifacts;
+pub mod bench;
 pub mod cli;
 pub mod client;
 pub mod demo;

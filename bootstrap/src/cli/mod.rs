@@ -1,5 +1,6 @@
 //! What `understudy` understands on its command line.
 
+pub mod bench;
 pub mod local;
 pub mod prepare;
 pub mod stack;
@@ -37,6 +38,7 @@ enum Command {
     Down(stack::Down),
     Status(stack::Status),
     Keys(stack::Keys),
+    Bench(bench::Bench),
     /// Run AWS on this machine: two regions and a witness, with real databases
     Local(local::LocalArgs),
 }
@@ -77,6 +79,7 @@ pub async fn run(cli: Cli) -> Result<Ending, Failure> {
         Command::Down(args) => args.run(&ui).await,
         Command::Status(args) => args.run(&ui).await,
         Command::Keys(args) => args.run(&ui).await,
+        Command::Bench(args) => args.run(&ui).await,
         Command::Local(args) => local::run(args, cli.output).await,
     };
     done.map(|()| Ending::Done)

@@ -18,6 +18,7 @@ pub mod process;
 pub mod python;
 pub mod state;
 pub mod supervisor;
+pub mod throwaway;
 
 use std::{fmt, net::Ipv4Addr, str::FromStr};
 

@@ -15,7 +15,7 @@ use axum::Router;
 use axum::extract::{MatchedPath, Request};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{MethodRouter, get, post};
 use http::StatusCode;
 use serde::Serialize;
 use uuid::Uuid;
@@ -25,22 +25,42 @@ use crate::context::Context;
 use crate::ledger::Page;
 use problem::Problem;
 
+/// Every path of the contract.
+pub const PATHS: [&str; 10] = [
+    "/health",
+    "/v1/accounts",
+    "/v1/accounts/{id}",
+    "/v1/accounts/{id}/entries",
+    "/v1/accounts/{id}/close",
+    "/v1/payments",
+    "/v1/payments/{id}",
+    "/v1/payments/{id}/capture",
+    "/v1/payments/{id}/void",
+    "/v1/payments/{id}/refunds",
+];
+
+/// What a path of [`PATHS`] takes.
+fn methods(path: &str) -> MethodRouter<Arc<Context>> {
+    match path {
+        "/health" => get(health::get),
+        "/v1/accounts" => post(accounts::open).get(accounts::list),
+        "/v1/accounts/{id}" => get(accounts::get),
+        "/v1/accounts/{id}/entries" => get(accounts::entries),
+        "/v1/accounts/{id}/close" => post(accounts::close),
+        "/v1/payments" => post(payments::create).get(payments::list),
+        "/v1/payments/{id}" => get(payments::get),
+        "/v1/payments/{id}/capture" => post(payments::capture),
+        "/v1/payments/{id}/void" => post(payments::void),
+        "/v1/payments/{id}/refunds" => post(payments::refund).get(payments::refunds),
+        other => unreachable!("`{other}` is no path of the contract"),
+    }
+}
+
 /// Every route.
 pub fn router(context: Arc<Context>) -> Router {
-    Router::new()
-        .route("/health", get(health::get))
-        .route("/v1/accounts", post(accounts::open).get(accounts::list))
-        .route("/v1/accounts/{id}", get(accounts::get))
-        .route("/v1/accounts/{id}/entries", get(accounts::entries))
-        .route("/v1/accounts/{id}/close", post(accounts::close))
-        .route("/v1/payments", post(payments::create).get(payments::list))
-        .route("/v1/payments/{id}", get(payments::get))
-        .route("/v1/payments/{id}/capture", post(payments::capture))
-        .route("/v1/payments/{id}/void", post(payments::void))
-        .route(
-            "/v1/payments/{id}/refunds",
-            post(payments::refund).get(payments::refunds),
-        )
+    PATHS
+        .into_iter()
+        .fold(Router::new(), |router, path| router.route(path, methods(path)))
         .route_layer(from_fn(note_route))
         .fallback(async || Problem::NotFound)
         .method_not_allowed_fallback(async || Problem::MethodNotAllowed)

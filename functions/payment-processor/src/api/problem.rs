@@ -113,6 +113,49 @@ pub enum Problem {
 }
 
 impl Problem {
+    /// One of each, in order of precedence, for those who must know every type.
+    pub fn all() -> Vec<Problem> {
+        let (cause, detail) = (|| "a cause".to_owned(), || "detail".to_owned());
+        vec![
+            Problem::NotFound,
+            Problem::MethodNotAllowed,
+            Problem::Unauthorized,
+            Problem::Forbidden {
+                scope: "payments:read",
+            },
+            Problem::UnsupportedMediaType,
+            Problem::BodyTooLarge,
+            Problem::IdempotencyKeyMissing,
+            Problem::IdempotencyKeyInvalid,
+            Problem::MalformedJson { detail: detail() },
+            Problem::InvalidRequest {
+                detail: detail(),
+                errors: Vec::new(),
+            },
+            Problem::ControlUnavailable { cause: cause() },
+            Problem::RegionNotActive,
+            Problem::LedgerUnavailable { cause: cause() },
+            Problem::RequestInFlight,
+            Problem::IdempotencyKeyReuse,
+            Problem::AccountUnknown {
+                account: "a".to_owned(),
+            },
+            Problem::CurrencyMismatch {
+                account: "a".to_owned(),
+                currency: "EUR".to_owned(),
+            },
+            Problem::AccountClosed,
+            Problem::AccountNotEmpty,
+            Problem::PaymentNotAuthorised { status: "voided" },
+            Problem::AuthorisationExpired,
+            Problem::PaymentNotCaptured { status: "voided" },
+            Problem::AmountTooLarge { most_minor: 1 },
+            Problem::JournalUnavailable { cause: cause() },
+            Problem::TimedOut,
+            Problem::Internal { cause: cause() },
+        ]
+    }
+
     /// An entry that does not record what its kind should.
     pub fn misrecorded(entry: &LedgerEntry) -> Self {
         Problem::Internal {
@@ -415,55 +458,13 @@ mod tests {
 
     use super::*;
 
-    fn all() -> Vec<Problem> {
-        let (cause, detail) = (|| "secret cause".to_owned(), || "detail".to_owned());
-        vec![
-            Problem::NotFound,
-            Problem::MethodNotAllowed,
-            Problem::Unauthorized,
-            Problem::Forbidden {
-                scope: "payments:read",
-            },
-            Problem::UnsupportedMediaType,
-            Problem::BodyTooLarge,
-            Problem::IdempotencyKeyMissing,
-            Problem::IdempotencyKeyInvalid,
-            Problem::MalformedJson { detail: detail() },
-            Problem::InvalidRequest {
-                detail: detail(),
-                errors: Vec::new(),
-            },
-            Problem::ControlUnavailable { cause: cause() },
-            Problem::RegionNotActive,
-            Problem::LedgerUnavailable { cause: cause() },
-            Problem::RequestInFlight,
-            Problem::IdempotencyKeyReuse,
-            Problem::AccountUnknown {
-                account: "a".to_owned(),
-            },
-            Problem::CurrencyMismatch {
-                account: "a".to_owned(),
-                currency: "EUR".to_owned(),
-            },
-            Problem::AccountClosed,
-            Problem::AccountNotEmpty,
-            Problem::PaymentNotAuthorised { status: "voided" },
-            Problem::AuthorisationExpired,
-            Problem::PaymentNotCaptured { status: "voided" },
-            Problem::AmountTooLarge { most_minor: 1 },
-            Problem::JournalUnavailable { cause: cause() },
-            Problem::TimedOut,
-            Problem::Internal { cause: cause() },
-        ]
-    }
-
     #[test]
     fn every_problem_has_a_type_of_its_own_and_keeps_its_cause_to_the_log() {
-        let slugs: BTreeSet<&str> = all().iter().map(|problem| problem.kind().0).collect();
-        assert_eq!(slugs.len(), all().len());
-        for problem in all() {
+        let slugs: BTreeSet<&str> = Problem::all().iter().map(|problem| problem.kind().0).collect();
+        assert_eq!(slugs.len(), Problem::all().len());
+        for problem in Problem::all() {
             assert!(
-                !format!("{:?}", problem.detail()).contains("secret"),
+                !format!("{:?}", problem.detail()).contains("a cause"),
                 "{problem:?}"
             );
         }
@@ -471,7 +472,7 @@ mod tests {
 
     #[test]
     fn only_a_bug_is_a_500_and_what_may_be_sent_again_says_when() {
-        for problem in all() {
+        for problem in Problem::all() {
             let status = problem.clone().kind().1;
             let again = problem == Problem::RequestInFlight;
             assert_eq!(

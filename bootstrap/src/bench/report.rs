@@ -1,0 +1,262 @@
+//! What was measured, for a person and for a program.
+
+use std::fmt;
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+use payment_processor::telemetry::Acknowledged;
+use serde::Serialize;
+
+use super::Plan;
+
+/// At least this many times pgbench's TPC-B-like script.
+const TPCB_TARGET: f64 = 1.5;
+/// At least this part of pgbench calling the function bare.
+const BARE_TARGET: f64 = 0.9;
+/// At least this many times pgbench updating one row.
+const HOT_TARGET: f64 = 1.0;
+
+/// Times of payments: the whole and the four steps.
+#[derive(Debug)]
+pub struct Latency {
+    whole: Histogram<u64>,
+    steps: [Histogram<u64>; 4],
+}
+
+const STEPS: [&str; 4] = ["check", "ledger", "journal", "look"];
+
+fn histogram() -> Histogram<u64> {
+    Histogram::new(3).expect("three digits are allowed")
+}
+
+impl Default for Latency {
+    fn default() -> Self {
+        Latency {
+            whole: histogram(),
+            steps: [histogram(), histogram(), histogram(), histogram()],
+        }
+    }
+}
+
+fn us(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
+impl Latency {
+    /// Counts one payment.
+    pub fn add(&mut self, whole: Duration, told: &Acknowledged) {
+        self.whole.record(us(whole)).expect("it grows as needed");
+        let steps = [told.check, told.took.ledger, told.took.journal, told.took.look];
+        for (histogram, step) in self.steps.iter_mut().zip(steps) {
+            histogram.record(us(step)).expect("it grows as needed");
+        }
+    }
+
+    /// Adds what another connection counted.
+    pub fn merge(&mut self, other: &Latency) {
+        let all = self.steps.iter_mut().zip(&other.steps);
+        for (mine, theirs) in all.chain([(&mut self.whole, &other.whole)]) {
+            mine.add(theirs).expect("they grow as needed");
+        }
+    }
+}
+
+/// Quantiles, in microseconds.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Quantiles {
+    p50_us: u64,
+    p90_us: u64,
+    p99_us: u64,
+    max_us: u64,
+}
+
+impl From<&Histogram<u64>> for Quantiles {
+    fn from(histogram: &Histogram<u64>) -> Self {
+        Quantiles {
+            p50_us: histogram.value_at_quantile(0.5),
+            p90_us: histogram.value_at_quantile(0.9),
+            p99_us: histogram.value_at_quantile(0.99),
+            max_us: histogram.max(),
+        }
+    }
+}
+
+/// One run of the load.
+#[derive(Debug, Clone, Serialize)]
+pub struct Load {
+    /// Payments a second.
+    pub per_second: f64,
+    payments: u64,
+    latency: Quantiles,
+    steps: Vec<(&'static str, Quantiles)>,
+}
+
+impl Load {
+    /// Of these payments in this time.
+    pub fn new(latency: &Latency, time: Duration) -> Self {
+        let payments = latency.whole.len();
+        Load {
+            per_second: payments as f64 / time.as_secs_f64(),
+            payments,
+            latency: (&latency.whole).into(),
+            steps: STEPS
+                .into_iter()
+                .zip(latency.steps.iter().map(Quantiles::from))
+                .collect(),
+        }
+    }
+}
+
+/// Transactions a second of pgbench.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Row {
+    /// Its TPC-B-like script.
+    pub tpcb: f64,
+    /// The ledger's function, bare.
+    pub bare: f64,
+    /// One row that everybody updates.
+    pub hot_row: f64,
+}
+
+#[derive(Debug, Serialize)]
+struct Round {
+    connections: u32,
+    pgbench: Row,
+    handler: Load,
+    handler_hot: Load,
+}
+
+/// Everything that was measured.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    optimised: bool,
+    rounds: Vec<Round>,
+    /// The open loop.
+    pub open: Option<Load>,
+    /// Deadlocks.
+    pub deadlocks: i64,
+    /// Entries of the ledger afterwards.
+    pub entries: u64,
+    #[serde(skip)]
+    connections: Vec<u32>,
+}
+
+impl Report {
+    /// Nothing measured yet.
+    pub fn new(plan: &Plan) -> Self {
+        Report {
+            optimised: !cfg!(debug_assertions),
+            rounds: Vec::new(),
+            open: None,
+            deadlocks: 0,
+            entries: 0,
+            connections: plan.connections.clone(),
+        }
+    }
+
+    /// Adds a round.
+    pub fn add(&mut self, connections: u32, pgbench: Row, handler: Load, handler_hot: Load) {
+        self.rounds.push(Round {
+            connections,
+            pgbench,
+            handler,
+            handler_hot,
+        });
+    }
+
+    fn of(&self, connections: u32, what: impl Fn(&Round) -> f64) -> f64 {
+        let mut values: Vec<f64> = self
+            .rounds
+            .iter()
+            .filter(|round| round.connections == connections)
+            .map(what)
+            .collect();
+        values.sort_by(f64::total_cmp);
+        values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+    }
+}
+
+fn verdict(ratio: f64, target: f64) -> String {
+    let word = if ratio >= target { "holds" } else { "MISSED" };
+    format!("{ratio:5.2}  (target {target:.1}: {word})")
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.optimised {
+            writeln!(f, "built without optimisation: the ratios say little")?;
+        }
+        for connections in &self.connections {
+            let of = |what: fn(&Round) -> f64| self.of(*connections, what);
+            writeln!(
+                f,
+                "\n{connections} connections                 per second   ratio of the handler"
+            )?;
+            writeln!(
+                f,
+                "  handler                  {:10.0}",
+                of(|round| round.handler.per_second)
+            )?;
+            let tpcb = of(|round| round.handler.per_second / round.pgbench.tpcb);
+            writeln!(
+                f,
+                "  pgbench, TPC-B-like      {:10.0}   {}",
+                of(|round| round.pgbench.tpcb),
+                verdict(tpcb, TPCB_TARGET)
+            )?;
+            let bare = of(|round| round.handler.per_second / round.pgbench.bare);
+            writeln!(
+                f,
+                "  pgbench, function bare   {:10.0}   {}",
+                of(|round| round.pgbench.bare),
+                verdict(bare, BARE_TARGET)
+            )?;
+            writeln!(
+                f,
+                "  handler, one hot account {:10.0}",
+                of(|round| round.handler_hot.per_second)
+            )?;
+            let hot = of(|round| round.handler_hot.per_second / round.pgbench.hot_row);
+            writeln!(
+                f,
+                "  pgbench, one hot row     {:10.0}   {}",
+                of(|round| round.pgbench.hot_row),
+                verdict(hot, HOT_TARGET)
+            )?;
+            if let Some(last) = self
+                .rounds
+                .iter()
+                .rev()
+                .find(|round| round.connections == *connections)
+            {
+                write_latency(f, "", &last.handler)?;
+                write_latency(f, ", one hot account", &last.handler_hot)?;
+            }
+        }
+        if let Some(open) = &self.open {
+            writeln!(f, "\nopen loop: {:.0} payments a second", open.per_second)?;
+            write_latency(f, ", from when it was due", open)?;
+        }
+        write!(
+            f,
+            "\n{} entries, ledger verified, {} deadlocks",
+            self.entries, self.deadlocks
+        )
+    }
+}
+
+fn write_latency(f: &mut fmt::Formatter<'_>, what: &str, load: &Load) -> fmt::Result {
+    writeln!(
+        f,
+        "  latency{what}, microseconds       p50      p90      p99      max"
+    )?;
+    let whole = [("whole", load.latency)];
+    for (name, times) in whole.iter().chain(&load.steps) {
+        writeln!(
+            f,
+            "    {name:<28} {:8} {:8} {:8} {:8}",
+            times.p50_us, times.p90_us, times.p99_us, times.max_us
+        )?;
+    }
+    Ok(())
+}

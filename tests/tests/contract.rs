@@ -1,0 +1,696 @@
+//! The contract (`infra/api/openapi.json`) and the handlers agree: same routes, same scopes, same problems, and whatever is
+//! sent, valid or broken in any way, is answered as the contract says.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::{Arc, LazyLock};
+
+use continuity::control::{ApiKey, ControlRecord, ControlStore};
+use continuity::memory::{MemoryControl, MemoryJournal};
+use infra::blueprint::api::DOCUMENT;
+use jsonschema::Validator;
+use payment_processor::api::PATHS;
+use payment_processor::api::problem::Problem;
+use payment_processor::context::Context;
+use payment_processor::event::Service;
+use payment_processor::ledger::memory::MemoryLedger;
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+static CONTRACT: LazyLock<Value> = LazyLock::new(|| serde_json::from_str(DOCUMENT).unwrap());
+
+/// One operation of the contract.
+#[derive(Clone)]
+struct Operation {
+    method: String,
+    path: String,
+    value: &'static Value,
+}
+
+fn operations() -> Vec<Operation> {
+    let paths = CONTRACT["paths"].as_object().unwrap();
+    paths
+        .iter()
+        .flat_map(|(path, item)| {
+            item.as_object().unwrap().iter().map(|(method, value)| Operation {
+                method: method.to_uppercase(),
+                path: path.clone(),
+                value,
+            })
+        })
+        .collect()
+}
+
+/// What a reference refers to, and everything else itself.
+fn resolve(value: &'static Value) -> &'static Value {
+    match value.get("$ref").and_then(Value::as_str) {
+        Some(reference) => CONTRACT.pointer(reference.strip_prefix('#').unwrap()).unwrap(),
+        None => value,
+    }
+}
+
+impl Operation {
+    fn body(&self) -> Option<&'static Value> {
+        let body = self.value.get("requestBody")?;
+        Some(resolve(&body["content"]["application/json"]["schema"]))
+    }
+
+    fn parameters(&self, place: &str) -> Vec<&'static Value> {
+        let all = self.value.get("parameters").and_then(Value::as_array);
+        all.into_iter()
+            .flatten()
+            .map(resolve)
+            .filter(|parameter| parameter["in"] == place)
+            .collect()
+    }
+
+    /// The response that the contract has for a status.
+    fn response(&self, status: u64) -> Option<&'static Value> {
+        self.value["responses"].get(status.to_string()).map(resolve)
+    }
+
+    fn scope(&self) -> Option<&'static str> {
+        self.value.get("x-scope").and_then(Value::as_str)
+    }
+}
+
+/// The contract's schema as JSON Schema: what may be null says so by a type of its own.
+fn json_schema(schema: &Value) -> Value {
+    let mut schema = schema.clone();
+    fn rewrite(value: &mut Value) {
+        if let Some(reference) = value.get("$ref").and_then(Value::as_str) {
+            let name = reference
+                .strip_prefix("#/components/schemas/")
+                .unwrap()
+                .to_owned();
+            *value = CONTRACT["components"]["schemas"][name].clone();
+        }
+        if value.get("nullable") == Some(&Value::Bool(true)) {
+            let kind = value["type"].clone();
+            value["type"] = json!([kind, "null"]);
+        }
+        match value {
+            Value::Object(members) => members.values_mut().for_each(rewrite),
+            Value::Array(items) => items.iter_mut().for_each(rewrite),
+            _ => {}
+        }
+    }
+    rewrite(&mut schema);
+    schema
+}
+
+fn validator(schema: &Value) -> Validator {
+    jsonschema::validator_for(&json_schema(schema)).unwrap()
+}
+
+/// A region in memory with two accounts and a payment of each kind.
+struct Region {
+    service: Service,
+    /// Ids that exist, by what they are of.
+    known: Vec<String>,
+}
+
+#[derive(Debug, Clone)]
+struct Request {
+    method: String,
+    path: String,
+    query: Vec<(String, String)>,
+    headers: Vec<(String, String)>,
+    body: Option<String>,
+    base64: bool,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+struct Answer {
+    status: u64,
+    headers: BTreeMap<String, String>,
+    text: String,
+}
+
+const HASHED_KEYS: [(&str, &[&str]); 3] = [
+    ("full", &["payments:read", "payments:write"]),
+    ("reader", &["payments:read"]),
+    ("writer", &["payments:write"]),
+];
+
+impl Region {
+    async fn new() -> Region {
+        let control = MemoryControl::with(ControlRecord::first("us-east-1", "test", 0));
+        for (key, scopes) in HASHED_KEYS {
+            let item = ApiKey {
+                name: key.into(),
+                scopes: scopes.iter().map(|scope| (*scope).to_owned()).collect(),
+                revoked: false,
+            };
+            control
+                .put_api_key(&hex::encode(Sha256::digest(key)), &item, 0)
+                .await
+                .unwrap();
+        }
+        let mut context = Context::new(
+            "dev",
+            "us-east-1",
+            "primary",
+            Arc::new(control),
+            Arc::new(MemoryJournal::default()),
+            Arc::new(MemoryLedger::in_epoch(1)),
+        );
+        context.tell = Box::new(|told, now_ms| {
+            serde_json::from_str::<Value>(&told.line(now_ms)).expect("a line of the log is JSON");
+        });
+        let mut region = Region {
+            service: Service::new(Arc::new(context)),
+            known: Vec::new(),
+        };
+        for key in ["a", "b"] {
+            region
+                .make(
+                    "/v1/accounts",
+                    key,
+                    json!({ "currency": "EUR", "limit_minor": null }),
+                )
+                .await;
+        }
+        for (key, method) in [("now", "automatic"), ("later", "manual")] {
+            let body = json!({ "from_account": region.known[0], "to_account": region.known[1], "amount_minor": 50,
+                               "currency": "EUR", "capture_method": method });
+            region.make("/v1/payments", key, body).await;
+        }
+        region
+    }
+
+    async fn make(&mut self, path: &str, key: &str, body: Value) {
+        let request = Request::command(path, key, &body);
+        let answer = self.send(&request).await;
+        assert_eq!(answer.status, 201, "{answer:?}");
+        let made: Value = serde_json::from_str(&answer.text).unwrap();
+        self.known.push(made["id"].as_str().unwrap().to_owned());
+    }
+
+    async fn send(&self, request: &Request) -> Answer {
+        let response = self.service.handle(request.event()).await.unwrap();
+        let headers = response["multiValueHeaders"].as_object().unwrap();
+        let first = |value: &Value| match value {
+            Value::Array(items) => items[0].as_str().unwrap().to_owned(),
+            value => value.as_str().unwrap().to_owned(),
+        };
+        Answer {
+            status: response["statusCode"].as_u64().unwrap(),
+            headers: headers
+                .iter()
+                .map(|(name, value)| (name.to_lowercase(), first(value)))
+                .collect(),
+            text: response["body"].as_str().unwrap().to_owned(),
+        }
+    }
+}
+
+impl Request {
+    fn new(method: &str, path: &str) -> Request {
+        Request {
+            method: method.to_owned(),
+            path: path.to_owned(),
+            query: Vec::new(),
+            headers: vec![("Authorization".to_owned(), "Bearer full".to_owned())],
+            body: None,
+            base64: false,
+        }
+    }
+
+    fn command(path: &str, key: &str, body: &Value) -> Request {
+        let mut request = Request::new("POST", path);
+        request
+            .headers
+            .push(("Idempotency-Key".to_owned(), key.to_owned()));
+        request
+            .headers
+            .push(("Content-Type".to_owned(), "application/json".to_owned()));
+        request.body = Some(body.to_string());
+        request
+    }
+
+    fn event(&self) -> Value {
+        fn lists(pairs: &[(String, String)]) -> BTreeMap<&str, Vec<&str>> {
+            let mut lists: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+            for (name, value) in pairs {
+                lists.entry(name).or_default().push(value);
+            }
+            lists
+        }
+        json!({
+            "resource": "/{proxy+}", "path": self.path, "httpMethod": self.method,
+            "headers": null, "multiValueHeaders": lists(&self.headers),
+            "queryStringParameters": null, "multiValueQueryStringParameters": lists(&self.query),
+            "pathParameters": null, "stageVariables": null,
+            "requestContext": { "stage": "live", "httpMethod": self.method, "requestId": "r" },
+            "body": self.body, "isBase64Encoded": self.base64,
+        })
+    }
+}
+
+/// The answer is one that the contract has for the operation.
+fn check(operation: &Operation, request: &Request, answer: &Answer) {
+    let said = format!("{request:?} was answered {answer:?}");
+    assert!(answer.status < 500, "{said}");
+    let response = operation
+        .response(answer.status)
+        .unwrap_or_else(|| panic!("no such status in the contract: {said}"));
+    let content = response["content"].as_object().unwrap();
+    let (kind, content) = content.iter().next().unwrap();
+    assert_eq!(&answer.headers["content-type"], kind, "{said}");
+    let body: Value = serde_json::from_str(&answer.text).unwrap();
+    let wrong: Vec<String> = validator(&content["schema"])
+        .iter_errors(&body)
+        .map(|error| format!("{error} at {}", error.instance_path()))
+        .collect();
+    assert!(wrong.is_empty(), "{wrong:?}: {said}");
+    for (name, header) in response
+        .get("headers")
+        .and_then(Value::as_object)
+        .into_iter()
+        .flatten()
+    {
+        let there = answer.headers.contains_key(&name.to_lowercase());
+        assert!(there || header["required"] != true, "no `{name}`: {said}");
+    }
+    // What the code is made of is nobody's business.
+    for forbidden in ["panicked", "src/", ".rs:", "stack backtrace", "postgres", "sql"] {
+        assert!(!answer.text.contains(forbidden), "`{forbidden}`: {said}");
+    }
+}
+
+#[tokio::test]
+async fn the_contract_and_the_router_have_the_same_routes_and_scopes() {
+    let documented: BTreeSet<String> = operations().into_iter().map(|operation| operation.path).collect();
+    assert_eq!(documented, PATHS.map(str::to_owned).into());
+    let region = Region::new().await;
+    for path in PATHS {
+        let here: BTreeSet<String> = operations()
+            .into_iter()
+            .filter(|operation| operation.path == path)
+            .map(|operation| operation.method)
+            .collect();
+        for method in ["GET", "POST", "PUT", "PATCH", "DELETE"] {
+            let answer = region
+                .send(&Request::new(method, &path.replace("{id}", &region.known[0])))
+                .await;
+            assert_eq!(
+                answer.status != 405,
+                here.contains(method),
+                "{method} {path}: {answer:?}"
+            );
+        }
+    }
+    for operation in operations() {
+        let Some(scope) = operation.scope() else {
+            assert_eq!(operation.value["security"], json!([]), "{}", operation.path);
+            continue;
+        };
+        for (key, scopes) in HASHED_KEYS {
+            let mut request = Request::new(
+                &operation.method,
+                &operation.path.replace("{id}", &region.known[0]),
+            );
+            request.headers[0].1 = format!("Bearer {key}");
+            let answer = region.send(&request).await;
+            assert_eq!(
+                answer.status != 403,
+                scopes.contains(&scope),
+                "{key} {}: {answer:?}",
+                operation.path
+            );
+            if answer.status == 403 {
+                check(&operation, &request, &answer);
+            }
+        }
+        let mut request = Request::new(
+            &operation.method,
+            &operation.path.replace("{id}", &region.known[0]),
+        );
+        request.headers.clear();
+        let answer = region.send(&request).await;
+        assert_eq!(answer.status, 401);
+        check(&operation, &request, &answer);
+    }
+}
+
+/// Slugs that only API Gateway answers with.
+fn gateway_slugs() -> BTreeSet<String> {
+    let answers = CONTRACT["x-amazon-apigateway-gateway-responses"]
+        .as_object()
+        .unwrap();
+    answers
+        .values()
+        .map(|answer| answer["responseTemplates"]["application/json"].as_str().unwrap())
+        .map(|template| {
+            let problem = template.split("/errors/").nth(1).unwrap();
+            problem.split('"').next().unwrap().to_owned()
+        })
+        .collect()
+}
+
+#[test]
+fn every_problem_is_in_the_contract_and_has_a_page() {
+    let responses = CONTRACT["components"]["responses"].as_object().unwrap();
+    let pages = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/errors");
+    let mut slugs = gateway_slugs();
+    for problem in Problem::all() {
+        let (slug, status, title) = problem.kind();
+        slugs.insert(slug.to_owned());
+        let page = std::fs::read_to_string(pages.join(format!("{slug}.md"))).expect(slug);
+        assert!(page.starts_with(&format!("# {title}\n")), "{slug}: {page}");
+        assert!(page.contains(&format!("`{}`", status.as_u16())), "{slug}: {page}");
+        // What no documented operation can come to.
+        if ["method-not-allowed", "internal"].contains(&slug) {
+            continue;
+        }
+        let told = responses.values().any(|response| {
+            response["description"]
+                .as_str()
+                .unwrap()
+                .contains(&format!("`{slug}`"))
+        });
+        assert!(told, "{slug} is in no response of the contract");
+    }
+    let written: BTreeSet<String> = std::fs::read_dir(pages)
+        .unwrap()
+        .map(|page| page.unwrap().file_name().to_string_lossy().into_owned())
+        .filter(|name| name != "README.md")
+        .map(|name| name.strip_suffix(".md").unwrap().to_owned())
+        .collect();
+    assert_eq!(written, slugs, "a page for each problem, and no other");
+}
+
+fn nullable(schema: &Value, strategy: BoxedStrategy<Value>) -> BoxedStrategy<Value> {
+    if schema.get("nullable") == Some(&Value::Bool(true)) {
+        prop_oneof![1 => Just(Value::Null), 4 => strategy].boxed()
+    } else {
+        strategy
+    }
+}
+
+/// Ids that exist are put in their place when the request is made.
+fn known_id() -> BoxedStrategy<Value> {
+    prop_oneof![
+        8 => (0_usize..4).prop_map(|number| json!(format!("known-{number}"))),
+        1 => any::<u128>().prop_map(|number| json!(uuid::Uuid::from_u128(number).to_string())),
+    ]
+    .boxed()
+}
+
+/// Values that the contract allows.
+fn allowed(schema: &'static Value) -> BoxedStrategy<Value> {
+    let schema = resolve(schema);
+    if let Some(words) = schema.get("enum").and_then(Value::as_array) {
+        return nullable(schema, proptest::sample::select(words.clone()).boxed());
+    }
+    let strategy = match schema["type"].as_str().unwrap() {
+        "string" if schema["format"] == "uuid" => known_id(),
+        "string" if schema["pattern"] == "^[A-Z]{3}$" => {
+            prop_oneof![4 => Just(json!("EUR")), 1 => Just(json!("JPY"))].boxed()
+        }
+        "string" => {
+            let longest = usize::try_from(schema["maxLength"].as_u64().unwrap_or(20)).unwrap();
+            proptest::collection::vec(
+                prop_oneof!["[ -~]", "[\u{a0}-\u{ff}]", "[\u{4e00}-\u{4eff}]"],
+                0..=longest,
+            )
+            .prop_map(|characters| json!(characters.concat()))
+            .boxed()
+        }
+        "integer" => {
+            let least = schema["minimum"].as_i64().unwrap_or(i64::MIN);
+            let most = schema["maximum"].as_i64().unwrap_or(i64::MAX);
+            prop_oneof![
+                4 => (least.max(-1_000)..=most.min(1_000)).prop_map(|number| json!(number)),
+                1 => (least..=most).prop_map(|number| json!(number)),
+                1 => Just(json!(least)),
+                1 => Just(json!(most)),
+            ]
+            .boxed()
+        }
+        "object" => object(schema),
+        other => panic!("no strategy for {other}"),
+    };
+    nullable(schema, strategy)
+}
+
+fn object(schema: &'static Value) -> BoxedStrategy<Value> {
+    if let Some(values) = schema
+        .get("additionalProperties")
+        .filter(|values| values.is_object())
+    {
+        return proptest::collection::btree_map("[a-z_]{1,40}", allowed(values), 0..5)
+            .prop_map(|members| json!(members))
+            .boxed();
+    }
+    let required = schema["required"].as_array().unwrap();
+    let members: Vec<BoxedStrategy<Option<(String, Value)>>> = schema["properties"]
+        .as_object()
+        .unwrap()
+        .iter()
+        .map(|(name, member)| {
+            let value = allowed(member).prop_map(move |value| (name.clone(), value));
+            if required.contains(&json!(name)) {
+                value.prop_map(Some).boxed()
+            } else {
+                proptest::option::of(value).boxed()
+            }
+        })
+        .collect();
+    members
+        .prop_map(|members| {
+            let mut body: serde_json::Map<String, Value> = members.into_iter().flatten().collect();
+            // Two rules of the contract are in words only.
+            if body.get("capture_method") != Some(&json!("manual")) {
+                body.remove("expires_after_s");
+            }
+            if body.contains_key("to_account") && body.get("from_account") == body.get("to_account") {
+                body.insert("from_account".to_owned(), json!("known-0"));
+                body.insert("to_account".to_owned(), json!("known-1"));
+            }
+            Value::Object(body)
+        })
+        .boxed()
+}
+
+/// Values that fit nowhere.
+fn odd() -> impl Strategy<Value = Value> {
+    let text = |text: &str| Just(json!(text));
+    prop_oneof![
+        Just(json!(null)),
+        Just(json!(true)),
+        Just(json!(0)),
+        Just(json!(-1)),
+        Just(json!(1.5)),
+        Just(json!(1e300)),
+        Just(json!(u64::MAX)),
+        Just(json!([])),
+        Just(json!({ "a": { "b": [1, 2, { "c": null }] } })),
+        text(""),
+        text("XXX"),
+        text("eur"),
+        text("known-0"),
+        text("'; drop table ledger.entries; --"),
+        text("$(reboot) ${jndi:ldap://127.0.0.1/a}"),
+        text("line\nbreak \u{1b}[31m {\"level\":\"error\"}"),
+        text("nul \u{0}"),
+        text("\u{202e}\u{feff}"),
+        "[a-z]{501,600}".prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<f64>().prop_map(Value::from),
+    ]
+}
+
+/// How a request that the contract allows is broken.
+#[derive(Debug, Clone)]
+enum Break {
+    Nothing,
+    Member(proptest::sample::Index, Value),
+    Remove(proptest::sample::Index),
+    Unknown(Value),
+    Body(String),
+    Bytes(Vec<u8>),
+    Parameter(String, String),
+    Header(String, String),
+    NoHeader(proptest::sample::Index),
+    Path(String),
+}
+
+fn breaks() -> impl Strategy<Value = Break> {
+    let index = any::<proptest::sample::Index>;
+    let deep = |open: &str, times: usize| open.repeat(times);
+    let huge = format!("{{\"reference\":\"{}\"}}", "x".repeat(6 * 1024 * 1024));
+    prop_oneof![
+        30 => Just(Break::Nothing),
+        20 => (index(), odd()).prop_map(|(at, value)| Break::Member(at, value)),
+        5 => index().prop_map(Break::Remove),
+        5 => odd().prop_map(Break::Unknown),
+        10 => prop_oneof![
+            4 => odd().prop_map(|value| value.to_string()),
+            4 => ".{0,40}",
+            1 => Just(deep("[", 50_000)),
+            1 => Just(deep("{\"a\":", 50_000)),
+            1 => Just(huge),
+            1 => Just("{\"amount_minor\":1e999999999}".to_owned()),
+            1 => Just("{\"amount_minor\":123456789012345678901234567890}".to_owned()),
+            1 => Just("{\"currency\":\"\\ud800\"}".to_owned()),
+        ].prop_map(Break::Body),
+        5 => proptest::collection::vec(any::<u8>(), 0..40).prop_map(Break::Bytes),
+        10 => (prop_oneof![
+                Just("limit".to_owned()), Just("cursor".to_owned()), Just("status".to_owned()),
+                Just("account".to_owned()), Just("created_from_ms".to_owned()), ".{0,10}"
+            ], prop_oneof![".{0,20}", Just("9".repeat(400)), Just("1.1".to_owned()), Just("' or 1=1".to_owned())])
+            .prop_map(|(name, value)| Break::Parameter(name, value)),
+        10 => (prop_oneof![
+                Just("Authorization"), Just("Idempotency-Key"), Just("Content-Type"), Just("X-Forwarded-Host"),
+                Just("Transfer-Encoding"), Just("Content-Length")],
+               prop_oneof!["[ -~]{0,40}", Just("Bearer full".to_owned()), Just("k".repeat(9_000)), Just("text/html".to_owned())])
+            .prop_map(|(name, value)| Break::Header(name.to_owned(), value)),
+        5 => index().prop_map(Break::NoHeader),
+        5 => ".{0,30}".prop_map(Break::Path),
+    ]
+}
+
+/// Bodies, one for each operation that takes one.
+fn any_request() -> impl Strategy<Value = (usize, Value, Vec<(String, String)>, Break)> {
+    (0..operations().len()).prop_flat_map(|number| {
+        let operation = operations().swap_remove(number);
+        let body = operation
+            .body()
+            .map_or_else(|| Just(Value::Null).boxed(), allowed);
+        let query: Vec<BoxedStrategy<Option<(String, String)>>> = operation
+            .parameters("query")
+            .into_iter()
+            .filter(|parameter| parameter["name"] != "cursor")
+            .map(|parameter| {
+                let name = parameter["name"].as_str().unwrap().to_owned();
+                let plain = |value: Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+                let value = allowed(&parameter["schema"]).prop_map(move |value| (name.clone(), plain(value)));
+                proptest::option::of(value).boxed()
+            })
+            .collect();
+        let query = query.prop_map(|pairs| pairs.into_iter().flatten().collect());
+        (Just(number), body, query, breaks())
+    })
+}
+
+/// Puts ids that exist in their places.
+fn fill(text: &str, known: &[String]) -> String {
+    known
+        .iter()
+        .enumerate()
+        .fold(text.to_owned(), |text, (number, id)| {
+            text.replace(&format!("known-{number}"), id)
+        })
+}
+
+fn to_be_sent(
+    operation: &Operation,
+    known: &[String],
+    body: &Value,
+    query: &[(String, String)],
+    broken: &Break,
+) -> Request {
+    let id = if operation.path.starts_with("/v1/accounts") {
+        &known[0]
+    } else {
+        &known[3]
+    };
+    let path = operation.path.replace("{id}", id);
+    let mut body = serde_json::from_str::<Value>(&fill(&body.to_string(), known)).unwrap();
+    let at = |index: &proptest::sample::Index, members: &serde_json::Map<String, Value>| {
+        (!members.is_empty()).then(|| members.keys().nth(index.index(members.len())).unwrap().clone())
+    };
+    if let Some(members) = body.as_object_mut() {
+        match broken {
+            Break::Member(index, value) => {
+                if let Some(name) = at(index, members) {
+                    members.insert(name, value.clone());
+                }
+            }
+            Break::Remove(index) => {
+                if let Some(name) = at(index, members) {
+                    members.remove(&name);
+                }
+            }
+            Break::Unknown(value) => {
+                members.insert("unknown".to_owned(), value.clone());
+            }
+            _ => {}
+        }
+    }
+    let mut request = if operation.method == "POST" {
+        Request::command(&path, &uuid::Uuid::new_v4().to_string(), &body)
+    } else {
+        Request::new(&operation.method, &path)
+    };
+    request.query = query
+        .iter()
+        .map(|(name, value)| (name.clone(), fill(value, known)))
+        .collect();
+    match broken {
+        Break::Body(text) => request.body = Some(text.clone()),
+        Break::Bytes(bytes) => {
+            use base64::Engine as _;
+            request.body = Some(base64::engine::general_purpose::STANDARD.encode(bytes));
+            request.base64 = true;
+        }
+        Break::Parameter(name, value) => request.query.push((name.clone(), value.clone())),
+        Break::Header(name, value) => request.headers.push((name.clone(), value.clone())),
+        Break::NoHeader(index) => {
+            request.headers.remove(index.index(request.headers.len()));
+        }
+        Break::Path(tail) if operation.path.contains("{id}") => {
+            request.path = operation.path.replace("{id}", &tail.replace('/', ""));
+        }
+        _ => {}
+    }
+    request
+}
+
+async fn fuzz(number: usize, body: &Value, query: &[(String, String)], broken: &Break) {
+    let region = Region::new().await;
+    let operation = operations().swap_remove(number);
+    let request = to_be_sent(&operation, &region.known, body, query, broken);
+    let answer = region.send(&request).await;
+    if let Break::Path(_) = broken
+        && answer.status == 404
+        && request.path != operation.path
+    {
+        return;
+    }
+    check(&operation, &request, &answer);
+    match broken {
+        Break::Nothing => assert!(
+            ![400, 401, 403, 413, 415].contains(&answer.status),
+            "the contract allows {request:?}, the handler answers {answer:?}"
+        ),
+        Break::Member(..) | Break::Remove(_) | Break::Unknown(_) => {
+            let sent: Value = serde_json::from_str(request.body.as_deref().unwrap_or("null")).unwrap();
+            if let Some(schema) = operation.body()
+                && !validator(schema).is_valid(&sent)
+            {
+                assert_eq!(
+                    answer.status, 400,
+                    "the contract forbids {request:?}, the handler answers {answer:?}"
+                );
+            }
+        }
+        _ => {}
+    }
+    // The same again is answered alike, whatever it was.
+    assert_eq!(region.send(&request).await, answer, "{request:?}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1_500, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_is_sent_is_answered_as_the_contract_says((number, body, query, broken) in any_request()) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        runtime.block_on(fuzz(number, &body, &query, &broken));
+    }
+}
