@@ -11,13 +11,13 @@ use continuity::entry::{EntryStatus, LedgerEntry};
 use continuity::error::StoreError;
 use continuity::journal::Journal;
 use continuity::memory::MemoryControl;
+use futures::future::try_join_all;
 use payment_processor::command::{AccountDetails, Command, Metadata, Order};
 use payment_processor::context::Context;
 use payment_processor::event::Service;
 use payment_processor::ledger::{Ledger, Submitted};
 use payment_processor::telemetry::Acknowledged;
 use rand::RngExt;
-use serde_json::Value;
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
@@ -136,10 +136,9 @@ impl Function {
     /// One payment, from the bytes of its event to the bytes of its answer.
     async fn pay(&mut self, choice: Choice) -> Result<Acknowledged, Failure> {
         let event = self.event(choice);
-        let event: Value = serde_json::from_slice(&event)?;
         let answer = self
             .service
-            .handle(event)
+            .handle(&event)
             .await
             .map_err(|error| Failure::new(&error))?;
         let bytes = serde_json::to_vec(&answer)?;
@@ -152,7 +151,7 @@ impl Function {
         }
     }
 
-    fn event(&mut self, choice: Choice) -> Vec<u8> {
+    fn event(&mut self, choice: Choice) -> String {
         let mut random = rand::rng();
         self.turn += 1;
         let mut payer = match choice {
@@ -177,7 +176,6 @@ impl Function {
             key = self.key.reveal(),
             id = random.random::<u128>(),
         )
-        .into_bytes()
     }
 }
 
@@ -193,7 +191,10 @@ pub enum Arrival {
     },
 }
 
-/// Runs the load: a thread for each connection, because a function has one.
+/// Threads of the load, at most: as many as pgbench gets.
+const THREADS: u32 = super::pgbench::THREADS;
+
+/// Runs the load.
 ///
 /// # Errors
 /// A payment was not acknowledged as created.
@@ -204,49 +205,57 @@ pub fn load(
     choice: Choice,
     arrival: Arrival,
 ) -> Result<Load, Failure> {
-    let start = Barrier::new(connections as usize);
-    let run = |number| -> Result<(Latency, Duration), Failure> {
+    let threads = connections.min(THREADS);
+    let start = Barrier::new(threads as usize);
+    let run = |thread: u32| -> Result<Vec<Latency>, Failure> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
         runtime.block_on(async {
-            let function = Function::new(server, plan.accounts).await;
+            let numbers = (thread..connections).step_by(threads as usize);
+            let functions = try_join_all(numbers.clone().map(|_| Function::new(server, plan.accounts))).await;
             start.wait();
             let begun = Instant::now();
-            let latency = match arrival {
-                Arrival::Closed => closed(function?, choice, begun + plan.time).await?,
-                Arrival::Open { rate } => {
-                    let (gap, turns) = (
-                        Duration::from_secs(1) / rate,
-                        (number..).step_by(connections as usize),
-                    );
-                    let due = turns.map(|turn| gap * turn).take_while(|due| *due < plan.time);
-                    open(function?, choice, due.map(|due| begun + due)).await?
-                }
-            };
-            Ok((latency, begun.elapsed()))
+            let runs = functions?
+                .into_iter()
+                .zip(numbers)
+                .map(|(function, number)| async move {
+                    match arrival {
+                        Arrival::Closed => closed(function, choice, begun + plan.time).await,
+                        Arrival::Open { rate } => {
+                            let gap = Duration::from_secs(1) / rate;
+                            let turns = (number..).step_by(connections as usize);
+                            let due = turns.map(|turn| gap * turn).take_while(|due| *due < plan.time);
+                            open(function, choice, due.map(|due| begun + due)).await
+                        }
+                    }
+                });
+            try_join_all(runs).await
         })
     };
     let runs = std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..connections)
-            .map(|number| scope.spawn(move || run(number)))
+        let threads: Vec<_> = (0..threads)
+            .map(|thread| {
+                scope.spawn({
+                    let run = &run;
+                    move || run(thread)
+                })
+            })
             .collect();
         threads
             .into_iter()
             .map(|thread| {
                 thread
                     .join()
-                    .unwrap_or_else(|_| Err(Failure::text("a connection's thread panicked")))
+                    .unwrap_or_else(|_| Err(Failure::text("a thread of the load panicked")))
             })
             .collect::<Result<Vec<_>, Failure>>()
     })?;
     let mut all = Latency::default();
-    let mut longest = Duration::ZERO;
-    for (latency, took) in &runs {
+    for latency in runs.iter().flatten() {
         all.merge(latency);
-        longest = longest.max(*took);
     }
-    Ok(Load::new(&all, longest))
+    Ok(Load::new(&all, plan.time))
 }
 
 async fn closed(mut function: Function, choice: Choice, until: Instant) -> Result<Latency, Failure> {

@@ -9,7 +9,7 @@ use crate::failure::Failure;
 use crate::local::throwaway::Server;
 
 /// Threads of pgbench, at most: it needs few.
-const THREADS: u32 = 2;
+pub const THREADS: u32 = 2;
 
 /// What it runs.
 pub enum Script {

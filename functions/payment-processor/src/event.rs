@@ -8,6 +8,7 @@ use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, Request};
+use serde::Serialize;
 use serde_json::Value;
 use tower::ServiceExt;
 
@@ -16,6 +17,16 @@ use crate::api::{self, Route};
 use crate::context::Context;
 use crate::tasks::{self, TaskError};
 use crate::telemetry::{Received, Told};
+
+/// What an invocation comes to.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+pub enum Handled {
+    /// The answer of a task.
+    Task(Value),
+    /// The response to a request.
+    Response(Box<ApiGatewayProxyResponse>),
+}
 
 /// The function: a context and the router over it.
 pub struct Service {
@@ -32,20 +43,23 @@ impl Service {
         }
     }
 
-    /// Handles one invocation.
+    /// Handles one invocation, from the JSON of its event.
     ///
     /// # Errors
     /// [`TaskError`] from a task. A request never fails the invocation: whatever is wrong becomes a response.
-    pub async fn handle(&self, event: Value) -> Result<Value, TaskError> {
-        if event.get("task").is_some() {
-            return tasks::run(&self.context, event).await;
+    pub async fn handle(&self, event: &str) -> Result<Handled, TaskError> {
+        let unreadable = |error: serde_json::Error| TaskError::InvalidEvent(error.to_string());
+        // Read once as what it nearly always is.
+        if let Ok(event) = serde_json::from_str::<ApiGatewayProxyRequest>(event)
+            && event.request_context.stage.is_some()
+        {
+            return Ok(Handled::Response(Box::new(self.respond(event).await)));
         }
-        let event: ApiGatewayProxyRequest =
-            serde_json::from_value(event).map_err(|error| TaskError::InvalidEvent(error.to_string()))?;
-        Ok(self.respond(event).await)
+        let task = serde_json::from_str(event).map_err(unreadable)?;
+        Ok(Handled::Task(tasks::run(&self.context, task).await?))
     }
 
-    async fn respond(&self, mut event: ApiGatewayProxyRequest) -> Value {
+    async fn respond(&self, mut event: ApiGatewayProxyRequest) -> ApiGatewayProxyResponse {
         let request_id = event.request_context.request_id.take();
         let received = Received::now(request_id.unwrap_or_else(|| (self.context.ids)().to_string()));
         let method = event.http_method.clone();
@@ -75,7 +89,7 @@ impl Service {
             took: received.at().elapsed(),
         };
         (self.context.tell)(&told, (self.context.clock)());
-        serde_json::to_value(answer(response).await).expect("a response serialises")
+        answer(response).await
     }
 }
 

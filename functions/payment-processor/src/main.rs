@@ -5,15 +5,16 @@ use std::sync::Arc;
 use lambda_runtime::{LambdaEvent, service_fn};
 use payment_processor::context::Context;
 use payment_processor::event;
+use serde_json::value::RawValue;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), lambda_runtime::Error> {
     continuity::aws::install_tls();
     continuity::aws::install_tracing();
     let service = Arc::new(event::Service::new(Arc::new(Context::from_env().await?)));
-    lambda_runtime::run(service_fn(move |event: LambdaEvent<serde_json::Value>| {
+    lambda_runtime::run(service_fn(move |event: LambdaEvent<Box<RawValue>>| {
         let service = service.clone();
-        async move { service.handle(event.payload).await }
+        async move { service.handle(event.payload.get()).await }
     }))
     .await
 }

@@ -739,7 +739,7 @@ async fn tasks_answer_or_fail_by_their_stable_error_types() {
     );
     assert!(region.task(json!({ "task": "migrate" })).await["schema_version"].is_u64());
     let fails = async |event: Value, expected: &str| {
-        let error = region.service.handle(event).await.unwrap_err();
+        let error = region.service.handle(&event.to_string()).await.unwrap_err();
         assert_eq!(lambda_runtime::Diagnostic::from(error).error_type, expected);
     };
     fails(json!({ "task": "explode" }), "InvalidEvent").await;

@@ -198,7 +198,7 @@ impl Answer {
 
 impl Region {
     pub async fn send(&self, request: &Request) -> Answer {
-        let response = self.service.handle(request.event()).await.unwrap();
+        let response = json!(self.service.handle(&request.event().to_string()).await.unwrap());
         let header = |name: &str| {
             let value = response["multiValueHeaders"].get(name)?;
             value
@@ -215,7 +215,7 @@ impl Region {
     }
 
     pub async fn task(&self, event: Value) -> Value {
-        self.service.handle(event).await.unwrap()
+        json!(self.service.handle(&event.to_string()).await.unwrap())
     }
 
     pub async fn open(&self, key: &str, limit: Value) -> String {
