@@ -1,7 +1,8 @@
 //! API keys: random, shown once, stored as SHA-256.
 
-use continuity::control::{ApiKey, ControlStore};
+use continuity::control::{ApiKey, ControlStore, ListedKey};
 use rand::RngExt;
+use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use crate::failure::Failure;
@@ -61,6 +62,77 @@ pub async fn create(
     Ok(secret)
 }
 
+/// A key as it is listed: never the key itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Listed {
+    /// The beginning of its SHA-256, by which it can be revoked.
+    pub id: String,
+    /// The name an operator gave it.
+    pub name: String,
+    /// What it may do.
+    pub scopes: Vec<String>,
+    /// It no longer opens anything.
+    pub revoked: bool,
+    /// When it was made, milliseconds since the Unix epoch.
+    pub created_ms: u64,
+}
+
+/// Characters of a key's SHA-256 that are shown.
+const ID_CHARS: usize = 12;
+
+impl From<&ListedKey> for Listed {
+    fn from(listed: &ListedKey) -> Self {
+        Listed {
+            id: listed.sha256_hex.chars().take(ID_CHARS).collect(),
+            name: listed.key.name.clone(),
+            scopes: listed.key.scopes.clone(),
+            revoked: listed.key.revoked,
+            created_ms: listed.created_ms,
+        }
+    }
+}
+
+/// Every key, the oldest first.
+///
+/// # Errors
+/// The control table does not answer.
+pub async fn list(control: &dyn ControlStore) -> Result<Vec<Listed>, Failure> {
+    Ok(control.api_keys().await?.iter().map(Listed::from).collect())
+}
+
+/// Revokes the key of that id or name. Regions trust a key that they found valid for half a minute at most. Twice is once.
+///
+/// # Errors
+/// No key is called so, or several are, or the control table does not answer.
+pub async fn revoke(control: &dyn ControlStore, called: &str) -> Result<Listed, Failure> {
+    let keys = control.api_keys().await?;
+    let ids = |key: &&ListedKey| called.len() >= ID_CHARS && key.sha256_hex.starts_with(called);
+    let mut found: Vec<&ListedKey> = keys.iter().filter(ids).collect();
+    if found.is_empty() {
+        found = keys.iter().filter(|key| key.key.name == called).collect();
+    }
+    let help = "`understudy keys list` shows every key with its id";
+    let [listed] = found.as_slice() else {
+        let text = if found.is_empty() {
+            format!("no key has the id or name `{called}`")
+        } else {
+            format!("{} keys have the name `{called}`: revoke by id", found.len())
+        };
+        return Err(Failure::text(text).help(help));
+    };
+    let revoked = ApiKey {
+        revoked: true,
+        ..listed.key.clone()
+    };
+    control
+        .put_api_key(&listed.sha256_hex, &revoked, listed.created_ms)
+        .await?;
+    Ok(Listed {
+        revoked: true,
+        ..Listed::from(*listed)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use continuity::memory::MemoryControl;
@@ -86,6 +158,37 @@ mod tests {
             .unwrap_err();
         assert!(error.message().contains("`admin`"));
         assert!(error.next().unwrap().contains("payments:read"));
+    }
+
+    #[tokio::test]
+    async fn a_key_is_revoked_by_its_id_or_by_a_name_that_only_it_has() {
+        let control = MemoryControl::default();
+        let scopes = ["payments:read".to_owned()];
+        let mut secrets = Vec::new();
+        for (name, now_ms) in [("one", 1), ("two", 2), ("two", 3)] {
+            secrets.push(create(&control, name, &scopes, now_ms).await.unwrap());
+        }
+        let listed = list(&control).await.unwrap();
+        assert_eq!(
+            listed.iter().map(|key| key.created_ms).collect::<Vec<_>>(),
+            [1, 2, 3]
+        );
+        assert!(!format!("{listed:?}").contains(secrets[0].reveal()));
+
+        assert!(revoke(&control, "one").await.unwrap().revoked);
+        let twice = revoke(&control, "two").await.unwrap_err();
+        assert!(twice.message().contains("revoke by id"), "{twice}");
+        revoke(&control, &listed[2].id).await.unwrap();
+        revoke(&control, &listed[2].id).await.unwrap();
+        let unknown = revoke(&control, "three").await.unwrap_err();
+        assert!(unknown.message().contains("`three`"));
+        let revoked: Vec<bool> = list(&control)
+            .await
+            .unwrap()
+            .iter()
+            .map(|key| key.revoked)
+            .collect();
+        assert_eq!(revoked, [true, false, true]);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::{Args, Subcommand};
+use continuity::control::ControlStore;
 use serde::Serialize;
 
 use super::Ending;
@@ -221,6 +222,25 @@ pub struct Keys {
 enum KeysCommand {
     /// Makes an API key and shows it, once: only its hash is stored.
     Create(CreateKey),
+    /// Lists the keys: names, scopes, ids, and which are revoked.
+    List(ListKeys),
+    /// Revokes a key. Both regions refuse it within a minute.
+    Revoke(RevokeKey),
+}
+
+#[derive(Debug, Args)]
+struct ListKeys {
+    #[command(flatten)]
+    stack: StackOptions,
+}
+
+#[derive(Debug, Args)]
+struct RevokeKey {
+    #[command(flatten)]
+    stack: StackOptions,
+    /// The key's id, as `keys list` shows it, or its name.
+    #[arg(value_name = "ID")]
+    key: String,
 }
 
 #[derive(Debug, Args)]
@@ -245,21 +265,68 @@ struct CreatedKey<'a> {
 impl Keys {
     /// Runs the command.
     pub async fn run(self, ui: &Arc<Ui>) -> Result<(), Failure> {
-        let KeysCommand::Create(create) = self.command;
-        let stack = Stack::open(&create.stack).await?;
-        // The table is in every region: any that answers will do.
-        let record = stack.control_record().await?;
-        let region = record.map_or_else(|| stack.home().to_owned(), |record| record.active_region);
+        match self.command {
+            KeysCommand::Create(args) => args.run(ui).await,
+            KeysCommand::List(args) => args.run(ui).await,
+            KeysCommand::Revoke(args) => args.run(ui).await,
+        }
+    }
+}
+
+/// The control table of a region that answers: it is in every one.
+async fn key_table(options: &StackOptions) -> Result<impl ControlStore + use<>, Failure> {
+    let stack = Stack::open(options).await?;
+    let record = stack.control_record().await?;
+    let region = record.map_or_else(|| stack.home().to_owned(), |record| record.active_region);
+    Ok(stack.control(&region))
+}
+
+impl CreateKey {
+    async fn run(self, ui: &Arc<Ui>) -> Result<(), Failure> {
+        let table = key_table(&self.stack).await?;
         let now_ms = continuity::clock::now_ms();
-        let key = keys::create(&stack.control(&region), &create.name, &create.scopes, now_ms).await?;
+        let key = keys::create(&table, &self.name, &self.scopes, now_ms).await?;
         let created = CreatedKey {
-            name: &create.name,
-            scopes: &create.scopes,
+            name: &self.name,
+            scopes: &self.scopes,
             key: key.reveal(),
         };
         ui.result(&created, created.key);
         Ok(())
     }
+}
+
+impl ListKeys {
+    async fn run(self, ui: &Arc<Ui>) -> Result<(), Failure> {
+        let table = key_table(&self.stack).await?;
+        let listed = keys::list(&table).await?;
+        let text: Vec<String> = listed.iter().map(key_line).collect();
+        let text = if text.is_empty() {
+            "no keys; `understudy keys create --name NAME` makes one".to_owned()
+        } else {
+            text.join("\n")
+        };
+        ui.result(&listed, text);
+        Ok(())
+    }
+}
+
+impl RevokeKey {
+    async fn run(self, ui: &Arc<Ui>) -> Result<(), Failure> {
+        let table = key_table(&self.stack).await?;
+        let revoked = keys::revoke(&table, &self.key).await?;
+        let text = format!(
+            "revoked `{}` ({}); both regions refuse it within a minute",
+            revoked.name, revoked.id
+        );
+        ui.result(&revoked, text);
+        Ok(())
+    }
+}
+
+fn key_line(key: &keys::Listed) -> String {
+    let state = if key.revoked { "revoked" } else { "active" };
+    format!("{}  {state:<7}  {}  {}", key.id, key.scopes.join(","), key.name)
 }
 
 /// Shows the whole thing on this machine, without an AWS account.

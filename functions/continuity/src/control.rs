@@ -117,6 +117,17 @@ pub struct ApiKey {
     pub revoked: bool,
 }
 
+/// An API key in a listing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListedKey {
+    /// SHA-256 (hex) of the key.
+    pub sha256_hex: String,
+    /// What the table holds of it.
+    pub key: ApiKey,
+    /// When it was made, milliseconds since the Unix epoch.
+    pub created_ms: u64,
+}
+
 /// The control table. Reads are strongly consistent; a region without quorum gets an error, never an old value.
 #[async_trait]
 pub trait ControlStore: Send + Sync {
@@ -143,6 +154,8 @@ pub trait ControlStore: Send + Sync {
     async fn swap_document(&self, id: &str, expected: Option<&str>, json: &str) -> Result<Swap, StoreError>;
     /// The API key with this SHA-256 (hex).
     async fn api_key(&self, sha256_hex: &str) -> Result<Option<ApiKey>, StoreError>;
+    /// Every API key, the oldest first. For operators: it reads the whole table.
+    async fn api_keys(&self) -> Result<Vec<ListedKey>, StoreError>;
     /// Stores an API key under its SHA-256 (hex).
     async fn put_api_key(&self, sha256_hex: &str, key: &ApiKey, now_ms: u64) -> Result<(), StoreError>;
 }

@@ -10,7 +10,7 @@ use aws_sdk_dynamodb::error::ProvideErrorMetadata;
 use aws_sdk_dynamodb::types::{AttributeValue, KeysAndAttributes};
 use futures::{StreamExt, TryStreamExt, stream};
 
-use crate::control::{ApiKey, ControlRecord, ControlStore, Phase, Swap};
+use crate::control::{ApiKey, ControlRecord, ControlStore, ListedKey, Phase, Swap};
 use crate::entry::LedgerEntry;
 use crate::error::StoreError;
 use crate::journal::{Journal, partition, partitions};
@@ -20,6 +20,8 @@ type Item = HashMap<String, AttributeValue>;
 
 /// The control record's id.
 const RECORD: &str = "epoch";
+/// What an API key's id begins with; its SHA-256 follows.
+const API_KEY: &str = "api-key#";
 /// How often a read of several items is asked for its rest.
 const BATCH_CALLS: u32 = 5;
 /// Partitions that a journal scan reads at once.
@@ -83,6 +85,15 @@ impl Reader<'_> {
             .and_then(|value| value.as_bool().ok())
             .copied()
             .ok_or_else(|| self.malformed(format!("no boolean `{name}`")))
+    }
+
+    fn api_key(&self) -> Result<ApiKey, StoreError> {
+        let scopes = self.item.get("scopes").and_then(|value| value.as_ss().ok());
+        Ok(ApiKey {
+            name: self.string("name")?,
+            scopes: scopes.cloned().unwrap_or_default(),
+            revoked: self.boolean("revoked")?,
+        })
     }
 
     fn record(&self) -> Result<ControlRecord, StoreError> {
@@ -305,26 +316,44 @@ impl ControlStore for DynamoControl {
     }
 
     async fn api_key(&self, sha256_hex: &str) -> Result<Option<ApiKey>, StoreError> {
-        let id = format!("api-key#{sha256_hex}");
+        let id = format!("{API_KEY}{sha256_hex}");
         let Some(item) = self.get(&id).await? else {
             return Ok(None);
         };
-        let reader = self.reader(&id, &item);
-        let scopes = item
-            .get("scopes")
-            .and_then(|value| value.as_ss().ok())
-            .cloned()
-            .unwrap_or_default();
-        Ok(Some(ApiKey {
-            name: reader.string("name")?,
-            scopes,
-            revoked: reader.boolean("revoked")?,
-        }))
+        self.reader(&id, &item).api_key().map(Some)
+    }
+
+    async fn api_keys(&self) -> Result<Vec<ListedKey>, StoreError> {
+        let items: Vec<Item> = self
+            .client
+            .scan()
+            .table_name(&self.table)
+            .consistent_read(true)
+            .filter_expression("begins_with(id, :prefix)")
+            .expression_attribute_values(":prefix", string(API_KEY))
+            .into_paginator()
+            .items()
+            .send()
+            .try_collect()
+            .await
+            .map_err(|error| call("Scan", &self.table)(error.into()))?;
+        let mut listed = Vec::new();
+        for item in &items {
+            let id = self.reader(API_KEY, item).string("id")?;
+            let reader = self.reader(&id, item);
+            listed.push(ListedKey {
+                sha256_hex: id.trim_start_matches(API_KEY).to_owned(),
+                key: reader.api_key()?,
+                created_ms: reader.number("created_ms")?,
+            });
+        }
+        listed.sort_by_key(|listed| listed.created_ms);
+        Ok(listed)
     }
 
     async fn put_api_key(&self, sha256_hex: &str, key: &ApiKey, now_ms: u64) -> Result<(), StoreError> {
         let mut item = HashMap::from([
-            ("id".into(), string(format!("api-key#{sha256_hex}"))),
+            ("id".into(), string(format!("{API_KEY}{sha256_hex}"))),
             ("name".into(), string(&key.name)),
             ("created_ms".into(), number(now_ms)),
             ("revoked".into(), AttributeValue::Bool(key.revoked)),

@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 
-use crate::control::{ApiKey, ControlRecord, ControlStore, Swap};
+use crate::control::{ApiKey, ControlRecord, ControlStore, ListedKey, Swap};
 use crate::entry::{EntryId, LedgerEntry};
 use crate::error::StoreError;
 use crate::journal::Journal;
@@ -21,7 +21,7 @@ pub struct MemoryControl {
     record: Mutex<Option<ControlRecord>>,
     observations: Mutex<BTreeMap<String, Observation>>,
     documents: Mutex<BTreeMap<String, String>>,
-    keys: Mutex<BTreeMap<String, ApiKey>>,
+    keys: Mutex<BTreeMap<String, (ApiKey, u64)>>,
     unreachable: std::sync::atomic::AtomicBool,
 }
 
@@ -137,12 +137,27 @@ impl ControlStore for MemoryControl {
 
     async fn api_key(&self, sha256_hex: &str) -> Result<Option<ApiKey>, StoreError> {
         self.check("GetItem")?;
-        Ok(lock(&self.keys).get(sha256_hex).cloned())
+        Ok(lock(&self.keys).get(sha256_hex).map(|(key, _)| key.clone()))
     }
 
-    async fn put_api_key(&self, sha256_hex: &str, key: &ApiKey, _now_ms: u64) -> Result<(), StoreError> {
+    async fn api_keys(&self) -> Result<Vec<ListedKey>, StoreError> {
+        self.check("Scan")?;
+        let keys = lock(&self.keys);
+        let mut listed: Vec<ListedKey> = keys
+            .iter()
+            .map(|(sha256_hex, (key, created_ms))| ListedKey {
+                sha256_hex: sha256_hex.clone(),
+                key: key.clone(),
+                created_ms: *created_ms,
+            })
+            .collect();
+        listed.sort_by_key(|listed| listed.created_ms);
+        Ok(listed)
+    }
+
+    async fn put_api_key(&self, sha256_hex: &str, key: &ApiKey, now_ms: u64) -> Result<(), StoreError> {
         self.check("PutItem")?;
-        lock(&self.keys).insert(sha256_hex.to_owned(), key.clone());
+        lock(&self.keys).insert(sha256_hex.to_owned(), (key.clone(), now_ms));
         Ok(())
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use continuity::config::FunctionConfig;
-use continuity::control::{ApiKey, ControlRecord, ControlStore, Swap};
+use continuity::control::{ApiKey, ControlRecord, ControlStore, ListedKey, Swap};
 use continuity::error::StoreError;
 use continuity::memory::MemoryControl;
 use continuity::names::{Names, Regions, Slot};
@@ -432,6 +432,10 @@ impl ControlStore for Double {
     async fn api_key(&self, sha256_hex: &str) -> Result<Option<ApiKey>, StoreError> {
         self.store("api_key", self.world.control.api_key(sha256_hex))
             .await
+    }
+
+    async fn api_keys(&self) -> Result<Vec<ListedKey>, StoreError> {
+        self.store("api_keys", self.world.control.api_keys()).await
     }
 
     async fn put_api_key(&self, sha256_hex: &str, key: &ApiKey, now_ms: u64) -> Result<(), StoreError> {
