@@ -284,8 +284,38 @@ async fn a_command_that_waited_for_an_account_is_durable_when_it_is_answered() {
     until_somebody_waits(&database, || assert!(!answer.is_finished(), "it did not wait")).await;
     transaction.commit().await.unwrap();
     answer.await.unwrap();
-    // Nobody else writes on this server, and nothing is written out but for somebody who waits.
+    assert!(everything_is_durable(&database).await);
+}
+
+/// On a server where nobody else writes, and nothing is written out but for somebody who waits.
+async fn everything_is_durable(database: &Database) -> bool {
     let written = "select pg_current_wal_flush_lsn() >= pg_current_wal_insert_lsn()";
     let row = database.client().await.query_one(written, &[]).await.unwrap();
-    assert!(row.get::<_, bool>(0));
+    row.get(0)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stored_outcome_is_durable_when_it_is_answered_although_its_first_caller_ended_before_the_flush() {
+    let database = Database::alone().await.migrated(1).await;
+    let ledger = database.ledger();
+    let (a, b) = (open(&ledger, 1).await, open(&ledger, 1).await);
+    let mut slow = database.client().await;
+    let transaction = under_way(&mut slow, a, b).await;
+    // A caller that waits for the account and never comes to its flush.
+    let command = pay("first", b, a);
+    let statement = format!(
+        "select ledger.pay(1, 'first', '{}', '{}', '{b}', '{a}', 1, 'EUR', '{{}}', null, 1, 'r')",
+        command.request_hash, command.id
+    );
+    let first = database.client().await;
+    let waiting = tokio::spawn(async move { first.batch_execute(&statement).await.unwrap() });
+    until_somebody_waits(&database, || assert!(!waiting.is_finished(), "it did not wait")).await;
+    transaction.commit().await.unwrap();
+    waiting.await.unwrap();
+    assert!(
+        !everything_is_durable(&database).await,
+        "the first caller flushed"
+    );
+    submit(&ledger, 1, &command).await;
+    assert!(everything_is_durable(&database).await);
 }

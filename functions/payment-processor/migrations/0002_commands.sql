@@ -143,7 +143,8 @@ create function ledger.relies_on(made ledger.entries) returns jsonb language sql
        and e.kind in ('payment', 'authorisation', 'capture') and (e.epoch, e.seq) <> (made.epoch, made.seq)
 $$;
 
--- What a key that is taken answers to a request.
+-- What a key that is taken answers to a request. The stored entry may be of a command whose caller ended before its flush, so
+-- it is always to be flushed.
 create function ledger.outcome_of_key(key text, hash text) returns ledger.submitted language plpgsql as $$
 declare
     stored ledger.entries;
@@ -152,6 +153,7 @@ begin
     select * into strict stored from ledger.entries e where e.idempotency_key = key;
     if stored.request_hash = hash then
         answer.result := 'entry';
+        answer.deferred := true;
         answer.entry := ledger.entry_json(stored);
         answer.relies_on := ledger.relies_on(stored);
     else
@@ -216,9 +218,7 @@ begin
             answer.result := 'other-epoch';
             return answer;
         when seen then
-            answer := ledger.outcome_of_key(key, hash);
-            answer.deferred := locked = 'contended';
-            return answer;
+            return ledger.outcome_of_key(key, hash);
         when payer_currency is null or payee_currency is null then
             answer.result := 'account-unknown';
             answer.account := case when payer_currency is null then payer else payee end;
@@ -353,9 +353,7 @@ begin
         return answer;
     end if;
     if exists (select from ledger.entries e where e.idempotency_key = key) then
-        answer := ledger.outcome_of_key(key, hash);
-        answer.deferred := locked = 'contended';
-        return answer;
+        return ledger.outcome_of_key(key, hash);
     end if;
 
     answer.result := 'entry';
