@@ -16,6 +16,7 @@ use payment_processor::context::Context;
 use payment_processor::event::Service;
 use payment_processor::ledger::memory::MemoryLedger;
 use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -695,8 +696,16 @@ async fn fuzz(number: usize, body: &Value, query: &[(String, String)], broken: &
     assert_eq!(region.send(&request).await, answer, "{request:?}");
 }
 
+/// The suite sends the same requests each time; `UNDERSTUDY_FUZZ_SEED` chooses others, `PROPTEST_CASES` more.
+fn seed() -> RngSeed {
+    let chosen = std::env::var("UNDERSTUDY_FUZZ_SEED").ok();
+    RngSeed::Fixed(chosen.and_then(|text| text.parse().ok()).unwrap_or(1))
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1_500, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 1_500, failure_persistence: None, rng_seed: seed(), ..ProptestConfig::default()
+    })]
 
     #[test]
     fn whatever_is_sent_is_answered_as_the_contract_says((number, body, query, broken) in any_request()) {
