@@ -126,6 +126,9 @@ struct Round {
     handler_hot: Load,
 }
 
+/// A rate of a round.
+type Rate = fn(&Round) -> f64;
+
 /// Everything that was measured.
 #[derive(Debug, Serialize)]
 pub struct Report {
@@ -164,6 +167,32 @@ impl Report {
         });
     }
 
+    fn write_rate(
+        &self,
+        f: &mut fmt::Formatter<'_>,
+        connections: u32,
+        name: &str,
+        rate: Rate,
+    ) -> fmt::Result {
+        writeln!(f, "  {name:<24} {:10.0}", self.of(connections, rate))
+    }
+
+    /// A rate of pgbench, and how the handler's compares with it.
+    fn write_beside(
+        &self,
+        f: &mut fmt::Formatter<'_>,
+        connections: u32,
+        name: &str,
+        ours: Rate,
+        theirs: Rate,
+        target: f64,
+    ) -> fmt::Result {
+        let ratio = self.of(connections, |round| ours(round) / theirs(round));
+        let (rate, verdict) = (self.of(connections, theirs), verdict(ratio, target));
+        writeln!(f, "  {name:<24} {rate:10.0}   {verdict}")
+    }
+
+    /// The median over the rounds.
     fn of(&self, connections: u32, what: impl Fn(&Round) -> f64) -> f64 {
         let mut values: Vec<f64> = self
             .rounds
@@ -187,42 +216,23 @@ impl fmt::Display for Report {
             writeln!(f, "built without optimisation: the ratios say little")?;
         }
         for connections in &self.connections {
-            let of = |what: fn(&Round) -> f64| self.of(*connections, what);
             writeln!(
                 f,
                 "\n{connections} connections                 per second   ratio of the handler"
             )?;
-            writeln!(
-                f,
-                "  handler                  {:10.0}",
-                of(|round| round.handler.per_second)
-            )?;
-            let tpcb = of(|round| round.handler.per_second / round.pgbench.tpcb);
-            writeln!(
-                f,
-                "  pgbench, TPC-B-like      {:10.0}   {}",
-                of(|round| round.pgbench.tpcb),
-                verdict(tpcb, TPCB_TARGET)
-            )?;
-            let bare = of(|round| round.handler.per_second / round.pgbench.bare);
-            writeln!(
-                f,
-                "  pgbench, function bare   {:10.0}   {}",
-                of(|round| round.pgbench.bare),
-                verdict(bare, BARE_TARGET)
-            )?;
-            writeln!(
-                f,
-                "  handler, one hot account {:10.0}",
-                of(|round| round.handler_hot.per_second)
-            )?;
-            let hot = of(|round| round.handler_hot.per_second / round.pgbench.hot_row);
-            writeln!(
-                f,
-                "  pgbench, one hot row     {:10.0}   {}",
-                of(|round| round.pgbench.hot_row),
-                verdict(hot, HOT_TARGET)
-            )?;
+            let any: Rate = |round| round.handler.per_second;
+            let hot: Rate = |round| round.handler_hot.per_second;
+            self.write_rate(f, *connections, "handler", any)?;
+            let beside: [(&str, Rate, f64); 2] = [
+                ("pgbench, TPC-B-like", |round| round.pgbench.tpcb, TPCB_TARGET),
+                ("pgbench, function bare", |round| round.pgbench.bare, BARE_TARGET),
+            ];
+            for (name, theirs, target) in beside {
+                self.write_beside(f, *connections, name, any, theirs, target)?;
+            }
+            self.write_rate(f, *connections, "handler, one hot account", hot)?;
+            let theirs: Rate = |round| round.pgbench.hot_row;
+            self.write_beside(f, *connections, "pgbench, one hot row", hot, theirs, HOT_TARGET)?;
             if let Some(last) = self
                 .rounds
                 .iter()

@@ -679,10 +679,9 @@ impl Ledger for MemoryLedger {
         let payments = made
             .filter_map(|stored| state.payment(uuid(&stored.entry.subject)))
             .filter(|payment| filter.takes(payment));
-        let mut page = Page::cut(payments.take(limit as usize + 1).collect(), limit, Payment::entry);
-        if page.next.is_none() && scanned.len() == PAGE_SCAN as usize {
-            page.next = scanned.last().map(|stored| stored.entry.id);
-        }
+        let found = payments.take(limit as usize + 1).collect();
+        let last = scanned.last().map(|stored| stored.entry.id);
+        let page = Page::cut_scanned(found, limit, Payment::entry, scanned.len(), last);
         Ok(state.read(page))
     }
 

@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::command::{Command, Metadata};
+use crate::limits::PAGE_SCAN;
 
 /// Why the ledger did not do what it was asked. Whether the call took effect is unknown, and asking again is safe.
 #[derive(Debug, thiserror::Error)]
@@ -182,6 +183,22 @@ impl<T> Page<T> {
         items.truncate(limit as usize);
         let next = items.last().filter(|_| more).map(id);
         Page { items, next }
+    }
+
+    /// The same of items that were found among `looked_at` entries, the oldest of which is `last`: where no more were looked at
+    /// because [`PAGE_SCAN`] had been, the list goes on after that one.
+    pub fn cut_scanned(
+        items: Vec<T>,
+        limit: u32,
+        id: impl Fn(&T) -> EntryId,
+        looked_at: usize,
+        last: Option<EntryId>,
+    ) -> Self {
+        let mut page = Page::cut(items, limit, id);
+        if page.next.is_none() && looked_at == PAGE_SCAN as usize {
+            page.next = last;
+        }
+        page
     }
 }
 

@@ -498,7 +498,7 @@ impl Ledger for PostgresLedger {
         #[derive(Deserialize)]
         struct Scanned {
             items: Vec<Payment>,
-            looked_at: u32,
+            looked_at: usize,
             last: Option<EntryId>,
         }
         let before = before.unwrap_or(NEWEST);
@@ -546,10 +546,12 @@ impl Ledger for PostgresLedger {
         ];
         let read = self.read::<Scanned>("payments", &found, parameters).await?;
         let scanned = read.value.ok_or_else(|| unexpected("payments"))?;
-        let mut page = Page::cut(scanned.items, limit, Payment::entry);
-        if page.next.is_none() && scanned.looked_at == PAGE_SCAN {
-            page.next = scanned.last;
-        }
+        let Scanned {
+            items,
+            looked_at,
+            last,
+        } = scanned;
+        let page = Page::cut_scanned(items, limit, Payment::entry, looked_at, last);
         Ok(Read {
             ledger_epoch: read.ledger_epoch,
             value: page,
