@@ -18,10 +18,11 @@ use payment_processor::context::Context;
 use payment_processor::event::Service;
 use payment_processor::ledger::Ledger;
 use payment_processor::ledger::memory::MemoryLedger;
+use payment_processor::limits::PAGE_SCAN;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use stage::{HOME, OTHER, Region, Request, Tables, get, home, payment, post};
+use stage::{HOME, OTHER, Region, Request, Tables, get, home, payment, post, unheard};
 
 #[tokio::test]
 async fn every_request_problem_has_its_document() {
@@ -264,6 +265,7 @@ async fn a_request_that_takes_too_long_is_given_up() {
         Arc::new(Stuck),
         ledger.clone(),
     );
+    unheard(&mut context);
     context.request_timeout = Duration::from_millis(20);
     let region = Region {
         tables,
@@ -462,6 +464,7 @@ async fn an_authorisation_expires_by_the_task_and_cannot_be_captured_before_that
         tables.journal.clone(),
         ledger.clone(),
     );
+    unheard(&mut context);
     let clock = now_ms.clone();
     context.clock = Box::new(move || clock.load(Ordering::SeqCst));
     let region = Region {
@@ -546,6 +549,29 @@ async fn payments_are_found_by_account_reference_status_and_time() {
     assert_eq!(found(&[("created_from_ms", "1")]).await, [9, 3, 2, 1]);
     let wrong = region.send(&get("/v1/payments").ask("status", "paid")).await;
     assert_eq!((wrong.status, wrong.problem().as_str()), (400, "invalid-request"));
+}
+
+#[tokio::test]
+async fn a_filtered_list_goes_on_after_a_page_that_found_nothing() {
+    let region = home().await;
+    let (a, b) = (
+        region.open("a", json!(null)).await,
+        region.open("b", json!(0)).await,
+    );
+    let declined = region
+        .send(&post("/v1/payments", "declined", payment(&b, &a, 1)))
+        .await
+        .json();
+    for number in 0..PAGE_SCAN {
+        let request = post("/v1/payments", &format!("p{number}"), payment(&a, &b, 1));
+        region.send(&request).await;
+    }
+    let filtered = get("/v1/payments").ask("status", "declined");
+    let first = region.send(&filtered).await.json();
+    assert_eq!(first["data"], json!([]));
+    let cursor = first["next_cursor"].as_str().unwrap();
+    let second = region.send(&filtered.ask("cursor", cursor)).await.json();
+    assert_eq!(second, json!({ "data": [declined], "next_cursor": null }));
 }
 
 #[tokio::test]
