@@ -209,8 +209,7 @@ impl Edge {
         } = self;
         let tasks = Tasks::default();
         let log = config.directory.join(LOG_FILE);
-        let (recorder, log_writer) = Recorder::open(&log, tasks.stopped()).await?;
-        tasks.spawn_to_end(log_writer);
+        let recorder = Recorder::open(&log)?;
         let global_tables = GlobalTables::open(&config.directory).map_err(|source| EdgeError::File {
             path: config.directory.clone(),
             source,

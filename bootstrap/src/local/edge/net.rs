@@ -38,16 +38,6 @@ impl Tasks {
         });
     }
 
-    /// Runs to its end even when the edge stops: it ends by itself soon after [`Tasks::stopped`].
-    pub(super) fn spawn_to_end(&self, work: impl Future<Output = ()> + Send + 'static) {
-        self.tracker.spawn(work);
-    }
-
-    /// Resolves when the edge stops.
-    pub(super) fn stopped(&self) -> impl Future<Output = ()> + Send + 'static {
-        self.stop.clone().cancelled_owned()
-    }
-
     /// Ends all tasks and waits for them.
     pub(super) async fn stop(&self) {
         self.stop.cancel();
