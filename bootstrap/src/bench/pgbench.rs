@@ -39,8 +39,9 @@ impl Scripts {
              \\set other random({first}, {last} - 1)\n\
              \\set payee case when :other >= :payer then :other + 1 else :other end\n\
              \\set key random(1, 9000000000000000000)\n\
-             select * from ledger.pay({EPOCH}, 'pgbench-' || :key, '{hash}', gen_random_uuid(), ('{prefix}' || :payer)::uuid,\n\
-             ('{prefix}' || :payee)::uuid, 7, 'EUR', '{{}}', null, 1, 'pgbench');\n",
+             select ledger.pay({EPOCH}, 'pgbench-' || :key, '{hash}', gen_random_uuid(), ('{prefix}' || :payer)::uuid,\n\
+             ('{prefix}' || :payee)::uuid, 7, 'EUR', ('{{\"from_account\": \"{prefix}' || :payer || '\", \"to_account\": \"{prefix}' || :payee ||\n\
+             '\", \"amount_minor\": 7, \"currency\": \"EUR\", \"reference\": null, \"metadata\": {{}}}}')::jsonb, null, 1, 'pgbench');\n",
             hash = "0".repeat(64),
         );
         fs::write(&bare, call)?;

@@ -4,7 +4,8 @@
 -- began: what is read after a lock was taken is what the lock protects.
 --
 -- Speed: an assignment evaluates an expression, `perform` runs a query, which costs several times as much; hence the variables
--- `none`. Rows as arguments cost more than their columns.
+-- `none`. Every expression is prepared anew in each transaction, so that few large ones cost less than many small ones. Rows
+-- as arguments, and as answers that are selected from, cost more than columns and one jsonb.
 --
 -- Locks, all advisory, until the end of the transaction, always in this order: the guard, the idempotency key, the payment,
 -- the accounts in the order of their hashes. So two commands wait for each other, never in a circle.
@@ -13,14 +14,14 @@
 -- returned, no command of an older epoch can commit any more.
 create function ledger.guard() returns bigint language sql immutable parallel safe as $$ select 7165843 $$;
 
--- How a command ended.
+-- How a command ended. Callers get it as jsonb.
 create type ledger.submitted as (
     result    text,    -- see ledger.pay
     seq       bigint,  -- of a new entry
     reason    text,    -- of a new decline
     account   uuid,    -- that a rejection is about
     currency  text,    -- that a rejection is about
-    deferred  boolean, -- see ledger.lock
+    deferred  boolean, -- see ledger.wait_for_accounts
     entry     jsonb,   -- stored, or new where the caller cannot know it
     relies_on jsonb    -- with `entry`: the entries of its payment that it would not be without, or null
 );
@@ -37,15 +38,6 @@ create function ledger.entry_json(e ledger.entries) returns jsonb language sql s
                     'amount_minor', e.amount_minor, 'currency', e.currency))
                 else '{}' end
 $$;
-
--- Waits for the transaction that executes the same key now; false when it takes longer than lock_timeout.
-create function ledger.wait_for_key(lock bigint) returns boolean language plpgsql as $$
-begin
-    perform pg_advisory_xact_lock(lock);
-    return true;
-exception when lock_not_available then
-    return false;
-end $$;
 
 -- Appends an entry with what follows from it. It decides nothing and may overdraw. The caller holds the locks.
 create function ledger.append(
@@ -94,40 +86,46 @@ begin
     none := set_config('ledger.appending', 'off', true);
 end $$;
 
--- Takes the locks of a command: guard, key, payment (or null), accounts (or nulls). Answers 'locked'; 'contended' when
--- somebody held an account; 'in-flight' when the key is being executed and does not come free.
---
--- A contended command commits without waiting for its own log flush, so that the next in the queue for the account need not
--- wait for it either; the caller must then call ledger.flush before it believes the answer. One flush serves all that
--- committed before it, whoever they are: log records become durable in the order of the log.
-create function ledger.lock(key text, payment uuid, one uuid, other uuid) returns text language plpgsql as $$
+-- Takes the guard and the key if they are free; otherwise the answer is false, and ledger.wait_for_key is next.
+create function ledger.try_key(key text) returns boolean language sql volatile as $$
+    select case when pg_try_advisory_xact_lock_shared(ledger.guard())
+                then pg_try_advisory_xact_lock(hashtextextended(key, 1)) else false end
+$$;
+
+-- Waits for the guard and for the key; false when another transaction executes the key and takes longer than lock_timeout.
+create function ledger.wait_for_key(key text) returns boolean language plpgsql as $$
 declare
-    none      text;
-    key_lock  bigint := hashtextextended(key, 1);
-    first     bigint := least(uuid_hash_extended(one, 2), uuid_hash_extended(other, 2));
-    second    bigint := greatest(uuid_hash_extended(one, 2), uuid_hash_extended(other, 2));
-    contended boolean := false;
+    none text;
 begin
     none := pg_advisory_xact_lock_shared(ledger.guard());
-    if not pg_try_advisory_xact_lock(key_lock) and not ledger.wait_for_key(key_lock) then
-        return 'in-flight';
-    end if;
-    if payment is not null then
-        none := pg_advisory_xact_lock(uuid_hash_extended(payment, 3));
-    end if;
-    if not pg_try_advisory_xact_lock(first) then
-        contended := true;
-        none := pg_advisory_xact_lock(first);
-    end if;
-    if second <> first and not pg_try_advisory_xact_lock(second) then
-        contended := true;
-        none := pg_advisory_xact_lock(second);
-    end if;
-    if contended then
-        none := set_config('synchronous_commit', 'off', true);
-        return 'contended';
-    end if;
-    return 'locked';
+    begin
+        none := pg_advisory_xact_lock(hashtextextended(key, 1));
+        return true;
+    exception when lock_not_available then
+        return false;
+    end;
+end $$;
+
+-- Takes the locks of two accounts (or one, with a null) if nobody holds them; otherwise the answer is false, and
+-- ledger.wait_for_accounts is next.
+create function ledger.try_accounts(one uuid, other uuid) returns boolean language sql volatile as $$
+    select case when pg_try_advisory_xact_lock(least(uuid_hash_extended(one, 2), uuid_hash_extended(other, 2)))
+                then pg_try_advisory_xact_lock(greatest(uuid_hash_extended(one, 2), uuid_hash_extended(other, 2)))
+                else false end
+$$;
+
+-- Waits for them. The command that had to wait commits without waiting for its own log flush, so that the next in the queue
+-- for the account need not wait for it either; it answers `deferred`, and the caller must call ledger.flush before it believes
+-- the answer. One flush serves all that committed before it, whoever they are: log records become durable in the order of the
+-- log.
+create function ledger.wait_for_accounts(one uuid, other uuid) returns boolean language plpgsql as $$
+declare
+    none text;
+begin
+    none := pg_advisory_xact_lock(least(uuid_hash_extended(one, 2), uuid_hash_extended(other, 2)));
+    none := pg_advisory_xact_lock(greatest(uuid_hash_extended(one, 2), uuid_hash_extended(other, 2)));
+    none := set_config('synchronous_commit', 'off', true);
+    return true;
 end $$;
 
 -- Returns once everything that had been committed before the call is durable.
@@ -162,6 +160,70 @@ begin
     return answer;
 end $$;
 
+-- Why `amount` cannot be moved from one account to another, in order of precedence; null when it can.
+create function ledger.decline_reason(payer ledger.accounts, payee ledger.accounts, amount bigint) returns text
+language plpgsql immutable as $$
+declare
+    available bigint := payer.balance_minor - payer.pending_out_minor;
+    farthest  constant bigint := 4000000000000000000;
+begin
+    return case
+        when payer.closed or payee.closed then 'account-closed'
+        when amount > farthest or available < amount - farthest
+          or payee.balance_minor + payee.pending_in_minor > farthest - amount then 'balance-out-of-range'
+        when available - amount < payer.limit_minor then 'insufficient-funds'
+    end;
+end $$;
+
+-- Decides an authorisation, or a payment that ledger.pay did not see through, and appends its entry. The caller holds the
+-- locks and knows that the epoch is right and the key is free.
+create function ledger.decide(in_epoch bigint, key text, hash text, id uuid, payer uuid, payee uuid, amount bigint,
+                              in_currency text, details jsonb, expires_ms bigint, now_ms bigint, request_id text,
+                              deferred boolean)
+returns ledger.submitted language plpgsql as $$
+declare
+    answer   ledger.submitted;
+    none     text;
+    one      ledger.accounts;
+    other    ledger.accounts;
+    farthest constant bigint := 4000000000000000000;
+begin
+    if amount <= 0 or payer = payee then
+        raise exception 'a payment moves a positive amount between two accounts' using errcode = 'check_violation';
+    end if;
+    answer.deferred := deferred;
+    select * into one from ledger.accounts a where a.id = payer;
+    select * into other from ledger.accounts a where a.id = payee;
+    case
+        when one.id is null or other.id is null then
+            answer.result := 'account-unknown';
+            answer.account := case when one.id is null then payer else payee end;
+            return answer;
+        when one.currency <> in_currency then
+            answer.result := 'currency-mismatch';
+            answer.account := payer;
+            answer.currency := one.currency;
+            return answer;
+        when other.currency <> in_currency then
+            answer.result := 'currency-mismatch';
+            answer.account := payee;
+            answer.currency := other.currency;
+            return answer;
+        else
+            answer.reason := ledger.decline_reason(one, other, amount);
+    end case;
+    answer.seq := nextval('ledger.entry_seq');
+    answer.result := 'created';
+    none := ledger.append(
+        in_epoch, answer.seq, in_epoch, now_ms,
+        case when expires_ms is null then 'payment'::ledger.entry_kind else 'authorisation' end,
+        case when answer.reason is null then 'created'::ledger.entry_status else 'declined' end,
+        key, hash, request_id, id, payer, payee,
+        case when answer.reason is null and expires_ms is null then amount else 0 end, in_currency,
+        case when answer.reason is null then details else details || jsonb_build_object('reason', answer.reason) end);
+    return answer;
+end $$;
+
 -- Pays, or with `expires_ms` authorises, in epoch `in_epoch`, or finds the stored outcome of the key. The answer's `result`
 -- is, in order of precedence:
 --   in-flight          the key is being executed by another request; nothing was done
@@ -173,87 +235,59 @@ end $$;
 --   created            declined, `reason` account-closed: an account is closed
 --   created            declined, `reason` balance-out-of-range: a balance would leave the range +-4e18
 --   created            declined, `reason` insufficient-funds: what the payer has available would fall below its limit
---   created            `reason` null
+--   created            without a reason
 -- The new entry is all that the caller knows, with `seq` and `reason`.
+--
+-- A payment that succeeds is decided by the updates of its two accounts, which is all that others wait for who want the same
+-- account. Why one does not succeed is found out by ledger.decide.
 create function ledger.pay(in_epoch bigint, key text, hash text, id uuid, payer uuid, payee uuid, amount bigint,
                            in_currency text, details jsonb, expires_ms bigint, now_ms bigint, request_id text)
-returns ledger.submitted language plpgsql as $$
+returns jsonb language plpgsql as $$
+#variable_conflict use_variable
 declare
-    answer          ledger.submitted;
-    none            text;
-    locked          text;
-    now_in          bigint;
-    seen            boolean;
-    payer_currency  text;
-    payer_limit     bigint;
-    payer_available bigint;
-    payer_closed    boolean;
-    payee_currency  text;
-    payee_expected  bigint;
-    payee_closed    boolean;
-    farthest        constant bigint := 4000000000000000000;
+    none     text;
+    now_in   bigint;
+    seen     boolean;
+    deferred boolean := false;
+    new_seq  bigint;
+    farthest constant bigint := 4000000000000000000;
 begin
-    if amount <= 0 or payer = payee then
-        raise exception 'a payment moves a positive amount between two accounts' using errcode = 'check_violation';
+    if not ledger.try_key(key) then
+        if not ledger.wait_for_key(key) then
+            return '{"result": "in-flight"}';
+        end if;
     end if;
-    locked := ledger.lock(key, null, payer, payee);
-    if locked = 'in-flight' then
-        answer.result := locked;
-        return answer;
+    -- What guard and key protect is read before there is a queue behind the accounts.
+    select l.epoch, e.seq is not null, set_config('ledger.appending', 'on', true) into now_in, seen, none
+      from ledger.ledger_epoch l left join ledger.entries e on e.idempotency_key = key;
+    if seen or now_in is distinct from in_epoch then
+        return case when now_in is distinct from in_epoch then '{"result": "other-epoch"}'
+                    else to_jsonb(ledger.outcome_of_key(key, hash)) end;
     end if;
-    answer.deferred := locked = 'contended';
+    if not ledger.try_accounts(payer, payee) then
+        deferred := ledger.wait_for_accounts(payer, payee);
+    end if;
 
-    select l.epoch, e.seq is not null,
-           p.currency, p.limit_minor, p.balance_minor - p.pending_out_minor, p.closed,
-           q.currency, q.balance_minor + q.pending_in_minor, q.closed
-      into now_in, seen, payer_currency, payer_limit, payer_available, payer_closed,
-           payee_currency, payee_expected, payee_closed
-      from ledger.ledger_epoch l
-      left join ledger.entries e on e.idempotency_key = key
-      left join ledger.accounts p on p.id = payer
-      left join ledger.accounts q on q.id = payee;
-
-    case
-        when now_in is distinct from in_epoch then
-            answer.result := 'other-epoch';
-            return answer;
-        when seen then
-            return ledger.outcome_of_key(key, hash);
-        when payer_currency is null or payee_currency is null then
-            answer.result := 'account-unknown';
-            answer.account := case when payer_currency is null then payer else payee end;
-            return answer;
-        when payer_currency <> in_currency then
-            answer.result := 'currency-mismatch';
-            answer.account := payer;
-            answer.currency := payer_currency;
-            return answer;
-        when payee_currency <> in_currency then
-            answer.result := 'currency-mismatch';
-            answer.account := payee;
-            answer.currency := payee_currency;
-            return answer;
-        when payer_closed or payee_closed then
-            answer.reason := 'account-closed';
-        when amount > farthest or payer_available < amount - farthest or payee_expected > farthest - amount then
-            answer.reason := 'balance-out-of-range';
-        when payer_available - amount < payer_limit then
-            answer.reason := 'insufficient-funds';
-        else
-            -- From here it must succeed.
-    end case;
-
-    -- Taken after the locks: on every account, the order of sequence numbers is the order of the balances.
-    answer.seq := nextval('ledger.entry_seq');
-    answer.result := 'created';
-    none := ledger.append(
-        in_epoch, answer.seq, in_epoch, now_ms,
-        case when expires_ms is null then 'payment'::ledger.entry_kind else 'authorisation' end,
-        case when answer.reason is null then 'created'::ledger.entry_status else 'declined' end,
-        key, hash, request_id, id, payer, payee,
-        case when answer.reason is null and expires_ms is null then amount else 0 end, in_currency,
-        case when answer.reason is null then details else details || jsonb_build_object('reason', answer.reason) end);
-    return answer;
+    update ledger.accounts a set balance_minor = a.balance_minor - amount
+     where a.id = payer and expires_ms is null and amount > 0 and payer <> payee
+       and a.currency = in_currency and not a.closed and amount <= farthest
+       and a.balance_minor - a.pending_out_minor - amount >= coalesce(a.limit_minor, -farthest);
+    if found then
+        update ledger.accounts a set balance_minor = a.balance_minor + amount
+         where a.id = payee and a.currency = in_currency and not a.closed
+           and a.balance_minor + a.pending_in_minor <= farthest - amount;
+        if found then
+            -- The number is taken after the locks: on every account, the order of numbers is the order of the balances.
+            insert into ledger.entries
+            values (in_epoch, nextval('ledger.entry_seq'), in_epoch, now_ms, 'payment', 'created', key, hash, request_id, id,
+                    payer, payee, amount, in_currency, details)
+            returning seq, set_config('ledger.appending', 'off', true) into new_seq, none;
+            return jsonb_build_object('result', 'created', 'seq', new_seq, 'deferred', deferred);
+        end if;
+        update ledger.accounts a set balance_minor = a.balance_minor + amount where a.id = payer;
+    end if;
+    return to_jsonb(ledger.decide(
+        in_epoch, key, hash, id, payer, payee, amount, in_currency, details, expires_ms, now_ms, request_id, deferred));
 end $$;
 
 -- An account as it is now, in the form of the API.
@@ -325,27 +359,22 @@ declare
     subject   uuid   := command ->> 'subject';
     details   jsonb  := command -> 'details';
     now_ms    bigint := command ->> 'created_at_ms';
-    locked    text;
+    none      text;
     now_in    bigint;
+    one       uuid;
+    other     uuid;
     payment   jsonb;
     account   ledger.accounts;
     payer     ledger.accounts;
     payee     ledger.accounts;
     amount    bigint := details ->> 'amount_minor';
     most      bigint;
-    farthest  constant bigint := 4000000000000000000;
 begin
-    if kind in ('account-opened', 'account-closed') then
-        locked := ledger.lock(key, null, subject, null);
-    else
-        payment := ledger.payment_json(subject);
-        locked := ledger.lock(key, subject, (payment ->> 'from_account')::uuid, (payment ->> 'to_account')::uuid);
-        -- Who pays whom never changes; the rest may have.
-        payment := ledger.payment_json(subject);
-    end if;
-    if locked = 'in-flight' then
-        answer.result := locked;
-        return answer;
+    if not ledger.try_key(key) then
+        if not ledger.wait_for_key(key) then
+            answer.result := 'in-flight';
+            return answer;
+        end if;
     end if;
     select l.epoch into now_in from ledger.ledger_epoch l;
     if now_in is distinct from in_epoch then
@@ -355,9 +384,20 @@ begin
     if exists (select from ledger.entries e where e.idempotency_key = key) then
         return ledger.outcome_of_key(key, hash);
     end if;
+    if kind in ('account-opened', 'account-closed') then
+        one := subject;
+    else
+        none := pg_advisory_xact_lock(uuid_hash_extended(subject, 3));
+        payment := ledger.payment_json(subject);
+        one := payment ->> 'from_account';
+        other := payment ->> 'to_account';
+    end if;
+    answer.deferred := false;
+    if one is not null and not ledger.try_accounts(one, other) then
+        answer.deferred := ledger.wait_for_accounts(one, other);
+    end if;
 
     answer.result := 'entry';
-    answer.deferred := locked = 'contended';
     entry := row(in_epoch, null, in_epoch, now_ms, kind, 'created', key, hash, command ->> 'request_id', subject, null, null, 0,
                  null, details);
     case
@@ -417,12 +457,7 @@ begin
                 answer.result := 'amount-too-large';
                 answer.reason := most;
             else
-                answer.reason := case
-                    when payer.closed or payee.closed then 'account-closed'
-                    when payer.balance_minor - payer.pending_out_minor < amount - farthest
-                      or payee.balance_minor + payee.pending_in_minor > farthest - amount then 'balance-out-of-range'
-                    when payer.balance_minor - payer.pending_out_minor - amount < payer.limit_minor then 'insufficient-funds'
-                    end;
+                answer.reason := ledger.decline_reason(payer, payee, amount);
                 entry.details := details || jsonb_build_object('amount_minor', amount, 'currency', entry.currency);
                 if answer.reason is null then
                     entry.amount_minor := amount;

@@ -22,23 +22,28 @@ pub const WRITE: &str = "payments:write";
 
 /// Keys found valid, by their SHA-256, and until when that is trusted.
 #[derive(Default)]
-pub(crate) struct KeyCache(Mutex<HashMap<String, (Instant, ApiKey)>>);
+pub(crate) struct KeyCache(Mutex<HashMap<[u8; 32], (Instant, ApiKey)>>);
 
 impl KeyCache {
-    fn get(&self, hash: &str) -> Option<ApiKey> {
+    /// Whether a key that is trusted now has the scope; `None` when none is.
+    fn allows(&self, hash: &[u8; 32], scope: &str) -> Option<bool> {
         let keys = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         keys.get(hash)
             .filter(|(until, _)| Instant::now() < *until)
-            .map(|(_, key)| key.clone())
+            .map(|(_, key)| allows(key, scope))
     }
 
-    fn put(&self, hash: String, key: ApiKey) {
+    fn put(&self, hash: [u8; 32], key: ApiKey) {
         let mut keys = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if keys.len() >= CACHED_API_KEYS {
             keys.clear();
         }
         keys.insert(hash, (Instant::now() + API_KEY_CACHE, key));
     }
+}
+
+fn allows(key: &ApiKey, scope: &str) -> bool {
+    key.scopes.iter().any(|held| held == scope)
 }
 
 fn bearer(headers: &HeaderMap) -> Option<&str> {
@@ -57,20 +62,22 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
 /// `Unauthorized`, which does not say why; `Forbidden`; `ControlUnavailable`.
 pub async fn check(context: &Context, headers: &HeaderMap, scope: &'static str) -> Result<(), Problem> {
     let key = bearer(headers).ok_or(Problem::Unauthorized)?;
-    let hash = hex::encode(Sha256::digest(key));
-    let found = match context.keys.get(&hash) {
-        Some(key) => key,
+    let hash: [u8; 32] = Sha256::digest(key).into();
+    let allowed = match context.keys.allows(&hash, scope) {
+        Some(allowed) => allowed,
         None => {
-            let found = timeout(context.request_timeout, context.control.api_key(&hash))
+            let hex = hex::encode(hash);
+            let found = timeout(context.request_timeout, context.control.api_key(&hex))
                 .await
                 .map_err(|_| Problem::TimedOut)?
                 .map_err(|error| Problem::ControlUnavailable { cause: chain(&error) })?;
             let key = found.filter(|key| !key.revoked).ok_or(Problem::Unauthorized)?;
-            context.keys.put(hash, key.clone());
-            key
+            let allowed = allows(&key, scope);
+            context.keys.put(hash, key);
+            allowed
         }
     };
-    if found.scopes.iter().any(|held| held == scope) {
+    if allowed {
         Ok(())
     } else {
         Err(Problem::Forbidden { scope })

@@ -37,6 +37,7 @@ struct Session {
     client: Client,
     pay: OnceCell<Statement>,
     submit: OnceCell<Statement>,
+    flush: OnceCell<Statement>,
 }
 
 impl Session {
@@ -45,12 +46,13 @@ impl Session {
             client,
             pay: OnceCell::new(),
             submit: OnceCell::new(),
+            flush: OnceCell::new(),
         }
     }
 
     /// Executes a command: one round trip, but for the first of its kind on this connection, and for one that had to wait
-    /// for an account, which did not wait for its log flush (see `ledger.lock`).
-    async fn execute(&self, epoch: u64, command: &Command) -> Result<Row, PgError> {
+    /// for an account, which did not wait for its log flush (see `ledger.wait_for_accounts`).
+    async fn execute(&self, epoch: u64, command: &Command, details: &Value) -> Result<Answer, PgError> {
         let (key, hash) = (&command.idempotency_key, &command.request_hash);
         let epoch = signed(epoch);
         let now_ms = signed(command.created_at_ms);
@@ -67,7 +69,7 @@ impl Session {
                     &pay.to_account,
                     &pay.amount_minor,
                     &pay.currency,
-                    &Json(command.details()),
+                    &Json(details),
                     &expires_ms,
                     &now_ms,
                     &command.request_id,
@@ -79,7 +81,7 @@ impl Session {
                 let words = Json(json!({
                     "kind": order.kind(),
                     "subject": command.subject(),
-                    "details": command.details(),
+                    "details": details,
                     "request_id": command.request_id,
                     "created_at_ms": command.created_at_ms,
                 }));
@@ -88,10 +90,12 @@ impl Session {
                     .await?
             }
         };
-        if row.try_get::<_, Option<bool>>("deferred")? == Some(true) {
-            self.client.execute_typed(FLUSH, &[]).await?;
+        let Json(answer) = row.try_get::<_, Json<Answer>>(0)?;
+        if answer.deferred == Some(true) {
+            let statement = self.statement(&self.flush, FLUSH).await?;
+            self.client.execute(statement, &[]).await?;
         }
-        Ok(row)
+        Ok(answer)
     }
 
     async fn statement<'a>(
@@ -103,9 +107,8 @@ impl Session {
     }
 }
 
-const PAY: &str = "select result, seq, reason, account, currency, deferred, entry, relies_on
-     from ledger.pay($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)";
-const SUBMIT: &str = "select result, seq, reason, account, currency, deferred, entry, relies_on from ledger.submit($1, $2, $3, $4)";
+const PAY: &str = "select ledger.pay($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)";
+const SUBMIT: &str = "select to_jsonb(ledger.submit($1, $2, $3, $4))";
 const FLUSH: &str = "select ledger.flush()";
 
 /// A statement's parameters with their types.
@@ -300,67 +303,71 @@ enum Replayed {
     },
 }
 
-/// Reads the answer of `ledger.pay` and `ledger.submit`.
-fn submitted(
-    operation: &'static str,
-    row: &Row,
-    epoch: u64,
-    command: &Command,
-) -> Result<Submitted, LedgerError> {
-    let text = |column| cell::<Option<String>>(operation, row, column);
-    let account = || cell::<Option<Uuid>>(operation, row, "account")?.ok_or_else(|| unexpected(operation));
-    let status = || {
-        text("reason")?
-            .and_then(|word| PaymentStatus::parse(&word))
-            .ok_or_else(|| unexpected(operation))
-    };
-    let result = cell::<&str>(operation, row, "result")?;
-    let rejection = match result {
-        "other-epoch" => return Ok(Submitted::OtherEpoch),
-        "created" => {
-            let seq = cell::<i64>(operation, row, "seq")?;
-            let id = EntryId {
-                epoch,
-                seq: unsigned(seq),
-            };
-            let entry = created(command, id, text("reason")?);
-            return Ok(Submitted::Outcome(Box::new(entry.into())));
-        }
-        "entry" => {
-            let stored = cell::<Value>(operation, row, "entry")?;
-            let relies_on = cell::<Option<Value>>(operation, row, "relies_on")?;
-            return Ok(Submitted::Outcome(Box::new(Outcome {
-                entry: decode(operation, stored)?,
-                relies_on: decode(operation, relies_on.unwrap_or_else(|| json!([])))?,
-            })));
-        }
-        "in-flight" => Rejection::InFlight,
-        "key-reuse" => Rejection::KeyReuse,
-        "not-found" => Rejection::NotFound,
-        "account-unknown" => Rejection::AccountUnknown { account: account()? },
-        "currency-mismatch" => Rejection::CurrencyMismatch {
-            account: account()?,
-            currency: text("currency")?.ok_or_else(|| unexpected(operation))?,
-        },
-        "account-closed" => Rejection::AccountClosed,
-        "account-not-empty" => Rejection::AccountNotEmpty,
-        "payment-not-authorised" => Rejection::PaymentNotAuthorised { status: status()? },
-        "authorisation-expired" => Rejection::AuthorisationExpired,
-        "authorisation-not-expired" => Rejection::AuthorisationNotExpired,
-        "payment-not-captured" => Rejection::PaymentNotCaptured { status: status()? },
-        "amount-too-large" => Rejection::AmountTooLarge {
-            most_minor: text("reason")?
-                .and_then(|number| number.parse().ok())
-                .ok_or_else(|| unexpected(operation))?,
-        },
-        _ => return Err(unexpected(operation)),
-    };
-    Ok(Submitted::Rejected(rejection))
+/// What `ledger.pay` and `ledger.submit` answer.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Answer {
+    result: String,
+    seq: Option<u64>,
+    reason: Option<String>,
+    account: Option<Uuid>,
+    currency: Option<String>,
+    deferred: Option<bool>,
+    entry: Option<LedgerEntry>,
+    relies_on: Option<Vec<LedgerEntry>>,
+}
+
+impl Answer {
+    /// What it means for this command, which was executed in `epoch`. `None` for what the functions never answer.
+    fn read(self, epoch: u64, command: &Command, details: &Value) -> Option<Submitted> {
+        let status = |reason: Option<String>| PaymentStatus::parse(&reason?);
+        let rejection = match self.result.as_str() {
+            "other-epoch" => return Some(Submitted::OtherEpoch),
+            "created" => {
+                let id = EntryId {
+                    epoch,
+                    seq: self.seq?,
+                };
+                let entry = created(command, details.clone(), id, self.reason);
+                return Some(Submitted::Outcome(Box::new(entry.into())));
+            }
+            "entry" => {
+                return Some(Submitted::Outcome(Box::new(Outcome {
+                    entry: self.entry?,
+                    relies_on: self.relies_on.unwrap_or_default(),
+                })));
+            }
+            "in-flight" => Rejection::InFlight,
+            "key-reuse" => Rejection::KeyReuse,
+            "not-found" => Rejection::NotFound,
+            "account-unknown" => Rejection::AccountUnknown {
+                account: self.account?,
+            },
+            "currency-mismatch" => Rejection::CurrencyMismatch {
+                account: self.account?,
+                currency: self.currency?,
+            },
+            "account-closed" => Rejection::AccountClosed,
+            "account-not-empty" => Rejection::AccountNotEmpty,
+            "payment-not-authorised" => Rejection::PaymentNotAuthorised {
+                status: status(self.reason)?,
+            },
+            "authorisation-expired" => Rejection::AuthorisationExpired,
+            "authorisation-not-expired" => Rejection::AuthorisationNotExpired,
+            "payment-not-captured" => Rejection::PaymentNotCaptured {
+                status: status(self.reason)?,
+            },
+            "amount-too-large" => Rejection::AmountTooLarge {
+                most_minor: self.reason?.parse().ok()?,
+            },
+            _ => return None,
+        };
+        Some(Submitted::Rejected(rejection))
+    }
 }
 
 /// The entry that `ledger.pay` appended: all of it is in the command but its place and the reason of a decline.
-fn created(command: &Command, id: EntryId, reason: Option<String>) -> LedgerEntry {
-    let mut details = command.details();
+fn created(command: &Command, mut details: Value, id: EntryId, reason: Option<String>) -> LedgerEntry {
     let posting = match (&command.order, &reason) {
         (Order::Pay(pay), None) if pay.hold_s.is_none() => Some(Posting {
             debit_account: pay.from_account.to_string(),
@@ -408,12 +415,15 @@ const NEWEST: EntryId = EntryId {
 impl Ledger for PostgresLedger {
     async fn submit(&self, epoch: u64, command: &Command) -> Result<Submitted, LedgerError> {
         let operation = "submit";
-        let row = self
+        let details = &command.details();
+        let answer = self
             .run(operation, |session| async move {
-                session.execute(epoch, command).await
+                session.execute(epoch, command, details).await
             })
             .await?;
-        submitted(operation, &row, epoch, command)
+        answer
+            .read(epoch, command, details)
+            .ok_or_else(|| unexpected(operation))
     }
 
     async fn status(&self) -> Result<LedgerStatus, LedgerError> {
