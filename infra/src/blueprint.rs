@@ -107,6 +107,7 @@ pub fn blueprint(spec: &Spec, account: &str) -> Blueprint {
             &processor,
             Some(&topics[index]),
         );
+        workflows::expiry_schedule(&mut stack, &context, slot, &processor);
         api::api(&mut stack, &context, slot, &processor)
     });
     for (index, (slot, bucket)) in Slot::ALL.into_iter().zip(&packages).enumerate() {

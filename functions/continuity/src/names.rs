@@ -140,6 +140,11 @@ impl Names {
         self.regional("payment-processor", slot)
     }
 
+    /// What ends a slot's authorisations whose time has passed.
+    pub fn expiry_schedule(&self, slot: Slot) -> String {
+        self.regional("expire-authorisations", slot)
+    }
+
     /// A slot's health-probe.
     pub fn health_probe(&self, slot: Slot) -> String {
         self.regional("health-probe", slot)

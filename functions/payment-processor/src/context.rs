@@ -149,6 +149,19 @@ impl Context {
         *self.belief.lock().unwrap_or_else(PoisonError::into_inner) = record;
     }
 
+    /// Whether this region serves now, by a strong read.
+    ///
+    /// # Errors
+    /// The control table did not answer.
+    pub async fn serves(&self) -> Result<bool, StoreError> {
+        let record = self.control.read().await?;
+        let serves = record
+            .as_ref()
+            .is_some_and(|record| record.may_acknowledge(&self.region, record.epoch));
+        self.believe(record);
+        Ok(serves)
+    }
+
     /// Executes a command and acknowledges it: the four steps of [`continuity::acknowledge`].
     ///
     /// Guarantees: an entry that is returned was journaled before a strong read said that this region still serves in the

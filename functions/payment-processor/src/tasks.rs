@@ -79,8 +79,8 @@ pub enum TaskError {
         /// The ledger's.
         actual: Option<u64>,
     },
-    /// The journal cannot be read or written now.
-    #[error("journal is not available")]
+    /// The control table or the journal cannot be read or written now.
+    #[error("control table or journal is not available")]
     JournalUnavailable(#[source] StoreError),
 }
 
@@ -231,6 +231,12 @@ pub async fn replay(context: &Context, from_epoch: u64, to_epoch: u64) -> Result
 /// # Errors
 /// See [`TaskError`]; what was done stays done.
 async fn expire(context: &Context) -> Result<u64, TaskError> {
+    // Where this region does not serve, the database is not even asked: it may be a standby, or gone.
+    match context.serves().await {
+        Ok(true) => {}
+        Ok(false) => return Ok(0),
+        Err(source) => return Err(TaskError::JournalUnavailable(source)),
+    }
     let mut expired = 0;
     for payment in context.ledger.expired((context.clock)(), EXPIRE_BATCH).await? {
         let received = Received::now("expire-authorisations");

@@ -127,28 +127,72 @@ pub fn probe_schedule(
     slot: Slot,
     probe: &Handle<LambdaFunction>,
 ) {
-    let purpose = Purpose {
+    let call = Call {
         what: "probe-schedule",
-        slot,
         description: "Calls the probe each minute.",
+        name: context.names.health_probe(slot),
+        function: context.names.health_probe(slot),
+        input: json!({}),
+    };
+    call_each_minute(blueprint, context, slot, probe, call);
+}
+
+/// Ends authorisations whose time has passed, within a minute or two. In both regions all the time, so that a failover has
+/// nothing to switch on; where the region is not active the task does nothing.
+pub fn expiry_schedule(
+    blueprint: &mut Blueprint,
+    context: &Context<'_>,
+    slot: Slot,
+    processor: &Handle<LambdaFunction>,
+) {
+    let call = Call {
+        what: "expiry-schedule",
+        description: "Ends authorisations whose time has passed, each minute.",
+        name: context.names.expiry_schedule(slot),
+        function: context.names.payment_processor(slot),
+        input: json!({"task": "expire-authorisations"}),
+    };
+    call_each_minute(blueprint, context, slot, processor, call);
+}
+
+/// A function that is called each minute.
+struct Call {
+    /// The schedule's key, without the slot, and its role's purpose.
+    what: &'static str,
+    description: &'static str,
+    name: String,
+    function: String,
+    input: Value,
+}
+
+fn call_each_minute(
+    blueprint: &mut Blueprint,
+    context: &Context<'_>,
+    slot: Slot,
+    function: &Handle<LambdaFunction>,
+    call: Call,
+) {
+    let purpose = Purpose {
+        what: call.what,
+        slot,
+        description: call.description,
         service: "scheduler.amazonaws.com",
     };
-    let arn = super::functions::arn(context, slot, &context.names.health_probe(slot));
+    let arn = super::functions::arn(context, slot, &call.function);
     let role = roles::service(blueprint, context, purpose, [].into(), (), move |()| invoke(&arn));
-    let name = context.names.health_probe(slot);
-    let key = format!("probe-schedule.{slot}");
+    let key = format!("{}.{slot}", call.what);
     let description = key.clone();
     let schedule: Handle<Schedule> = blueprint.add(
         key,
         &context.place(slot),
-        (role.role.clone(), probe.clone()),
+        (role.role.clone(), function.clone()),
         move |(role, function): (iam_role::Outputs, lambda_function::Outputs)| schedule::Spec {
-            name: name.clone(),
+            name: call.name.clone(),
             description: description.clone(),
             expression: "rate(1 minute)".into(),
             target_arn: function.arn,
             role_arn: role.arn,
-            input: "{}".into(),
+            input: call.input.to_string(),
             // The next minute brings the next call.
             retries: 0,
             max_age_s: 60,
@@ -201,6 +245,7 @@ mod tests {
                 assert!(stack.keys().contains(&format!("state-machine.{workflow}.{slot}")));
             }
             assert!(stack.keys().contains(&format!("reconcile-schedule.{slot}")));
+            assert!(stack.keys().contains(&format!("expiry-schedule.{slot}")));
         }
         assert_eq!(
             (every_minutes(1), every_minutes(5)),

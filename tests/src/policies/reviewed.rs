@@ -50,12 +50,14 @@ pub const UNUSED: &[(&str, &str, &str)] = &[
     ("health-probe", "states:DescribeExecution", ATTEMPT),
     ("payment-processor", "kms:GenerateDataKey", LATE),
     ("payment-processor", "sns:Publish", LATE),
+    ("expiry-schedule", "lambda:InvokeFunction", SCHEDULE),
     ("probe-schedule", "lambda:InvokeFunction", SCHEDULE),
     ("reconcile-schedule", "states:StartExecution", SCHEDULE),
 ];
 
 /// Those of [`UNUSED`] that a slower run may use: by then the schedule has come round, or the probe has looked again.
 pub const A_MATTER_OF_TIME: &[(&str, &str)] = &[
+    ("expiry-schedule", "lambda:InvokeFunction"),
     ("probe-schedule", "lambda:InvokeFunction"),
     ("health-probe", "states:DescribeExecution"),
 ];

@@ -63,6 +63,8 @@ pub enum Step {
     Replicate,
     /// A schedule calls a probe, which then sees something new.
     ScheduledProbe,
+    /// A schedule calls the payment-processor to end authorisations.
+    ScheduledExpiry,
     /// A schedule starts the reconcile workflow.
     ScheduledReconcile,
 }
@@ -86,6 +88,7 @@ impl Need {
         match this {
             // Before the reviewed ones: a schedule comes round if somebody waits for it.
             ("probe-schedule", "lambda:InvokeFunction") => Need::Steps(vec![Step::ScheduledProbe]),
+            ("expiry-schedule", "lambda:InvokeFunction") => Need::Steps(vec![Step::ScheduledExpiry]),
             ("reconcile-schedule", "states:StartExecution") => Need::Steps(vec![Step::ScheduledReconcile]),
             ("health-probe", "states:StartExecution")
             | ("failover-coordinator", "rds:FailoverGlobalCluster")
@@ -136,6 +139,7 @@ impl Step {
             Step::Workflow => "workflow task",
             Step::Replicate => "replication",
             Step::ScheduledProbe => "scheduled probe",
+            Step::ScheduledExpiry => "scheduled expiry",
             Step::ScheduledReconcile => "scheduled reconcile",
         }
     }
@@ -144,7 +148,7 @@ impl Step {
     pub fn is_long(self) -> bool {
         matches!(
             self,
-            Step::Round | Step::ScheduledProbe | Step::ScheduledReconcile
+            Step::Round | Step::ScheduledProbe | Step::ScheduledExpiry | Step::ScheduledReconcile
         )
     }
 
@@ -193,7 +197,7 @@ impl Step {
             },
             Step::Deploy | Step::Initialise => deployed(stage).await,
             Step::ScheduledProbe => observes_again(stage).await,
-            Step::Pay | Step::Round | Step::Workflow | Step::Replicate => Ok(()),
+            Step::Pay | Step::Round | Step::Workflow | Step::Replicate | Step::ScheduledExpiry => Ok(()),
         };
         outcome.and_then(|evidence| mended.map(|()| evidence))
     }
@@ -211,6 +215,7 @@ impl Step {
             Step::Report | Step::Workflow => stage.execute(Slot::Primary, "reconcile").await,
             Step::Replicate => return replicated(stage, grant).await,
             Step::ScheduledProbe => return scheduled_probe(stage, grant).await,
+            Step::ScheduledExpiry => return scheduled_expiry(stage, grant).await,
             Step::ScheduledReconcile => return scheduled_reconcile(stage, grant).await,
         };
         evidence(&said, grant).ok_or_else(|| format!("nothing names it: {}", shortened(&said)))
@@ -501,6 +506,18 @@ async fn observes_again(stage: &Stage) -> Result<(), String> {
         tokio::time::sleep(LOOK_EVERY).await;
     }
     Err("the observer stays silent".to_owned())
+}
+
+/// A schedule that may not call the function is refused each minute.
+async fn scheduled_expiry(stage: &mut Stage, grant: &Grant) -> Result<String, String> {
+    let until = Instant::now() + SCHEDULED_WITHIN;
+    while Instant::now() < until {
+        if let Some(why) = denied(stage, grant) {
+            return Ok(format!("the function was not called: {why}"));
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+    Err("nothing was refused".to_owned())
 }
 
 /// Lets the schedule of the home region come round. What is done to it is drift, and mended afterwards.
