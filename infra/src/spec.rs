@@ -8,7 +8,7 @@ mod cidr;
 mod expression;
 mod file;
 mod problem;
-mod regions;
+pub mod regions;
 mod rules;
 mod settings;
 

@@ -803,3 +803,16 @@ async fn a_replay_honours_what_was_acknowledged_and_reports_what_it_found() {
         Err(LedgerError::OtherEpoch { .. })
     ));
 }
+
+#[test]
+fn every_region_that_a_stack_may_use_has_the_authorities_of_its_databases() {
+    for region in infra::spec::regions::STRONG_SETS.iter().copied().flatten() {
+        for kind in ["RSA2048", "RSA4096", "ECC384"] {
+            let name = format!("Amazon RDS {region} Root CA {kind} G1");
+            assert!(
+                payment_processor::ledger::connect::RDS_ROOTS.contains(&name),
+                "{name}"
+            );
+        }
+    }
+}

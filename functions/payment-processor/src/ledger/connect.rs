@@ -1,9 +1,13 @@
-//! Connections to this region's database: TLS with full verification, credentials from the replicated secret.
+//! Connections to this region's database: TLS with full verification against the authorities of Amazon RDS, credentials from
+//! the replicated secret.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use aws_sdk_secretsmanager::Client as SecretsManager;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
 use serde::Deserialize;
 use tokio::sync::Mutex;
@@ -29,9 +33,15 @@ pub enum ConnectError {
     /// The secret does not hold what it should. Its content is not repeated here.
     #[error("secret `{0}` is not an object with `username`, `password` and `dbname`")]
     SecretMalformed(String),
-    /// No trusted root certificates were found.
-    #[error("no root certificates in the platform's store")]
-    NoRoots,
+    /// Additional certificates to trust could not be read.
+    #[error("`SSL_CERT_FILE` names `{path}`, which cannot be read as certificates in PEM")]
+    Roots {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: rustls::pki_types::pem::Error,
+    },
     /// The server did not take the connection.
     #[error("database `{host}:{port}` did not take the connection")]
     Server {
@@ -75,6 +85,31 @@ pub fn drive(connection: impl Future<Output = Result<(), tokio_postgres::Error>>
             );
         }
     });
+}
+
+/// The certificate authorities of Amazon RDS in every region that a stack may use, PEM with comments. No platform's store
+/// has them (<https://docs.aws.amazon.com/AmazonRDS/latest/UserGuide/UsingWithRDS.SSL.html>).
+pub const RDS_ROOTS: &str = include_str!("../../certificates/rds-roots.pem");
+
+/// Whom a database's certificate must come from: Amazon RDS, or one of the authorities in a file that `SSL_CERT_FILE` names,
+/// for a database behind a proxy with a certificate of its own. The platform's store is not asked: none of those has any
+/// business with the database.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn roots(also: Option<&Path>) -> Result<RootCertStore, ConnectError> {
+    let mut roots = RootCertStore::empty();
+    let ours = CertificateDer::pem_slice_iter(RDS_ROOTS.as_bytes());
+    roots.add_parsable_certificates(ours.map(|root| root.expect("a test reads all of them")));
+    if let Some(path) = also {
+        let failed = |source| ConnectError::Roots {
+            path: path.to_owned(),
+            source,
+        };
+        let theirs = CertificateDer::pem_file_iter(path).map_err(failed)?;
+        roots.add_parsable_certificates(theirs.collect::<Result<Vec<_>, _>>().map_err(failed)?);
+    }
+    Ok(roots)
 }
 
 #[derive(Clone, Deserialize)]
@@ -130,20 +165,15 @@ impl SecretConnector {
         Ok(credentials)
     }
 
-    /// The TLS client: platform roots, `SSL_CERT_FILE` respected, host name verified, client certificates never.
+    /// The TLS client: see [`roots`]; host name verified, client certificates never.
     async fn tls(&self) -> Result<MakeRustlsConnect, ConnectError> {
         let mut held = self.tls.lock().await;
         if let Some(tls) = held.as_ref() {
             return Ok(tls.clone());
         }
-        let mut roots = RootCertStore::empty();
-        let found = rustls_native_certs::load_native_certs();
-        roots.add_parsable_certificates(found.certs);
-        if roots.is_empty() {
-            return Err(ConnectError::NoRoots);
-        }
+        let also = std::env::var_os("SSL_CERT_FILE");
         let config = ClientConfig::builder()
-            .with_root_certificates(Arc::new(roots))
+            .with_root_certificates(Arc::new(roots(also.as_ref().map(Path::new))?))
             .with_no_client_auth();
         let tls = MakeRustlsConnect::new(config);
         *held = Some(tls.clone());
@@ -193,5 +223,42 @@ impl Connect for SecretConnector {
             Err(error) if credentials_refused(&error) => self.open(self.credentials(true).await?).await,
             result => result,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use sha2::{Digest, Sha256};
+
+    use super::*;
+
+    #[test]
+    fn every_authority_is_what_its_comment_says() {
+        let blocks: Vec<&str> = RDS_ROOTS.split("\n\n").skip(1).collect();
+        for block in &blocks {
+            let mut lines = block.lines();
+            let (name, hash) = (
+                lines.next().unwrap(),
+                lines.next().unwrap().strip_prefix("SHA-256 ").unwrap(),
+            );
+            let der = CertificateDer::from_pem_slice(block.as_bytes()).unwrap();
+            assert_eq!(hex::encode(Sha256::digest(&der)), hash, "{name}");
+            let named = der.windows(name.len()).any(|part| part == name.as_bytes());
+            assert!(named, "{name}");
+        }
+        assert_eq!(roots(None).unwrap().len(), blocks.len());
+    }
+
+    #[test]
+    fn a_file_of_more_authorities_is_trusted_too_and_a_missing_one_is_an_error_that_names_it() {
+        let folder = std::env::temp_dir().join(format!("roots-{}", uuid::Uuid::new_v4()));
+        let one = RDS_ROOTS.split("\n\n").nth(1).unwrap();
+        std::fs::write(&folder, one).unwrap();
+        let with = roots(Some(&folder)).unwrap().len();
+        std::fs::remove_file(&folder).unwrap();
+        assert_eq!(with, roots(None).unwrap().len() + 1);
+        let error = roots(Some(&folder)).unwrap_err().to_string();
+        assert!(error.contains(&folder.display().to_string()), "{error}");
     }
 }
