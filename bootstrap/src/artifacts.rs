@@ -339,6 +339,26 @@ fn set_by_cargo(name: &std::ffi::OsStr) -> bool {
 }
 
 async fn build(tree: &SourceTree) -> Result<(), ArtifactError> {
+    // The same selection of packages as `cargo run`, so that features resolve alike and nothing is compiled twice.
+    cargo_build(tree, &["--bins", "--profile", &tree.profile]).await
+}
+
+/// Builds targets of one package as they are released, and says in which folder they are.
+///
+/// # Errors
+/// There is no source tree, or cargo failed.
+pub async fn release(function: &'static str, targets: &[&str]) -> Result<PathBuf, ArtifactError> {
+    let here = Here::find()?;
+    let tree = here.tree.ok_or(ArtifactError::Missing {
+        function,
+        beside: here.beside,
+    })?;
+    let package = ["--profile", "release", "--package", function];
+    cargo_build(&tree, &[&package, targets].concat()).await?;
+    Ok(tree.target.join("release"))
+}
+
+async fn cargo_build(tree: &SourceTree, arguments: &[&str]) -> Result<(), ArtifactError> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let io_error = |source| ArtifactError::Io {
         action: "run",
@@ -349,16 +369,9 @@ async fn build(tree: &SourceTree) -> Result<(), ArtifactError> {
     for (name, _) in std::env::vars_os().filter(|(name, _)| set_by_cargo(name)) {
         command.env_remove(name);
     }
-    // The same selection of packages as `cargo run`, so that features resolve alike and nothing is compiled twice.
     let output = command
-        .args([
-            "build",
-            "--bins",
-            "--quiet",
-            "--locked",
-            "--profile",
-            &tree.profile,
-        ])
+        .args(["build", "--quiet", "--locked"])
+        .args(arguments)
         .arg("--target-dir")
         .arg(&tree.target)
         .current_dir(&tree.root)
@@ -410,6 +423,19 @@ fn pack(function: &'static str, folder: &Path, for_lambda: bool) -> Result<Artif
         sha256: hex::encode(Sha256::digest(&zip)),
         zip,
     })
+}
+
+/// The package of a binary, as small as one for Lambda.
+///
+/// # Errors
+/// It cannot be read or packed.
+pub fn package(binary: &Path) -> Result<Vec<u8>, ArtifactError> {
+    let io_error = |action| {
+        let path = binary.to_owned();
+        move |source| ArtifactError::Io { action, path, source }
+    };
+    let bytes = std::fs::read(binary).map_err(io_error("read"))?;
+    archive(&bytes, SMALL).map_err(io_error("pack"))
 }
 
 /// What the binary needs, if Lambda has it.

@@ -11,6 +11,9 @@ use reqwest::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::failure::Failure;
+use crate::stack::Stack;
+
 /// Where the API is.
 #[derive(Debug, Clone)]
 pub struct Endpoint {
@@ -22,6 +25,32 @@ pub struct Endpoint {
     pub ca_pem: Option<Vec<u8>>,
     /// The API key.
     pub api_key: String,
+}
+
+impl Endpoint {
+    /// The API of a stack by its public name: through the local cloud's name server and authority if it lives in one.
+    ///
+    /// # Errors
+    /// The local cloud's authority cannot be read.
+    pub fn of(stack: &Stack, api_key: String) -> Result<Self, Failure> {
+        let name = stack.spec.public_name();
+        let Some(cloud) = &stack.local else {
+            return Ok(Endpoint {
+                url: format!("https://{name}"),
+                dns: None,
+                ca_pem: None,
+                api_key,
+            });
+        };
+        let door = cloud.front_doors.values().next();
+        let door = door.ok_or_else(|| Failure::text("the local cloud has no front door"))?;
+        Ok(Endpoint {
+            url: format!("https://{name}:{}", door.port()),
+            dns: Some(cloud.dns),
+            ca_pem: Some(std::fs::read(&cloud.ca_certificate)?),
+            api_key,
+        })
+    }
 }
 
 /// A payment to make.
@@ -252,6 +281,30 @@ impl Client {
             .map_err(|error| continuity::error::chain(&error))?;
         let status = answer.status().as_u16();
         Ok((status, answer.json().await.unwrap_or(Value::Null)))
+    }
+
+    /// Scheme, name and port of the API.
+    pub fn url(&self) -> &str {
+        &self.endpoint.url
+    }
+
+    /// The HTTP client underneath, for requests that this one would never send.
+    pub fn http(&self) -> &reqwest::Client {
+        &self.http
+    }
+
+    /// A request as JSON: a command with its idempotency key and body, or a read.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn request(
+        &self,
+        method: &'static str,
+        path: &str,
+        command: Option<(&str, Value)>,
+        patience: Duration,
+    ) -> Result<Value, ClientError> {
+        self.send(method, path, command, patience).await
     }
 
     async fn send<T: serde::de::DeserializeOwned>(

@@ -41,13 +41,14 @@ impl<'a> Deployment<'a> {
 
     fn run(&self, command: &str, more: &[&str]) -> Output {
         let config = self.config();
-        let mut all = vec![command, "--local", "--dir", self.folder.path()];
+        let mut all: Vec<&str> = command.split(' ').collect();
+        all.extend(["--local", "--dir", self.folder.path()]);
         all.extend(["--config", &config, "--output", "json"]);
         all.extend(more);
         run(&all)
     }
 
-    /// A command goes well; what it says.
+    /// A command, `keys list` among them, goes well; what it says.
     pub fn json(&self, command: &str, more: &[&str]) -> Value {
         let output = self.run(command, more);
         let said = String::from_utf8_lossy(&output.stderr);

@@ -9,6 +9,7 @@ pub mod policies;
 pub mod stack;
 pub mod told;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
@@ -115,6 +116,32 @@ pub fn run_json_within(limit: Duration, arguments: &[&str]) -> serde_json::Value
             "understudy {arguments:?} printed no JSON ({error}):\n{}",
             String::from_utf8_lossy(&output.stdout)
         )
+    })
+}
+
+/// A request as API Gateway gives it to the payment-processor.
+pub fn proxy_event(
+    method: &str,
+    path: &str,
+    query: &[(String, String)],
+    headers: &[(String, String)],
+    body: Option<&str>,
+    base64: bool,
+) -> serde_json::Value {
+    fn lists(pairs: &[(String, String)]) -> BTreeMap<&str, Vec<&str>> {
+        let mut lists: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        for (name, value) in pairs {
+            lists.entry(name).or_default().push(value);
+        }
+        lists
+    }
+    serde_json::json!({
+        "resource": "/{proxy+}", "path": path, "httpMethod": method,
+        "headers": null, "multiValueHeaders": lists(headers),
+        "queryStringParameters": null, "multiValueQueryStringParameters": lists(query),
+        "pathParameters": null, "stageVariables": null,
+        "requestContext": { "stage": "live", "httpMethod": method, "requestId": "r" },
+        "body": body, "isBase64Encoded": base64,
     })
 }
 

@@ -141,10 +141,8 @@ async fn a_change_reaches_the_standby_first_and_loses_no_request() {
     let deployment = Deployment::new(&folder);
     deployment.configure(BEFORE);
     deployment.up(&[]);
-    let (stack, cloud) = deployment.stack(BEFORE).await;
-    let customer = bootstrap::demo::customer(&stack, &cloud)
-        .await
-        .expect("it has a key");
+    let (stack, _) = deployment.stack(BEFORE).await;
+    let customer = bootstrap::demo::customer(&stack).await.expect("it has a key");
     let built = prepare(&Choice::Host, |_| {})
         .await
         .expect("they are built")

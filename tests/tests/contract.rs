@@ -1,11 +1,13 @@
-//! The contract (`infra/api/openapi.json`) and the handlers agree: same routes, same scopes, same problems, and whatever is
-//! sent, valid or broken in any way, is answered as the contract says.
+//! The contract (`infra/api/openapi.json`), the handlers and the deployed APIs agree: same routes, same scopes, same problems,
+//! and whatever is sent, valid or broken in any way, is answered as the contract says.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
+use std::time::{Duration, Instant};
 
+use bootstrap::client::{Client, ClientError, Endpoint};
 use continuity::control::{ApiKey, ControlRecord, ControlStore};
 use continuity::memory::{MemoryControl, MemoryJournal};
 use infra::blueprint::api::DOCUMENT;
@@ -16,9 +18,12 @@ use payment_processor::context::Context;
 use payment_processor::event::Service;
 use payment_processor::ledger::memory::MemoryLedger;
 use proptest::prelude::*;
-use proptest::test_runner::RngSeed;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::{RngSeed, TestRunner};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
+use understudy_tests::deployment::Deployment;
+use understudy_tests::{CloudFolder, proxy_event};
 
 static CONTRACT: LazyLock<Value> = LazyLock::new(|| serde_json::from_str(DOCUMENT).unwrap());
 
@@ -233,21 +238,14 @@ impl Request {
     }
 
     fn event(&self) -> Value {
-        fn lists(pairs: &[(String, String)]) -> BTreeMap<&str, Vec<&str>> {
-            let mut lists: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-            for (name, value) in pairs {
-                lists.entry(name).or_default().push(value);
-            }
-            lists
-        }
-        json!({
-            "resource": "/{proxy+}", "path": self.path, "httpMethod": self.method,
-            "headers": null, "multiValueHeaders": lists(&self.headers),
-            "queryStringParameters": null, "multiValueQueryStringParameters": lists(&self.query),
-            "pathParameters": null, "stageVariables": null,
-            "requestContext": { "stage": "live", "httpMethod": self.method, "requestId": "r" },
-            "body": self.body, "isBase64Encoded": self.base64,
-        })
+        proxy_event(
+            &self.method,
+            &self.path,
+            &self.query,
+            &self.headers,
+            self.body.as_deref(),
+            self.base64,
+        )
     }
 }
 
@@ -712,4 +710,229 @@ proptest! {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         runtime.block_on(fuzz(number, &body, &query, &broken));
     }
+}
+
+/// Requests that are sent to a deployed API. Those to the handler itself are many more.
+const SENT: usize = 150;
+/// Twenty payments, each asked for ten times at once. (Two thousand requests go to the handler itself, in `ledger_concurrency`.)
+const KEYS: usize = 20;
+const TIMES: usize = 10;
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Sends a request to the deployed API as a client would. `None` where no HTTP client can.
+async fn over_http(client: &Client, api_key: &str, request: &Request) -> Option<Answer> {
+    use base64::Engine as _;
+    let mut url = client.url().parse::<reqwest::Url>().unwrap();
+    url.path_segments_mut()
+        .unwrap()
+        .clear()
+        .extend(request.path.split('/').skip(1));
+    if !request.query.is_empty() {
+        url.query_pairs_mut().extend_pairs(&request.query);
+    }
+    let method = request.method.parse().unwrap();
+    let mut sent = client.http().request(method, url).timeout(PATIENCE);
+    for (name, value) in &request.headers {
+        // These are the connection's own.
+        if ["Transfer-Encoding", "Content-Length"].contains(&name.as_str()) {
+            return None;
+        }
+        let value = value.replace("Bearer full", &format!("Bearer {api_key}"));
+        sent = sent.header(name, reqwest::header::HeaderValue::from_str(&value).ok()?);
+    }
+    sent = match (&request.body, request.base64) {
+        (None, _) => sent,
+        (Some(text), true) => sent.body(base64::engine::general_purpose::STANDARD.decode(text).unwrap()),
+        (Some(text), false) => sent.body(text.clone()),
+    };
+    let answer = sent
+        .send()
+        .await
+        .unwrap_or_else(|error| panic!("{request:?}: {error:?}"));
+    let text = |value: &reqwest::header::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+    Some(Answer {
+        status: answer.status().as_u16().into(),
+        headers: answer
+            .headers()
+            .iter()
+            .map(|(name, value)| (name.as_str().to_owned(), text(value)))
+            .collect(),
+        text: answer.text().await.unwrap(),
+    })
+}
+
+/// Every path and method of the contract is in a region's API, and nothing else.
+async fn has_the_routes_of_the_contract(cloud: &infra::cloud::Cloud, region: &str) {
+    let client = cloud.apigateway(region);
+    let apis = client.get_rest_apis().send().await.unwrap();
+    let [api] = apis.items() else {
+        panic!("{region} has not one API: {apis:?}");
+    };
+    let resources = client
+        .get_resources()
+        .rest_api_id(api.id().unwrap())
+        .embed("methods")
+        .send()
+        .await
+        .unwrap();
+    let deployed: BTreeSet<(String, String)> = resources
+        .items()
+        .iter()
+        .flat_map(|resource| {
+            let methods = resource.resource_methods().into_iter().flatten();
+            methods.map(|(method, _)| (resource.path().unwrap().to_owned(), method.clone()))
+        })
+        .collect();
+    let documented: BTreeSet<(String, String)> = operations()
+        .into_iter()
+        .map(|operation| (operation.path, operation.method))
+        .collect();
+    assert_eq!(deployed, documented, "{region}");
+}
+
+/// Requests as in the fuzz run, over HTTP and through API Gateway.
+async fn answers_as_the_contract_says(client: &Client, api_key: &str, known: &[String]) {
+    let mut runner = TestRunner::new(ProptestConfig {
+        rng_seed: seed(),
+        ..ProptestConfig::default()
+    });
+    let mut answered = 0;
+    while answered < SENT {
+        let (number, body, query, broken) = any_request().new_tree(&mut runner).unwrap().current();
+        let operation = operations().swap_remove(number);
+        let request = to_be_sent(&operation, known, &body, &query, &broken);
+        // What is not one of the contract's paths is API Gateway's.
+        if matches!(broken, Break::Path(_)) {
+            continue;
+        }
+        if let Some(answer) = over_http(client, api_key, &request).await {
+            check(&operation, &request, &answer);
+            answered += 1;
+        }
+    }
+}
+
+/// Whatever arrives at once under one key is one payment, and everybody gets the same answer.
+async fn a_key_that_is_sent_ten_times_at_once_is_one_payment(
+    client: &Client,
+    api_key: &str,
+    known: &[String],
+) {
+    let reference = "at-once";
+    let body = json!({"from_account": known[0], "to_account": known[1], "amount_minor": 3, "currency": "EUR",
+                      "reference": reference});
+    let requests = (0..KEYS * TIMES).map(|number| {
+        let (client, body, api_key) = (client.clone(), body.clone(), api_key.to_owned());
+        tokio::spawn(async move {
+            let key = format!("at-once-{}", number % KEYS);
+            let request = Request::command("/v1/payments", &key, &body);
+            let until = Instant::now() + PATIENCE;
+            let mut pause = Duration::from_millis(100);
+            loop {
+                let answer = over_http(&client, &api_key, &request).await.unwrap();
+                match answer.status {
+                    201 => return (key, answer.text),
+                    // Not final: a client tries again.
+                    409 | 429 | 500.. if Instant::now() < until => {
+                        tokio::time::sleep(pause).await;
+                        pause = (pause * 2).min(Duration::from_secs(2));
+                    }
+                    _ => panic!("{key}: {answer:?}"),
+                }
+            }
+        })
+    });
+    let mut outcomes: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for request in requests.collect::<Vec<_>>() {
+        let (key, payment) = request.await.unwrap();
+        outcomes.entry(key).or_default().insert(payment);
+    }
+    assert_eq!(outcomes.len(), KEYS);
+    for (key, payments) in &outcomes {
+        assert_eq!(payments.len(), 1, "{key}: {payments:?}");
+    }
+    let answered: BTreeSet<String> = outcomes.into_values().flatten().collect();
+    assert_eq!(answered.len(), KEYS, "two keys never name one payment");
+    let all = client.payments(PATIENCE).await.unwrap();
+    let made = all
+        .iter()
+        .filter(|payment| payment.reference.as_deref() == Some(reference));
+    assert_eq!(made.count(), KEYS);
+}
+
+/// `accounts`, `pay` and `entries` use the same API. Returns ids as [`Region`] knows them.
+fn from_the_command_line(deployment: &Deployment<'_>, api_key: &str) -> Vec<String> {
+    let ask = |command: &str, arguments: &[&str]| {
+        deployment.json(command, &[arguments, &["--api-key", api_key]].concat())
+    };
+    let id = |value: &Value| value["id"].as_str().unwrap().to_owned();
+    let payer = id(&ask(
+        "accounts open",
+        &["EUR", "--limit", "none", "--name", "payer"],
+    ));
+    let payee = id(&ask("accounts open", &["EUR"]));
+    let paid = ask("pay", &[&payer, &payee, "12.50", "EUR", "--reference", "one"]);
+    assert_eq!(
+        (&paid["status"], &paid["amount_minor"]),
+        (&json!("captured"), &json!(1_250))
+    );
+    let held = ask("pay", &[&payer, &payee, "1", "EUR", "--hold", "3600"]);
+    assert_eq!(held["status"], "authorised");
+    let entries = ask("entries", &[&payee]);
+    assert_eq!(entries[0]["amount_minor"], 1_250, "{entries}");
+    let account = ask("accounts get", &[&payer]);
+    assert_eq!(
+        (&account["balance_minor"], &account["available_minor"]),
+        (&json!(-1_250), &json!(-1_350))
+    );
+    let listed = ask("accounts list", &["--limit", "1"]);
+    assert_eq!(listed.as_array().unwrap().len(), 1);
+    let declined = deployment.fails("pay", &[&payee, &payer, "99.99", "EUR", "--api-key", api_key]);
+    assert!(declined.contains("declined: insufficient-funds"), "{declined}");
+    let refused = deployment.fails("pay", &[&payer, &payee, "12.505", "EUR", "--api-key", api_key]);
+    assert!(refused.contains("at most 2 decimals"), "{refused}");
+    let nobody = deployment.fails("accounts list", &["--api-key", "usk_wrong"]);
+    assert!(nobody.contains("keys create"), "{nobody}");
+    vec![payer, payee, id(&paid), id(&held)]
+}
+
+/// A revoked key opens nothing, within a minute, in the region that serves; the other region has the same table.
+async fn a_revoked_key_is_refused_within_a_minute(deployment: &Deployment<'_>, client: &Client) {
+    let listed = deployment.json("keys list", &[]);
+    let key = listed
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|key| key["name"] == "contract");
+    let id = key.unwrap()["id"].as_str().unwrap().to_owned();
+    let revoked = deployment.json("keys revoke", &[&id]);
+    assert_eq!(revoked["revoked"], true);
+    let until = Instant::now() + Duration::from_secs(60);
+    loop {
+        match client.request("GET", "/v1/accounts", None, PATIENCE).await {
+            Err(ClientError::Refused { status: 401, .. }) => return,
+            Ok(_) if Instant::now() < until => tokio::time::sleep(Duration::from_millis(500)).await,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_deployed_apis_agree_with_the_contract() {
+    continuity::aws::install_tls();
+    let folder = CloudFolder::new();
+    let deployment = Deployment::new(&folder);
+    deployment.configure("");
+    deployment.up(&[]);
+    let (stack, _) = deployment.stack("").await;
+    for region in ["us-east-1", "us-east-2"] {
+        has_the_routes_of_the_contract(&stack.cloud, region).await;
+    }
+    let created = deployment.json("keys create", &["--name", "contract"]);
+    let api_key = created["key"].as_str().unwrap();
+    let known = from_the_command_line(&deployment, api_key);
+    let client = Client::new(Endpoint::of(&stack, api_key.to_owned()).unwrap()).unwrap();
+    answers_as_the_contract_says(&client, api_key, &known).await;
+    a_key_that_is_sent_ten_times_at_once_is_one_payment(&client, api_key, &known).await;
+    a_revoked_key_is_refused_within_a_minute(&deployment, &client).await;
 }

@@ -6,14 +6,22 @@ mod support;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use continuity::control::{ApiKey, ControlRecord, ControlStore};
+use continuity::journal::Journal;
+use continuity::memory::{MemoryControl, MemoryJournal};
 use futures::future::join_all;
 use payment_processor::command::{AccountDetails, Command, Metadata, Order, PaymentOrder};
+use payment_processor::context::Context;
+use payment_processor::event::Service;
 use payment_processor::ledger::postgres::PostgresLedger;
 use payment_processor::ledger::{Ledger, Submitted};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 use support::Database;
 use tokio_postgres::{Client, Transaction};
+use understudy_tests::proxy_event;
 use uuid::Uuid;
 
 async fn open(ledger: &PostgresLedger, epoch: u64) -> Uuid {
@@ -148,6 +156,87 @@ async fn a_key_sent_by_many_at_once_is_executed_once() {
     assert_eq!(
         (found.entries, found.accounts, found.problems),
         (2 + 80, 2 + 40, Vec::new())
+    );
+}
+
+/// A function with a connection of its own, as Lambda has many of.
+fn function(database: &Database, control: &Arc<MemoryControl>, journal: &Arc<MemoryJournal>) -> Service {
+    let (control, journal) = (control.clone(), journal.clone());
+    let ledger = Arc::new(database.ledger());
+    let mut context = Context::new("dev", "us-east-1", "primary", control, journal, ledger);
+    context.tell = Box::new(|_, _| {});
+    Service::new(Arc::new(context))
+}
+
+/// Sends a payment until the answer is final.
+async fn paid(service: &Service, key: &str, body: &Value) -> String {
+    let headers = [("Authorization", "Bearer key"), ("Idempotency-Key", key)];
+    let headers = headers.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let event = proxy_event(
+        "POST",
+        "/v1/payments",
+        &[],
+        &headers,
+        Some(&body.to_string()),
+        false,
+    );
+    let event = event.to_string();
+    let until = Instant::now() + Duration::from_secs(60);
+    loop {
+        let answer = json!(service.handle(&event).await.unwrap());
+        match answer["statusCode"].as_u64() {
+            Some(201) => return answer["body"].as_str().unwrap().to_owned(),
+            // Somebody else executes the key.
+            Some(409) if Instant::now() < until => {
+                assert!(answer["multiValueHeaders"]["retry-after"].is_array())
+            }
+            _ => panic!("{key}: {answer}"),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_thousand_requests_at_once_with_two_hundred_keys_make_two_hundred_payments() {
+    const REQUESTS: usize = 2_000;
+    const KEYS: usize = 200;
+    const FUNCTIONS: usize = 40;
+    let database = Database::with_ledger(1).await;
+    let ledger = database.ledger();
+    let (a, b) = (open(&ledger, 1).await, open(&ledger, 1).await);
+    let control = Arc::new(MemoryControl::with(ControlRecord::first("us-east-1", "test", 0)));
+    let key = ApiKey {
+        name: "test".into(),
+        scopes: vec!["payments:write".into()],
+        revoked: false,
+    };
+    let hash = hex::encode(Sha256::digest("key"));
+    control.put_api_key(&hash, &key, 0).await.unwrap();
+    let journal = Arc::new(MemoryJournal::default());
+    let functions: Vec<Service> = (0..FUNCTIONS)
+        .map(|_| function(&database, &control, &journal))
+        .collect();
+    let body = json!({"from_account": a, "to_account": b, "amount_minor": 5, "currency": "EUR"});
+
+    let requests = (0..REQUESTS).map(|number| {
+        let key = format!("payment-{}", number % KEYS);
+        // Requests of one key go to different functions.
+        let service = &functions[(number / KEYS + number) % FUNCTIONS];
+        let body = &body;
+        async move { (key.clone(), paid(service, &key, body).await) }
+    });
+    let answers = join_all(requests).await;
+
+    assert_eq!(answers.len(), REQUESTS);
+    let outcomes: BTreeSet<(String, String)> = answers.into_iter().collect();
+    assert_eq!(outcomes.len(), KEYS, "one key, one answer, byte for byte");
+    let found = ledger.verify().await.unwrap();
+    assert_eq!((found.entries, found.problems), (2 + KEYS as u64, Vec::new()));
+    let payer = ledger.account(a).await.unwrap().value.unwrap();
+    assert_eq!(payer.balance_minor, -5 * KEYS as i64);
+    assert_eq!(
+        journal.scan(1).await.unwrap().len(),
+        KEYS,
+        "all of them are journaled"
     );
 }
 

@@ -79,10 +79,8 @@ async fn drift_is_repaired_where_the_stack_is_active_before_and_after_a_failover
     );
 
     let deployment = Deployment::new(&folder);
-    let (stack, local) = deployment.stack("").await;
-    let customer = bootstrap::demo::customer(&stack, &local)
-        .await
-        .expect("it has a key");
+    let (stack, _) = deployment.stack("").await;
+    let customer = bootstrap::demo::customer(&stack).await.expect("it has a key");
     let opened = customer.open_account("before", "EUR", None, PATIENCE).await;
     opened.expect("it serves");
 

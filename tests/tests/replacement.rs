@@ -191,10 +191,8 @@ async fn what_cannot_be_changed_in_place_is_left_or_made_anew_as_told_and_a_tear
         "{deployed}"
     );
     assert_eq!(replaced(&deployment.plan()), []);
-    let (stack, cloud) = deployment.stack(&second).await;
-    let customer = bootstrap::demo::customer(&stack, &cloud)
-        .await
-        .expect("it has a key");
+    let (stack, _) = deployment.stack(&second).await;
+    let customer = bootstrap::demo::customer(&stack).await.expect("it has a key");
     customer
         .open_account("after", "EUR", None, PATIENCE)
         .await

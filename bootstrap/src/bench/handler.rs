@@ -31,7 +31,8 @@ use crate::local::throwaway::Server;
 pub const FIRST_ACCOUNT: u32 = 1_000_000;
 /// What an account's id begins with; its number follows.
 pub const ACCOUNT_PREFIX: &str = "01900000-0000-7000-8000-00000";
-const REGION: &str = "us-east-1";
+/// The region that serves.
+pub const REGION: &str = "us-east-1";
 
 /// Between which accounts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,9 +94,7 @@ pub async fn open_accounts(server: &Server, accounts: u32) -> Result<(), Failure
 struct Function {
     service: Service,
     told: mpsc::UnboundedReceiver<Acknowledged>,
-    key: keys::Secret,
-    accounts: u32,
-    turn: u64,
+    events: Events,
 }
 
 impl Function {
@@ -124,9 +123,7 @@ impl Function {
         let mut function = Function {
             service: Service::new(Arc::new(context)),
             told,
-            key,
-            accounts,
-            turn: 0,
+            events: Events::new(key, accounts),
         };
         // Connected and prepared before anything is measured.
         function.pay(Choice::Any).await?;
@@ -135,7 +132,7 @@ impl Function {
 
     /// One payment, from the bytes of its event to the bytes of its answer.
     async fn pay(&mut self, choice: Choice) -> Result<Acknowledged, Failure> {
-        let event = self.event(choice);
+        let event = self.events.next(choice);
         let answer = self
             .service
             .handle(&event)
@@ -150,8 +147,27 @@ impl Function {
             ))),
         }
     }
+}
 
-    fn event(&mut self, choice: Choice) -> String {
+/// Requests for payments, as API Gateway sends them.
+pub struct Events {
+    key: keys::Secret,
+    accounts: u32,
+    turn: u64,
+}
+
+impl Events {
+    /// With this API key, between the first so many accounts.
+    pub fn new(key: keys::Secret, accounts: u32) -> Self {
+        Events {
+            key,
+            accounts,
+            turn: 0,
+        }
+    }
+
+    /// The next one, in JSON.
+    pub fn next(&mut self, choice: Choice) -> String {
         let mut random = rand::rng();
         self.turn += 1;
         let mut payer = match choice {

@@ -1,6 +1,9 @@
-//! Measurements of the handler and its ledger, side by side with PostgreSQL's own benchmark on one server.
+//! Measurements: of the handler and its ledger, side by side with PostgreSQL's own benchmark on one server, and of the
+//! function's release build.
 
+pub mod function;
 pub mod handler;
+mod lambda;
 mod pgbench;
 mod report;
 

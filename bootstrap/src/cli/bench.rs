@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, Subcommand};
 
-use crate::bench::{self, Plan};
+use crate::bench::{self, Plan, function};
 use crate::failure::Failure;
 use crate::ui::Ui;
 
@@ -19,9 +19,12 @@ use crate::ui::Ui;
 /// Build it with optimisation (`cargo run --release -- bench`), or the ratios say little.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  understudy bench                               1, 4 and 16 connections, three rounds of five seconds each\n  understudy bench --connections 16 --rounds 5   more of the busiest\n  understudy bench --rate 1000                   also: 1,000 payments a second, whether or not the last was answered"
+    args_conflicts_with_subcommands = true,
+    after_help = "Examples:\n  understudy bench                               1, 4 and 16 connections, three rounds of five seconds each\n  understudy bench --connections 16 --rounds 5   more of the busiest\n  understudy bench --rate 1000                   also: 1,000 payments a second, whether or not the last was answered\n  understudy bench function                      the release build: size, start, memory"
 )]
 pub struct Bench {
+    #[command(subcommand)]
+    what: Option<What>,
     /// Numbers of connections.
     #[arg(long, value_delimiter = ',', default_values_t = [1, 4, 16], value_parser = clap::value_parser!(u32).range(1..=64))]
     connections: Vec<u32>,
@@ -32,16 +35,41 @@ pub struct Bench {
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=600))]
     seconds: u32,
     /// Accounts that payments choose from.
-    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(2..=1_000_000))]
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(2..=1_000_000))]
     accounts: u32,
     /// Open loop: so many payments a second, with the most connections. Latency then counts from when a payment was due.
     #[arg(long, value_name = "PER_SECOND", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     rate: Option<u32>,
 }
 
+#[derive(Debug, Subcommand)]
+enum What {
+    Function(Function),
+}
+
+/// Measures the payment-processor's release build: its package, its start, its memory.
+///
+/// Builds it and a hello-world function on the same runtime, packs it as for Lambda, and takes the time from the start of each
+/// process until it asks for its first event, in turn. Then it makes payments over TLS to a PostgreSQL server of its own, with
+/// Lambda's side and DynamoDB answered at once, and looks at the memory that the process keeps.
+#[derive(Debug, Args)]
+struct Function {
+    /// Starts of each function.
+    #[arg(long, default_value_t = 31, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    starts: u32,
+    /// Payments before the memory is looked at.
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    payments: u32,
+}
+
 impl Bench {
     /// Runs the command.
     pub async fn run(self, ui: &Arc<Ui>) -> Result<(), Failure> {
+        if let Some(What::Function(Function { starts, payments })) = self.what {
+            let report = function::run(&function::Plan { starts, payments }, ui).await?;
+            ui.result(&report, report.to_string());
+            return Ok(());
+        }
         let plan = Plan {
             connections: self.connections,
             rounds: self.rounds,

@@ -10,6 +10,8 @@ use std::{
 use clap::{Args, Subcommand};
 use serde::Serialize;
 use serde_json::json;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::{
     failure::Failure,
@@ -297,14 +299,14 @@ async fn serve(options: ServeOptions) -> Result<(), Failure> {
         .append(true)
         .open(path)
         .map_err(|error| Failure::new(&error))?;
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    let subscriber = tracing_subscriber::fmt()
+    let logs = tracing_subscriber::fmt::layer()
         .with_ansi(false)
-        .with_env_filter(filter)
         .with_writer(Mutex::new(log));
     // Only a second call fails, and then the first one logs.
-    let _ = subscriber.try_init();
+    let _ = tracing_subscriber::registry()
+        .with(logs)
+        .with(continuity::aws::log_filter())
+        .try_init();
     let outcome = supervisor::serve(options, announce).await;
     if let Err(error) = &outcome {
         let text = continuity::error::chain(error);

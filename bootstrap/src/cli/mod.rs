@@ -2,6 +2,7 @@
 
 pub mod bench;
 pub mod local;
+pub mod payments;
 pub mod prepare;
 pub mod stack;
 
@@ -38,6 +39,9 @@ enum Command {
     Down(stack::Down),
     Status(stack::Status),
     Keys(stack::Keys),
+    Pay(payments::Pay),
+    Accounts(payments::Accounts),
+    Entries(payments::Entries),
     Bench(bench::Bench),
     /// Run AWS on this machine: two regions and a witness, with real databases
     Local(local::LocalArgs),
@@ -79,6 +83,9 @@ pub async fn run(cli: Cli) -> Result<Ending, Failure> {
         Command::Down(args) => args.run(&ui).await,
         Command::Status(args) => args.run(&ui).await,
         Command::Keys(args) => args.run(&ui).await,
+        Command::Pay(args) => args.run(&ui).await,
+        Command::Accounts(args) => args.run(&ui).await,
+        Command::Entries(args) => args.run(&ui).await,
         Command::Bench(args) => args.run(&ui).await,
         Command::Local(args) => local::run(args, cli.output).await,
     };

@@ -152,7 +152,7 @@ async fn tell(cloud: local::Cloud, ui: &Arc<Ui>) -> Result<Closing, Failure> {
         deployed.resources
     ));
 
-    let client = customer(&stack, &cloud).await?;
+    let client = customer(&stack).await?;
     let mut accounts = Vec::new();
     for number in 0..ACCOUNTS {
         let account = client
@@ -252,7 +252,7 @@ async fn tell(cloud: local::Cloud, ui: &Arc<Ui>) -> Result<Closing, Failure> {
 }
 
 /// A customer with a key of its own, who finds the API by its public name.
-pub async fn customer(stack: &Stack, cloud: &local::Cloud) -> Result<Client, Failure> {
+pub async fn customer(stack: &Stack) -> Result<Client, Failure> {
     let scopes = keys::SCOPES.map(str::to_owned);
     let key = keys::create(
         &stack.control(stack.home()),
@@ -261,18 +261,7 @@ pub async fn customer(stack: &Stack, cloud: &local::Cloud) -> Result<Client, Fai
         continuity::clock::now_ms(),
     )
     .await?;
-    let port = cloud
-        .front_doors
-        .values()
-        .next()
-        .map(std::net::SocketAddr::port)
-        .ok_or_else(|| Failure::text("the local cloud has no front door"))?;
-    Ok(Client::new(Endpoint {
-        url: format!("https://{}:{port}", stack.spec.public_name()),
-        dns: Some(cloud.dns),
-        ca_pem: Some(std::fs::read(&cloud.ca_certificate)?),
-        api_key: key.reveal().to_owned(),
-    })?)
+    Ok(Client::new(Endpoint::of(stack, key.reveal().to_owned())?)?)
 }
 
 /// Gives up on work that does not end. What it last waited for has been shown.

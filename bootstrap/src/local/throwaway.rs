@@ -2,11 +2,12 @@
 //! measurements and tests of the ledger; the databases of the local cloud are in `postgres`.
 
 use std::io;
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -14,6 +15,8 @@ use payment_processor::ledger::connect::{Connect, ConnectError, drive, session_o
 use payment_processor::ledger::postgres::PostgresLedger;
 use tokio_postgres::{Client, Config, NoTls};
 
+use super::ca::{Authority, CaError};
+use super::edge::{self, Tasks};
 use super::python::{self, PythonError};
 
 /// The account that the server runs as when the caller is root, which PostgreSQL refuses: nobody.
@@ -34,6 +37,9 @@ pub enum ThrowawayError {
     /// A file or a process could not be made.
     #[error("the server could not be set up")]
     SetUp(#[from] io::Error),
+    /// There is no TLS in front of it.
+    #[error("there is no TLS in front of the server")]
+    Tls(#[from] CaError),
     /// One of its programs failed.
     #[error("`{0}` failed")]
     Program(String),
@@ -148,6 +154,30 @@ impl Server {
         command
     }
 
+    /// Who owns the databases. Any password will do.
+    pub fn owner(&self) -> &'static str {
+        OWNER
+    }
+
+    /// Takes connections over TLS at another port, for as long as the answer is held.
+    ///
+    /// # Errors
+    /// There is no port, or no certificate.
+    pub async fn over_tls(&self) -> Result<TlsFront, ThrowawayError> {
+        let authority = Arc::new(Authority::open(self.directory())?);
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+        let port = listener.local_addr()?.port();
+        let tasks = Tasks::default();
+        let tls = authority.address_config(Ipv4Addr::LOCALHOST.into());
+        let server = (Ipv4Addr::LOCALHOST, self.port).into();
+        edge::serve_database(&tasks, listener, tls, server);
+        Ok(TlsFront {
+            port,
+            certificate: authority.certificate_path().to_owned(),
+            _tasks: tasks,
+        })
+    }
+
     /// Its folder, for files of the one who uses it.
     pub fn directory(&self) -> &Path {
         self.directory.path()
@@ -167,6 +197,16 @@ impl Drop for Server {
         }
         let _ = self.process.wait();
     }
+}
+
+/// TLS in front of a server.
+#[derive(Debug)]
+pub struct TlsFront {
+    /// Its port, on loopback.
+    pub port: u16,
+    /// Whom to trust, PEM.
+    pub certificate: PathBuf,
+    _tasks: Tasks,
 }
 
 fn is_root() -> io::Result<bool> {

@@ -306,7 +306,7 @@ impl Stage {
     /// A payment by a customer who gives up after `patience`.
     pub async fn pay(&mut self, patience: Duration) -> Result<(), String> {
         if self.customer.is_none() {
-            let client = bootstrap::demo::customer(&self.stack, &self.local)
+            let client = bootstrap::demo::customer(&self.stack)
                 .await
                 .expect("a key can be made");
             let mut accounts = Vec::new();

@@ -22,7 +22,12 @@ const MAX_STARTUP_BYTES: u32 = 10_000;
 const NEGOTIATION_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Serves TLS at the listener in front of the server.
-pub(super) fn serve(tasks: &Tasks, listener: TcpListener, tls: Arc<ServerConfig>, server: SocketAddr) {
+pub(in crate::local) fn serve(
+    tasks: &Tasks,
+    listener: TcpListener,
+    tls: Arc<ServerConfig>,
+    server: SocketAddr,
+) {
     let acceptor = TlsAcceptor::from(tls);
     tasks.accept(listener, move |stream, peer| {
         let acceptor = acceptor.clone();

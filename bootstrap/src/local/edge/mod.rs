@@ -42,6 +42,7 @@ use super::{
 };
 
 pub(in crate::local) use bridges::health_checks;
+pub(in crate::local) use database::serve as serve_database;
 pub(in crate::local) use net::Tasks;
 pub use record::{Call, Tally, is_read};
 pub use strike::{Strike, StrikeReport, Struck};
