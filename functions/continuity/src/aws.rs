@@ -3,7 +3,9 @@
 
 use std::time::Duration;
 
-use aws_config::{BehaviorVersion, Region, SdkConfig};
+pub use aws_config::SdkConfig;
+use aws_config::environment::EnvironmentVariableCredentialsProvider;
+use aws_config::{BehaviorVersion, Region};
 use aws_smithy_http_client::{Builder, tls};
 use aws_smithy_types::retry::RetryConfig;
 use aws_smithy_types::timeout::TimeoutConfig;
@@ -50,10 +52,20 @@ pub fn loader(region: Option<&str>) -> aws_config::ConfigLoader {
                 .operation_timeout(OPERATION_TIMEOUT)
                 .build(),
         );
-    if let Some(region) = region {
-        loader = loader.region(Region::new(region.to_owned()));
+    // The first links of the default chains, where they have an answer. The other links make clients and read the platform's
+    // certificates before anybody asks for anything, which would be most of the start of a function.
+    if let Some(region) = region.map(str::to_owned).or_else(|| set("AWS_REGION")) {
+        loader = loader.region(Region::new(region));
+    }
+    if set("AWS_ACCESS_KEY_ID").is_some() && set("AWS_SECRET_ACCESS_KEY").is_some() {
+        loader = loader.credentials_provider(EnvironmentVariableCredentialsProvider::new());
     }
     loader
+}
+
+/// A variable of the environment that is set and not empty, as the SDK's own chains take it.
+fn set(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.trim().is_empty())
 }
 
 /// The SDK's own retries, with full jitter: three attempts bridge a lost connection or a throttled second within an operation.

@@ -3,13 +3,16 @@
 //! (<https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/V2globaltables_HowItWorks.html>).
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::error::ProvideErrorMetadata;
 use aws_sdk_dynamodb::types::{AttributeValue, KeysAndAttributes};
 use futures::{StreamExt, TryStreamExt, stream};
+use tokio::sync::OnceCell;
 
+use crate::aws;
 use crate::control::{ApiKey, ControlRecord, ControlStore, ListedKey, Phase, Swap};
 use crate::entry::LedgerEntry;
 use crate::error::StoreError;
@@ -129,25 +132,45 @@ fn record_item(record: &ControlRecord) -> Item {
     ])
 }
 
+/// A way to the tables. The default one is of the environment's region and credentials; its client is made when it is first
+/// needed: making one reads all certificates of the platform, which a function that was asked for nothing need not do.
+#[derive(Debug, Clone, Default)]
+pub struct Tables(Arc<OnceCell<Client>>);
+
+impl Tables {
+    async fn client(&self) -> &Client {
+        let made = async || Client::new(&aws::load(None).await);
+        self.0.get_or_init(made).await
+    }
+}
+
+impl From<Client> for Tables {
+    fn from(client: Client) -> Self {
+        Tables(Arc::new(OnceCell::new_with(Some(client))))
+    }
+}
+
 /// The control table.
 #[derive(Debug, Clone)]
 pub struct DynamoControl {
-    client: Client,
+    tables: Tables,
     table: String,
 }
 
 impl DynamoControl {
     /// The table of that name, through a client of the caller's region.
-    pub fn new(client: Client, table: impl Into<String>) -> Self {
+    pub fn new(tables: impl Into<Tables>, table: impl Into<String>) -> Self {
         DynamoControl {
-            client,
+            tables: tables.into(),
             table: table.into(),
         }
     }
 
     async fn get(&self, id: &str) -> Result<Option<Item>, StoreError> {
         let output = self
-            .client
+            .tables
+            .client()
+            .await
             .get_item()
             .table_name(&self.table)
             .key("id", string(id))
@@ -174,7 +197,9 @@ impl DynamoControl {
         let mut found = HashMap::new();
         for _ in 0..BATCH_CALLS {
             let output = self
-                .client
+                .tables
+                .client()
+                .await
                 .batch_get_item()
                 .request_items(&self.table, wanted)
                 .send()
@@ -196,7 +221,9 @@ impl DynamoControl {
     }
 
     async fn put(&self, item: Item) -> Result<(), StoreError> {
-        self.client
+        self.tables
+            .client()
+            .await
             .put_item()
             .table_name(&self.table)
             .set_item(Some(item))
@@ -208,7 +235,9 @@ impl DynamoControl {
 
     async fn put_if(&self, item: Item, condition: &str, values: Item) -> Result<Swap, StoreError> {
         let result = self
-            .client
+            .tables
+            .client()
+            .await
             .put_item()
             .table_name(&self.table)
             .set_item(Some(item))
@@ -325,7 +354,9 @@ impl ControlStore for DynamoControl {
 
     async fn api_keys(&self) -> Result<Vec<ListedKey>, StoreError> {
         let items: Vec<Item> = self
-            .client
+            .tables
+            .client()
+            .await
             .scan()
             .table_name(&self.table)
             .consistent_read(true)
@@ -369,22 +400,24 @@ impl ControlStore for DynamoControl {
 /// The journal table.
 #[derive(Debug, Clone)]
 pub struct DynamoJournal {
-    client: Client,
+    tables: Tables,
     table: String,
 }
 
 impl DynamoJournal {
     /// The table of that name, through a client of the caller's region.
-    pub fn new(client: Client, table: impl Into<String>) -> Self {
+    pub fn new(tables: impl Into<Tables>, table: impl Into<String>) -> Self {
         DynamoJournal {
-            client,
+            tables: tables.into(),
             table: table.into(),
         }
     }
 
     async fn query(&self, partition: String) -> Result<Vec<LedgerEntry>, StoreError> {
         let pages: Vec<_> = self
-            .client
+            .tables
+            .client()
+            .await
             .query()
             .table_name(&self.table)
             .key_condition_expression("#partition = :partition")
@@ -417,7 +450,9 @@ impl Journal for DynamoJournal {
     async fn put(&self, epoch: u64, entry: &LedgerEntry) -> Result<(), StoreError> {
         let key = partition(epoch, &entry.idempotency_key);
         let json = encode(&self.table, &key, entry)?;
-        self.client
+        self.tables
+            .client()
+            .await
             .put_item()
             .table_name(&self.table)
             .item("partition", string(key))

@@ -7,7 +7,7 @@ use std::time::Duration;
 use continuity::acknowledge::{Executed, NotAcknowledged, acknowledge};
 use continuity::config::{ConfigError, FunctionConfig, env, required};
 use continuity::control::{ControlRecord, ControlStore};
-use continuity::dynamo::{DynamoControl, DynamoJournal};
+use continuity::dynamo::{DynamoControl, DynamoJournal, Tables};
 use continuity::entry::LedgerEntry;
 use continuity::error::StoreError;
 use continuity::journal::Journal;
@@ -90,18 +90,17 @@ enum Submission {
 }
 
 impl Context {
-    /// From the function's environment. Calls nothing: the secret, the tables and the database are met on first use.
-    pub async fn from_env() -> Result<Self, ConfigError> {
+    /// From the function's environment. Calls nothing, and makes no client: the secret, the tables and the database are met on
+    /// first use.
+    pub fn from_env() -> Result<Self, ConfigError> {
         let config = FunctionConfig::from_env()?;
         let port = required(&env, "UNDERSTUDY_DB_PORT")?;
         let port = port.parse().map_err(|_| ConfigError {
             name: "UNDERSTUDY_DB_PORT".into(),
             problem: format!("is `{port}`, not a port"),
         })?;
-        let aws = continuity::aws::load(None).await;
-        let tables = aws_sdk_dynamodb::Client::new(&aws);
+        let tables = Tables::default();
         let connector = SecretConnector::new(
-            aws_sdk_secretsmanager::Client::new(&aws),
             required(&env, "UNDERSTUDY_DB_SECRET")?,
             required(&env, "UNDERSTUDY_DB_HOST")?,
             port,

@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 async fn main() -> Result<(), lambda_runtime::Error> {
     continuity::aws::install_tls();
     continuity::aws::install_tracing();
-    let service = Arc::new(event::Service::new(Arc::new(Context::from_env().await?)));
+    let service = Arc::new(event::Service::new(Arc::new(Context::from_env()?)));
     lambda_runtime::run(service_fn(move |event: LambdaEvent<Box<RawValue>>| {
         let service = service.clone();
         async move { service.handle(event.payload.get()).await }

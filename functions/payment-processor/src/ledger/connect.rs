@@ -121,7 +121,6 @@ struct Credentials {
 
 /// Connects with the credentials of a secret, read once, and again when the server no longer takes them.
 pub struct SecretConnector {
-    secrets: SecretsManager,
     secret: String,
     host: String,
     port: u16,
@@ -131,9 +130,8 @@ pub struct SecretConnector {
 
 impl SecretConnector {
     /// Connections to `host:port` with the credentials in `secret`. Nothing is read before the first connection.
-    pub fn new(secrets: SecretsManager, secret: String, host: String, port: u16) -> Self {
+    pub fn new(secret: String, host: String, port: u16) -> Self {
         SecretConnector {
-            secrets,
             secret,
             host,
             port,
@@ -147,8 +145,7 @@ impl SecretConnector {
         if let (false, Some(credentials)) = (fresh, held.as_ref()) {
             return Ok(credentials.clone());
         }
-        let output = self
-            .secrets
+        let output = SecretsManager::new(&continuity::aws::load(None).await)
             .get_secret_value()
             .secret_id(&self.secret)
             .send()
