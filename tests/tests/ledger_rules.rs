@@ -414,6 +414,8 @@ async fn result_codes_of_payments_come_in_their_documented_order() {
         open(3, "JPY", None),
         open(4, "EUR", None),
         open(5, "EUR", Some(0)),
+        open(6, "EUR", Some(i64::MIN)),
+        open(7, "EUR", Some(0)),
     ] {
         entry(&ledger, 3, &opening).await;
     }
@@ -462,6 +464,9 @@ async fn result_codes_of_payments_come_in_their_documented_order() {
         (3, pay("enough", 1, 2, 5, "EUR"), None, None),
         (3, pay("unlimited", 4, 2, BALANCE_RANGE - 10, "EUR"), None, None),
         (3, pay("full", 4, 2, 1, "EUR"), None, Some("balance-out-of-range")),
+        // A limit beyond the range does not widen it.
+        (3, pay("deep", 6, 7, BALANCE_RANGE, "EUR"), None, None),
+        (3, pay("deeper", 6, 4, 1, "EUR"), None, Some("balance-out-of-range")),
     ];
     for (epoch, command, answer, reason) in rows {
         let got = ledger.submit(epoch, &command).await.unwrap();

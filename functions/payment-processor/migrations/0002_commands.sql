@@ -271,7 +271,7 @@ begin
     update ledger.accounts a set balance_minor = a.balance_minor - amount
      where a.id = payer and expires_ms is null and amount > 0 and payer <> payee
        and a.currency = in_currency and not a.closed and amount <= farthest
-       and a.balance_minor - a.pending_out_minor - amount >= coalesce(a.limit_minor, -farthest);
+       and a.balance_minor - a.pending_out_minor - amount >= greatest(a.limit_minor, -farthest);
     if found then
         update ledger.accounts a set balance_minor = a.balance_minor + amount
          where a.id = payee and a.currency = in_currency and not a.closed
