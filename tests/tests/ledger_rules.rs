@@ -466,7 +466,12 @@ async fn result_codes_of_payments_come_in_their_documented_order() {
         (3, pay("full", 4, 2, 1, "EUR"), None, Some("balance-out-of-range")),
         // A limit beyond the range does not widen it.
         (3, pay("deep", 6, 7, BALANCE_RANGE, "EUR"), None, None),
-        (3, pay("deeper", 6, 4, 1, "EUR"), None, Some("balance-out-of-range")),
+        (
+            3,
+            pay("deeper", 6, 4, 1, "EUR"),
+            None,
+            Some("balance-out-of-range"),
+        ),
     ];
     for (epoch, command, answer, reason) in rows {
         let got = ledger.submit(epoch, &command).await.unwrap();
