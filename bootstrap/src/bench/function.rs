@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use continuity::control::{ApiKey, ControlRecord, ControlStore};
+use continuity::control::{ControlRecord, ControlStore};
 use continuity::dynamo::DynamoControl;
 use continuity::names::Names;
 use payment_processor::ledger::Ledger;
@@ -20,7 +20,6 @@ use super::lambda::Lambda;
 use super::{EPOCH, LEDGER};
 use crate::artifacts;
 use crate::failure::Failure;
-use crate::keys;
 use crate::local::throwaway::Server;
 use crate::ui::Ui;
 
@@ -202,13 +201,7 @@ async fn pay(lambda: &Lambda, program: &Path, payments: u32) -> Result<Paid, Fai
     let mut record = ControlRecord::first(REGION, "bench", 0);
     record.epoch = EPOCH;
     control.create(&record).await?;
-    let key = keys::mint();
-    let stored = ApiKey {
-        name: "bench".to_owned(),
-        scopes: keys::SCOPES.map(str::to_owned).to_vec(),
-        revoked: false,
-    };
-    control.put_api_key(&key.sha256_hex(), &stored, 0).await?;
+    let key = handler::customer(&control).await?;
 
     let more = [
         ("UNDERSTUDY_DB_PORT", tls.port.to_string()),

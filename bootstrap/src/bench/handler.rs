@@ -6,7 +6,7 @@ use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use continuity::control::{ApiKey, ControlRecord, ControlStore};
+use continuity::control::{ControlRecord, ControlStore};
 use continuity::entry::{EntryStatus, LedgerEntry};
 use continuity::error::StoreError;
 use continuity::journal::Journal;
@@ -90,6 +90,11 @@ pub async fn open_accounts(server: &Server, accounts: u32) -> Result<(), Failure
     Ok(())
 }
 
+/// A key that may do everything.
+pub async fn customer(control: &dyn ControlStore) -> Result<keys::Secret, Failure> {
+    keys::create(control, "bench", &keys::SCOPES.map(str::to_owned), 0).await
+}
+
 /// One function, as Lambda starts it for each request that is in flight.
 struct Function {
     service: Service,
@@ -102,13 +107,7 @@ impl Function {
         let mut record = ControlRecord::first(REGION, "bench", 0);
         record.epoch = EPOCH;
         let control = Arc::new(MemoryControl::with(record));
-        let key = keys::mint();
-        let stored = ApiKey {
-            name: "bench".to_owned(),
-            scopes: keys::SCOPES.map(str::to_owned).to_vec(),
-            revoked: false,
-        };
-        control.put_api_key(&key.sha256_hex(), &stored, 0).await?;
+        let key = customer(control.as_ref()).await?;
         let ledger = Arc::new(server.ledger(LEDGER));
         let journal = Arc::new(Counting::default());
         let mut context = Context::new("bench", REGION, "primary", control, journal, ledger);
