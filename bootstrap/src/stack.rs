@@ -76,7 +76,8 @@ pub struct Stack {
     pub account: String,
     /// Clients.
     pub cloud: Cloud,
-    /// The local cloud it lives in, if any: only for what a person is told, never for what is done.
+    /// The local cloud it lives in, if any: for what a person is told, and for the way to the API's public name
+    /// ([`crate::client::Endpoint::of`]), never for what is done to the stack.
     pub local: Option<local::Cloud>,
 }
 
