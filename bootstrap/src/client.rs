@@ -145,7 +145,7 @@ pub enum ClientError {
     },
 }
 
-/// How long one attempt may take.
+/// How long one attempt may take, unless told otherwise.
 const ATTEMPT: Duration = Duration::from_secs(3);
 /// The pause after the first failed attempt; it doubles up to [`PAUSE_MAX`].
 const PAUSE: Duration = Duration::from_millis(50);
@@ -157,6 +157,7 @@ const PAUSE_MAX: Duration = Duration::from_millis(400);
 pub struct Client {
     http: reqwest::Client,
     endpoint: Endpoint,
+    attempt: Duration,
 }
 
 /// Resolves through one name server, without a cache: a failover must be seen at once.
@@ -203,9 +204,7 @@ impl Client {
     /// A client of `endpoint`. Connections are not kept: each attempt asks DNS where to go.
     pub fn new(endpoint: Endpoint) -> Result<Self, ClientError> {
         let setup = |error: reqwest::Error| ClientError::Setup(continuity::error::chain(&error));
-        let mut builder = reqwest::Client::builder()
-            .timeout(ATTEMPT)
-            .pool_max_idle_per_host(0);
+        let mut builder = reqwest::Client::builder().pool_max_idle_per_host(0);
         if let Some(pem) = &endpoint.ca_pem {
             builder = builder.tls_certs_merge([reqwest::Certificate::from_pem(pem).map_err(setup)?]);
         }
@@ -218,7 +217,14 @@ impl Client {
         Ok(Client {
             http: builder.build().map_err(setup)?,
             endpoint,
+            attempt: ATTEMPT,
         })
+    }
+
+    /// The same client, one attempt of which may take so long.
+    #[must_use]
+    pub fn with_attempts_of(self, attempt: Duration) -> Self {
+        Client { attempt, ..self }
     }
 
     /// Opens an account. A `limit_minor` of `None` means no lower limit.
@@ -276,6 +282,7 @@ impl Client {
         let answer = self
             .http
             .get(url)
+            .timeout(self.attempt)
             .send()
             .await
             .map_err(|error| continuity::error::chain(&error))?;
@@ -354,7 +361,8 @@ impl Client {
             Some((key, json)) => self.http.post(url).header("idempotency-key", *key).json(json),
             None => self.http.get(url),
         };
-        let answer = request.bearer_auth(&self.endpoint.api_key).send().await?;
+        let request = request.timeout(self.attempt).bearer_auth(&self.endpoint.api_key);
+        let answer = request.send().await?;
         let status = answer.status();
         if status.is_success() {
             return Ok(Answer::Final(answer.json().await?));

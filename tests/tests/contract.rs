@@ -15,10 +15,11 @@ use infra::blueprint::api::DOCUMENT;
 use jsonschema::Validator;
 use payment_processor::api::PATHS;
 use payment_processor::api::problem::Problem;
-use payment_processor::context::Context;
+use payment_processor::context::{Context, Stores};
 use payment_processor::event::Service;
 use payment_processor::ledger::connect::roots;
 use payment_processor::ledger::memory::MemoryLedger;
+use payment_processor::statement::memory::MemoryStore;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{RngSeed, TestRunner};
@@ -161,13 +162,19 @@ impl Region {
             "dev",
             "us-east-1",
             "primary",
-            Arc::new(control),
-            Arc::new(MemoryJournal::default()),
-            Arc::new(MemoryLedger::in_epoch(1)),
+            Stores {
+                control: Arc::new(control),
+                journal: Arc::new(MemoryJournal::default()),
+                ledger: Arc::new(MemoryLedger::in_epoch(1)),
+                statements: Arc::new(MemoryStore::default()),
+            },
         );
         context.tell = Box::new(|told, now_ms| {
             serde_json::from_str::<Value>(&told.line(now_ms)).expect("a line of the log is JSON");
         });
+        // An answer that tells the time is the same again.
+        let now_ms = (context.clock)();
+        context.clock = Box::new(move || now_ms);
         let mut region = Region {
             service: Service::new(Arc::new(context)),
             known: Vec::new(),
@@ -580,12 +587,28 @@ fn any_request() -> impl Strategy<Value = (usize, Value, Vec<(String, String)>, 
                 let name = parameter["name"].as_str().unwrap().to_owned();
                 let plain = |value: Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
                 let value = allowed(&parameter["schema"]).prop_map(move |value| (name.clone(), plain(value)));
-                proptest::option::of(value).boxed()
+                if parameter["required"] == true {
+                    value.prop_map(Some).boxed()
+                } else {
+                    proptest::option::of(value).boxed()
+                }
             })
             .collect();
-        let query = query.prop_map(|pairs| pairs.into_iter().flatten().collect());
+        let query = query.prop_map(|pairs| in_order(pairs.into_iter().flatten().collect()));
         (Just(number), body, query, breaks())
     })
+}
+
+/// A period ends after it began, which a schema cannot say.
+fn in_order(mut query: Vec<(String, String)>) -> Vec<(String, String)> {
+    let place = |name| query.iter().position(|(known, _)| known == name);
+    if let (Some(from), Some(until)) = (place("from_ms"), place("until_ms")) {
+        let value = |at: usize| query[at].1.parse::<u64>().unwrap();
+        let (least, most) = (value(from).min(value(until)), value(from).max(value(until)));
+        query[from].1 = least.to_string();
+        query[until].1 = most.max(least + 1).to_string();
+    }
+    query
 }
 
 /// Puts ids that exist in their places.

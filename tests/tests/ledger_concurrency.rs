@@ -13,10 +13,11 @@ use continuity::journal::Journal;
 use continuity::memory::{MemoryControl, MemoryJournal};
 use futures::future::join_all;
 use payment_processor::command::{AccountDetails, Command, Metadata, Order, PaymentOrder};
-use payment_processor::context::Context;
+use payment_processor::context::{Context, Stores};
 use payment_processor::event::Service;
 use payment_processor::ledger::postgres::PostgresLedger;
 use payment_processor::ledger::{Ledger, Submitted};
+use payment_processor::statement::memory::MemoryStore;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use support::Database;
@@ -163,7 +164,17 @@ async fn a_key_sent_by_many_at_once_is_executed_once() {
 fn function(database: &Database, control: &Arc<MemoryControl>, journal: &Arc<MemoryJournal>) -> Service {
     let (control, journal) = (control.clone(), journal.clone());
     let ledger = Arc::new(database.ledger());
-    let mut context = Context::new("dev", "us-east-1", "primary", control, journal, ledger);
+    let mut context = Context::new(
+        "dev",
+        "us-east-1",
+        "primary",
+        Stores {
+            control,
+            journal,
+            ledger,
+            statements: Arc::new(MemoryStore::default()),
+        },
+    );
     context.tell = Box::new(|_, _| {});
     Service::new(Arc::new(context))
 }

@@ -7,12 +7,14 @@ mod support;
 use std::collections::{BTreeMap, BTreeSet};
 
 use continuity::entry::{EntryId, EntryKind, EntryStatus, LedgerEntry, Posting};
+use futures::TryStreamExt;
 use payment_processor::command::{AccountDetails, Command, Metadata, Order, PaymentOrder, RefundOrder};
 use payment_processor::ledger::memory::MemoryLedger;
 use payment_processor::ledger::{
-    Ledger, LedgerError, PaymentFilter, PaymentStatus, Rejection, Submitted, recorded,
+    AccountEntry, Ledger, LedgerError, PaymentFilter, PaymentStatus, Rejection, Submitted, recorded,
 };
 use payment_processor::limits::BALANCE_RANGE;
+use payment_processor::statement::{Period, Statement, Totals};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
@@ -332,6 +334,21 @@ fn check_history(log: &[LedgerEntry]) {
     }
 }
 
+/// A statement, read twice. Its movements add up to its balances.
+async fn stated(ledger: &dyn Ledger, account: Uuid, period: Period) -> Option<(Totals, Vec<AccountEntry>)> {
+    let Statement { totals, movements } = ledger.statement(account, period).await.unwrap().value?;
+    let mut entries: [Vec<AccountEntry>; 2] = Default::default();
+    for read in &mut entries {
+        *read = movements.read().await.unwrap().try_collect().await.unwrap();
+    }
+    let [entries, again] = entries;
+    assert_eq!(entries, again);
+    let moved: i64 = entries.iter().map(|entry| entry.amount_minor).sum();
+    assert_eq!(totals.opening_balance_minor + moved, totals.closing_balance_minor);
+    assert_eq!(totals.lines, entries.len() as u64);
+    Some((totals, entries))
+}
+
 async fn assert_same(one: &dyn Ledger, other: &dyn Ledger) {
     assert_eq!(one.log().await.unwrap(), other.log().await.unwrap());
     assert_eq!(one.summary().await.unwrap(), other.summary().await.unwrap());
@@ -356,6 +373,11 @@ async fn assert_same(one: &dyn Ledger, other: &dyn Ledger) {
         );
         let entries = one.account_entries(account, None, 5).await.unwrap();
         assert_eq!(entries, other.account_entries(account, None, 5).await.unwrap());
+        for (from_ms, until_ms) in [(0, u64::MAX), (0, 61_000), (61_000, 200_000)] {
+            let period = Period { from_ms, until_ms };
+            let statement = stated(one, account, period).await;
+            assert_eq!(statement, stated(other, account, period).await);
+        }
     }
     for payment in (0..PAYMENTS).map(payment_id) {
         assert_eq!(

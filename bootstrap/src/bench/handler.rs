@@ -13,9 +13,10 @@ use continuity::journal::Journal;
 use continuity::memory::MemoryControl;
 use futures::future::try_join_all;
 use payment_processor::command::{AccountDetails, Command, Metadata, Order};
-use payment_processor::context::Context;
+use payment_processor::context::{Context, Stores};
 use payment_processor::event::Service;
 use payment_processor::ledger::{Ledger, Submitted};
+use payment_processor::statement::memory::MemoryStore;
 use payment_processor::telemetry::Acknowledged;
 use rand::RngExt;
 use tokio::sync::mpsc;
@@ -110,7 +111,17 @@ impl Function {
         let key = customer(control.as_ref()).await?;
         let ledger = Arc::new(server.ledger(LEDGER));
         let journal = Arc::new(Counting::default());
-        let mut context = Context::new("bench", REGION, "primary", control, journal, ledger);
+        let mut context = Context::new(
+            "bench",
+            REGION,
+            "primary",
+            Stores {
+                control,
+                journal,
+                ledger,
+                statements: Arc::new(MemoryStore::default()),
+            },
+        );
         let (tell, told) = mpsc::unbounded_channel();
         context.tell = Box::new(move |request, now_ms| {
             // The line is made as for the log, and thrown away.

@@ -1,12 +1,17 @@
 //! The commands that use the payments API, as a client of it: `pay`, `accounts`, `entries`.
 
 use std::fmt::Write as _;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use clap::{Args, Subcommand};
+use aws_smithy_types::DateTime;
+use aws_smithy_types::date_time::Format as TimeFormat;
+use clap::{Args, Subcommand, ValueEnum};
 use payment_processor::currency;
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use crate::client::{Client, ClientError, Endpoint};
@@ -16,6 +21,8 @@ use crate::ui::Ui;
 
 /// How long a command is tried again while the answer is not final: longer than a takeover.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How long an attempt at a statement may take: what API Gateway waits.
+const STATEMENT_ATTEMPT: Duration = Duration::from_secs(29);
 
 /// Which API, and with which key.
 #[derive(Debug, Args)]
@@ -131,6 +138,31 @@ enum AccountsCommand {
         #[arg(long, value_name = "KEY")]
         idempotency_key: Option<String>,
     },
+    /// Writes the statement of an account and a period: all that moved, between two balances.
+    ///
+    /// The API stores it in the data bucket, which is replicated, and gives a link that is good for a quarter of an hour. With
+    /// `--file` it is fetched as well, and compared with the hash that the API told.
+    #[command(
+        after_help = "Examples:\n  understudy accounts statement ACCOUNT --from 2026-11-01 --until 2026-12-01 --file november.csv\n  understudy accounts statement ACCOUNT --from 2026-11-25T12:00:00Z --format json\n\nTimes are UTC. The end is not part of the period, so that periods that meet share no line."
+    )]
+    Statement {
+        #[command(flatten)]
+        api: ApiOptions,
+        /// Its id.
+        account: Uuid,
+        /// When the period begins: a date, or a time as in RFC 3339.
+        #[arg(long, value_name = "TIME", value_parser = time_ms)]
+        from: u64,
+        /// When it ends; now, without it.
+        #[arg(long, value_name = "TIME", value_parser = time_ms)]
+        until: Option<u64>,
+        /// How it is written: for spreadsheets, or for programs.
+        #[arg(long, value_enum, default_value_t = StatementFormat::Csv)]
+        format: StatementFormat,
+        /// Where to write it.
+        #[arg(long, value_name = "PATH")]
+        file: Option<PathBuf>,
+    },
     /// Closes an empty account.
     Close {
         #[command(flatten)]
@@ -143,10 +175,43 @@ enum AccountsCommand {
     },
 }
 
+/// How a statement is written.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum StatementFormat {
+    /// RFC 4180, amounts in units of the currency.
+    Csv,
+    /// One document, amounts in minor units.
+    Json,
+}
+
 impl Accounts {
     /// Runs the command.
     pub async fn run(self, ui: &Arc<Ui>) -> Result<(), Failure> {
         let account = match self.command {
+            AccountsCommand::Statement {
+                api,
+                account,
+                from,
+                until,
+                format,
+                file,
+            } => {
+                let until = until.unwrap_or_else(continuity::clock::now_ms);
+                let format = match format {
+                    StatementFormat::Csv => "csv",
+                    StatementFormat::Json => "json",
+                };
+                let path = format!(
+                    "/v1/accounts/{account}/statement?from_ms={from}&until_ms={until}&format={format}"
+                );
+                let client = api.client().await?.with_attempts_of(STATEMENT_ATTEMPT);
+                let statement = refused(client.request("GET", &path, None, PATIENCE).await)?;
+                if let Some(file) = &file {
+                    fetch(&statement, file).await?;
+                }
+                ui.result(&statement, statement_text(&statement, file.as_deref()));
+                return Ok(());
+            }
             AccountsCommand::List { api, limit } => {
                 let accounts = list(&api.client().await?, "/v1/accounts", limit).await?;
                 let lines: Vec<String> = accounts.iter().map(account_line).collect();
@@ -188,6 +253,73 @@ impl Accounts {
         ui.result(&account, account_line(&account));
         Ok(())
     }
+}
+
+/// Fetches a statement into a file, which appears whole or not at all.
+async fn fetch(statement: &Value, file: &Path) -> Result<(), Failure> {
+    let cannot = |error: &dyn std::error::Error| {
+        Failure::text(format!(
+            "the statement is in the bucket, but cannot be fetched: {}",
+            continuity::error::chain(error)
+        ))
+    };
+    // The link is a secret as long as it is good: an error must not repeat it.
+    let get = reqwest::Client::new().get(word(&statement["url"])).send().await;
+    let answer = get.and_then(reqwest::Response::error_for_status);
+    let mut answer = answer.map_err(|error| cannot(&error.without_url()))?;
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let mut written = tempfile::NamedTempFile::new_in(folder.unwrap_or(Path::new(".")))?;
+    let mut hash = Sha256::new();
+    while let Some(piece) = answer
+        .chunk()
+        .await
+        .map_err(|error| cannot(&error.without_url()))?
+    {
+        hash.update(&piece);
+        written.write_all(&piece)?;
+    }
+    if hex::encode(hash.finalize()) != word(&statement["sha256"]) {
+        return Err(
+            Failure::text("what was fetched is not what the API wrote: the hashes differ")
+                .help("run the same again"),
+        );
+    }
+    written.persist(file).map_err(|error| cannot(&error.error))?;
+    Ok(())
+}
+
+fn statement_text(statement: &Value, file: Option<&Path>) -> String {
+    let balance = |name: &str| major(&statement[name], &statement["currency"]);
+    let place = match file {
+        Some(file) => format!("in {}", file.display()),
+        None => format!("at {}", word(&statement["url"])),
+    };
+    let unsettled = if statement["settled"] == true {
+        ""
+    } else {
+        "\nthe period is not over for a minute yet: more may come to it"
+    };
+    format!(
+        "{} lines from {} to {}, {} bytes {place}{unsettled}",
+        statement["lines"],
+        balance("opening_balance_minor"),
+        balance("closing_balance_minor"),
+        statement["bytes"],
+    )
+}
+
+/// A date, or a time as in RFC 3339, as milliseconds since the Unix epoch.
+fn time_ms(text: &str) -> Result<u64, String> {
+    let with_time = if text.contains('T') {
+        text.to_owned()
+    } else {
+        format!("{text}T00:00:00Z")
+    };
+    DateTime::from_str(&with_time, TimeFormat::DateTimeWithOffset)
+        .ok()
+        .and_then(|time| time.to_millis().ok())
+        .and_then(|ms| u64::try_from(ms).ok())
+        .ok_or_else(|| "write a date as 2026-11-01, or a time as 2026-11-01T12:00:00Z".to_owned())
 }
 
 /// Lists what moved an account's balance, the newest first.
@@ -319,12 +451,7 @@ fn major(amount_minor: &Value, code: &Value) -> String {
     let (Some(amount), code) = (amount_minor.as_i64(), word(code)) else {
         return "-".to_owned();
     };
-    let decimals = usize::from(currency::decimals(&code).unwrap_or(0));
-    let sign = if amount < 0 { "-" } else { "" };
-    let digits = format!("{:0>width$}", amount.unsigned_abs(), width = decimals + 1);
-    let (whole, part) = digits.split_at(digits.len() - decimals);
-    let point = if decimals > 0 { "." } else { "" };
-    format!("{sign}{whole}{point}{part} {code}")
+    format!("{} {code}", currency::in_units(amount, &code))
 }
 
 fn account_line(account: &Value) -> String {
@@ -395,18 +522,25 @@ mod tests {
     }
 
     #[test]
-    fn amounts_are_shown_in_units_of_their_currency() {
-        for (amount, code, expected) in [
-            (1_250, "EUR", "12.50 EUR"),
-            (7, "EUR", "0.07 EUR"),
-            (-7, "EUR", "-0.07 EUR"),
-            (-10_000, "USD", "-100.00 USD"),
-            (1_000, "JPY", "1000 JPY"),
-            (0, "BHD", "0.000 BHD"),
-            (i64::MIN, "EUR", "-92233720368547758.08 EUR"),
+    fn times_are_dates_or_as_in_rfc_3339() {
+        for (text, expected) in [
+            ("1970-01-02", Some(86_400_000)),
+            ("1970-01-01T00:00:01Z", Some(1_000)),
+            ("1970-01-01T01:00:00.5+01:00", Some(500)),
+            ("1969-12-31", None),
+            ("2026-13-01", None),
+            ("2026-11-1", None),
+            ("yesterday", None),
+            ("", None),
         ] {
-            assert_eq!(major(&json!(amount), &json!(code)), expected);
+            assert_eq!(time_ms(text).ok(), expected, "{text}");
         }
+    }
+
+    #[test]
+    fn amounts_are_shown_with_their_currency() {
+        assert_eq!(major(&json!(-1_250), &json!("EUR")), "-12.50 EUR");
+        assert_eq!(major(&Value::Null, &json!("EUR")), "-");
     }
 
     #[test]

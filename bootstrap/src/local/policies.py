@@ -448,7 +448,7 @@ class Call:
             asked += self.passing(role.group(1).decode() if role else None, "s3")
         if self.operation in ("PutObject", "GetObject", "GetObjectVersion"):
             action = "GenerateDataKey" if self.operation == "PutObject" else "Decrypt"
-            asked += self.through(action, _bucket_key(bucket), "s3")
+            asked += self.through(action, _bucket_key(bucket), "s3", **_s3_context(bucket, self.path))
         return asked
 
     def ask_dynamodb(self):
@@ -604,6 +604,16 @@ def _bucket_key(bucket):
     text = stored.decode() if isinstance(stored, bytes) else str(stored or "")
     found = re.search(r"KMSMasterKeyID['\"]?\s*[>:]\s*['\"]?([^<'\",}]+)", text)
     return unquote(found.group(1).strip()) if found and "aws:kms" in text else ""
+
+
+def _s3_context(bucket, path):
+    """Under a bucket key the encryption context is the bucket, else the object.
+    https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucket-key.html"""
+    stored = s3._bucket_encryption.get(bucket)
+    text = stored.decode() if isinstance(stored, bytes) else str(stored or "")
+    with_bucket_key = re.search(r"BucketKeyEnabled['\"]?\s*[>:]\s*['\"]?true", text, re.IGNORECASE)
+    name = bucket if with_bucket_key else path.strip("/")
+    return {"aws:s3:arn": f"arn:aws:s3:::{name}"}
 
 
 class Denied(Exception):

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use aws_config::environment::EnvironmentVariableCredentialsProvider;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
-use aws_smithy_http_client::{Builder, tls};
+use aws_smithy_http_client::{Builder, Connector, tls};
+use aws_smithy_runtime_api::client::http::HttpConnectorSettings;
 use aws_smithy_types::retry::RetryConfig;
 use aws_smithy_types::timeout::TimeoutConfig;
 use tracing_subscriber::filter::{LevelFilter, Targets};
@@ -36,11 +37,22 @@ pub async fn load(region: Option<&str>) -> SdkConfig {
     loader(region).load().await
 }
 
+/// A connector with the TLS and limits of the clients, for the requests that none of them makes.
+pub fn connector() -> Connector {
+    let settings = HttpConnectorSettings::builder().connect_timeout(CONNECT_TIMEOUT);
+    Connector::builder()
+        .tls_provider(provider())
+        .connector_settings(settings.build())
+        .build()
+}
+
+fn provider() -> tls::Provider {
+    tls::Provider::Rustls(tls::rustls_provider::CryptoMode::Ring)
+}
+
 /// The loader behind [`load`], for callers that must override more.
 pub fn loader(region: Option<&str>) -> aws_config::ConfigLoader {
-    let http = Builder::new()
-        .tls_provider(tls::Provider::Rustls(tls::rustls_provider::CryptoMode::Ring))
-        .build_https();
+    let http = Builder::new().tls_provider(provider()).build_https();
     let mut loader = aws_config::defaults(BehaviorVersion::latest())
         .http_client(http)
         .retry_config(retries())

@@ -40,6 +40,22 @@ pub enum EntryKind {
     Refund,
 }
 
+impl EntryKind {
+    /// The word in the API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            EntryKind::AccountOpened => "account-opened",
+            EntryKind::AccountClosed => "account-closed",
+            EntryKind::Payment => "payment",
+            EntryKind::Authorisation => "authorisation",
+            EntryKind::Capture => "capture",
+            EntryKind::Void => "void",
+            EntryKind::Expiry => "expiry",
+            EntryKind::Refund => "refund",
+        }
+    }
+}
+
 /// How a command ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -20,7 +20,8 @@ use crate::command::{Command, Order};
 use crate::ledger::connect::SecretConnector;
 use crate::ledger::postgres::PostgresLedger;
 use crate::ledger::{Ledger, LedgerError, Read, Rejection, Submitted};
-use crate::limits::REQUEST_TIMEOUT;
+use crate::limits::{REQUEST_TIMEOUT, STATEMENT_LINES};
+use crate::statement::store::{S3Store, Store};
 use crate::telemetry::{self, Received, Told};
 
 /// Milliseconds since the Unix epoch.
@@ -30,6 +31,19 @@ pub type Ids = Box<dyn Fn() -> Uuid + Send + Sync>;
 
 /// Takes what is told of a request.
 pub type Tell = Box<dyn Fn(&Told<'_>, u64) + Send + Sync>;
+
+/// What a region's requests work on.
+#[derive(Clone)]
+pub struct Stores {
+    /// The control table.
+    pub control: Arc<dyn ControlStore>,
+    /// The journal.
+    pub journal: Arc<dyn Journal>,
+    /// The ledger.
+    pub ledger: Arc<dyn Ledger>,
+    /// Where statements are put.
+    pub statements: Arc<dyn Store>,
+}
 
 /// Everything that a request needs.
 pub struct Context {
@@ -45,6 +59,8 @@ pub struct Context {
     pub journal: Arc<dyn Journal>,
     /// The ledger.
     pub ledger: Arc<dyn Ledger>,
+    /// Where statements are put.
+    pub statements: Arc<dyn Store>,
     /// The clock.
     pub clock: Clock,
     /// Ids of accounts and payments.
@@ -53,6 +69,8 @@ pub struct Context {
     pub tell: Tell,
     /// How long a request may take.
     pub request_timeout: Duration,
+    /// How many movements a statement may have.
+    pub statement_lines: u64,
     pub(crate) keys: KeyCache,
     belief: Mutex<Option<ControlRecord>>,
 }
@@ -109,21 +127,23 @@ impl Context {
             config.names.suffix(),
             config.region(),
             config.slot.as_str(),
-            Arc::new(DynamoControl::new(tables.clone(), config.names.control_table())),
-            Arc::new(DynamoJournal::new(tables, config.names.journal_table())),
-            Arc::new(PostgresLedger::new(Box::new(connector))),
+            Stores {
+                control: Arc::new(DynamoControl::new(tables.clone(), config.names.control_table())),
+                journal: Arc::new(DynamoJournal::new(tables, config.names.journal_table())),
+                ledger: Arc::new(PostgresLedger::new(Box::new(connector))),
+                statements: Arc::new(S3Store::new(required(&env, "UNDERSTUDY_DATA_BUCKET")?)),
+            },
         ))
     }
 
     /// From its parts, with the system's clock and time-ordered random ids.
-    pub fn new(
-        stack: &str,
-        region: &str,
-        slot: &str,
-        control: Arc<dyn ControlStore>,
-        journal: Arc<dyn Journal>,
-        ledger: Arc<dyn Ledger>,
-    ) -> Self {
+    pub fn new(stack: &str, region: &str, slot: &str, stores: Stores) -> Self {
+        let Stores {
+            control,
+            journal,
+            ledger,
+            statements,
+        } = stores;
         Context {
             stack: stack.to_owned(),
             region: region.to_owned(),
@@ -131,10 +151,12 @@ impl Context {
             control,
             journal,
             ledger,
+            statements,
             clock: Box::new(continuity::clock::now_ms),
             ids: Box::new(Uuid::now_v7),
             tell: Box::new(|told, now_ms| metrics::print(&told.line(now_ms))),
             request_timeout: REQUEST_TIMEOUT,
+            statement_lines: STATEMENT_LINES,
             keys: KeyCache::default(),
             belief: Mutex::new(None),
         }
@@ -244,7 +266,11 @@ impl Context {
             .unwrap_or(Err(Unanswered::TimedOut))
     }
 
-    async fn confirm(&self, epoch: Option<u64>) -> Result<(), Unanswered> {
+    /// Answers only if this region serves in `epoch`, by a strong read: what was read from the ledger before may be told.
+    ///
+    /// # Errors
+    /// `NotActive`, `Control`.
+    pub(crate) async fn confirm(&self, epoch: Option<u64>) -> Result<(), Unanswered> {
         let record = self.control.read().await.map_err(Unanswered::Control)?;
         let serving = record
             .as_ref()

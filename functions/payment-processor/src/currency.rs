@@ -165,6 +165,16 @@ pub fn decimals(code: &str) -> Option<u8> {
     Some(CURRENCIES[at].1)
 }
 
+/// An amount in units of its currency, with all the decimals that ISO 4217 gives it: `-12.50`. None for an unknown code.
+pub fn in_units(amount_minor: i64, code: &str) -> String {
+    let decimals = usize::from(decimals(code).unwrap_or(0));
+    let sign = if amount_minor < 0 { "-" } else { "" };
+    let digits = format!("{:0>width$}", amount_minor.unsigned_abs(), width = decimals + 1);
+    let (whole, part) = digits.split_at(digits.len() - decimals);
+    let point = if decimals > 0 { "." } else { "" };
+    format!("{sign}{whole}{point}{part}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -185,6 +195,21 @@ mod tests {
             ("", None),
         ] {
             assert_eq!(decimals(code), expected, "{code}");
+        }
+    }
+
+    #[test]
+    fn amounts_are_shown_in_units_of_their_currency() {
+        for (amount, code, expected) in [
+            (1_250, "EUR", "12.50"),
+            (7, "EUR", "0.07"),
+            (-7, "EUR", "-0.07"),
+            (-10_000, "USD", "-100.00"),
+            (1_000, "JPY", "1000"),
+            (0, "BHD", "0.000"),
+            (i64::MIN, "EUR", "-92233720368547758.08"),
+        ] {
+            assert_eq!(in_units(amount, code), expected, "{amount} {code}");
         }
     }
 }

@@ -10,5 +10,6 @@ pub mod currency;
 pub mod event;
 pub mod ledger;
 pub mod limits;
+pub mod statement;
 pub mod tasks;
 pub mod telemetry;

@@ -62,6 +62,16 @@ pub const PAGE_ITEMS: Range = Range {
 };
 /// Entries that one page of a filtered list looks at.
 pub const PAGE_SCAN: u32 = 1_000;
+/// Movements of one statement: what a request has the time to write.
+pub const STATEMENT_LINES: u64 = 200_000;
+/// How long the link to a statement is good.
+pub const STATEMENT_LINK: Duration = Duration::from_secs(15 * 60);
+/// After so long every command of a period has its answer, clocks of handlers apart by some seconds.
+pub const STATEMENT_SETTLED: Duration = Duration::from_secs(60);
+/// About so much of a statement is written and sent at once.
+pub const STATEMENT_PIECE_BYTES: usize = 64 * 1024;
+/// A statement that is no longer is not read a second time.
+pub const STATEMENT_KEPT_BYTES: u64 = 1024 * 1024;
 /// Keys kept in the cache of valid API keys.
 pub const CACHED_API_KEYS: usize = 1_000;
 /// Entries that a replay posts in one transaction.
@@ -77,5 +87,6 @@ const _: () = assert!(LOCK_TIMEOUT.as_millis() < STATEMENT_TIMEOUT.as_millis());
 const _: () = assert!(STATEMENT_TIMEOUT.as_millis() < ANSWER_TIMEOUT.as_millis());
 const _: () =
     assert!(2 * (CONNECT_TIMEOUT.as_millis() + ANSWER_TIMEOUT.as_millis()) < REQUEST_TIMEOUT.as_millis());
+const _: () = assert!(REQUEST_TIMEOUT.as_millis() < STATEMENT_SETTLED.as_millis());
 const _: () = assert!(REQUEST_TIMEOUT.as_millis() < GATEWAY_TIMEOUT.as_millis());
 const _: () = assert!(HEALTH_TIMEOUT.as_millis() < 2_000);

@@ -242,7 +242,7 @@ mod tests {
                 operations += 1;
             }
         }
-        assert_eq!(operations, 13);
+        assert_eq!(operations, 14);
     }
 
     #[test]

@@ -81,6 +81,8 @@ pub fn payment_processor(
         .ok()
         .filter(|calls| *calls > 0);
     common.set("UNDERSTUDY_DB_SECRET", context.names.database_secret());
+    let bucket_for_data = context.names.data_bucket(slot, context.account);
+    common.set("UNDERSTUDY_DATA_BUCKET", bucket_for_data);
     common.set("AWS_LAMBDA_HTTP_IGNORE_STAGE_IN_PATH", "true");
     let role = role(
         blueprint,

@@ -46,13 +46,15 @@ fn tell_of_failures(context: &Context<'_>, slot: Slot) -> Vec<Value> {
     ]
 }
 
-/// Reads the control record and API keys, writes and scans the journal of its own region, reads the database credentials.
+/// Reads the control record and API keys, writes and scans the journal of its own region, reads the database credentials, writes
+/// statements and lets those who hold a link read them.
 pub fn payment_processor(context: &Context<'_>, slot: Slot) -> Vec<Value> {
     let (region, account, names) = (context.region(slot), context.account, &context.names);
     let secret = format!(
         "arn:aws:secretsmanager:{region}:{account}:secret:{}-*",
         names.database_secret()
     );
+    let bucket = format!("arn:aws:s3:::{}", names.data_bucket(slot, account));
     let mut statements = vec![
         no_new_log_groups(),
         allow(
@@ -72,6 +74,19 @@ pub fn payment_processor(context: &Context<'_>, slot: Slot) -> Vec<Value> {
             json!(format!("arn:aws:kms:{region}:{account}:key/*")),
             json!({"StringEquals": {"kms:ViaService": format!("secretsmanager.{region}.amazonaws.com")},
                 "StringLike": {"kms:EncryptionContext:SecretARN": secret}}),
+        ),
+        allow(
+            "Statements",
+            &["s3:GetObject", "s3:PutObject"],
+            json!(format!("{bucket}/statements/*")),
+        ),
+        // Under a bucket key the context is the bucket: <https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucket-key.html>.
+        allow_if(
+            "EncryptStatements",
+            &["kms:Decrypt", "kms:GenerateDataKey"],
+            json!(format!("arn:aws:kms:{region}:{account}:key/*")),
+            json!({"StringEquals": {"kms:ViaService": format!("s3.{region}.amazonaws.com"),
+                "kms:EncryptionContext:aws:s3:arn": bucket}}),
         ),
     ];
     statements.extend(tell_of_failures(context, slot));

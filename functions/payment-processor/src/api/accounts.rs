@@ -6,7 +6,8 @@ use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::response::Response;
 use continuity::entry::LedgerEntry;
-use http::{Request, StatusCode};
+use http::header::CACHE_CONTROL;
+use http::{HeaderValue, Request, StatusCode};
 
 use super::problem::Problem;
 use super::query::{self, Query};
@@ -14,6 +15,7 @@ use super::{Listed, auth, json, path_id, request};
 use crate::command::{Order, body};
 use crate::context::Context;
 use crate::ledger::{Account, recorded};
+use crate::statement;
 
 /// `POST /v1/accounts`.
 pub async fn open(State(context): State<Arc<Context>>, request: Request<Body>) -> Result<Response, Problem> {
@@ -71,6 +73,21 @@ pub async fn entries(
         .account_entries(path_id(&id)?, part.after, part.limit);
     let page = context.read(read).await?.ok_or(Problem::NotFound)?;
     Ok(json(StatusCode::OK, &Listed::from(page)))
+}
+
+/// `GET /v1/accounts/{id}/statement`. The answer holds a link that needs no key: nobody on its way may keep it.
+pub async fn statement(
+    State(context): State<Arc<Context>>,
+    Path(id): Path<String>,
+    request: Request<Body>,
+) -> Result<Response, Problem> {
+    auth::check(&context, request.headers(), auth::READ).await?;
+    let (period, format) = Query::parse(request.uri().query(), &query::STATEMENT)?.statement()?;
+    let written = statement::write(&context, path_id(&id)?, period, format).await?;
+    let mut response = json(StatusCode::OK, &written);
+    let headers = response.headers_mut();
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    Ok(response)
 }
 
 /// `POST /v1/accounts/{id}/close`.

@@ -26,11 +26,12 @@ use crate::ledger::Page;
 use problem::Problem;
 
 /// Every path of the contract.
-pub const PATHS: [&str; 10] = [
+pub const PATHS: [&str; 11] = [
     "/health",
     "/v1/accounts",
     "/v1/accounts/{id}",
     "/v1/accounts/{id}/entries",
+    "/v1/accounts/{id}/statement",
     "/v1/accounts/{id}/close",
     "/v1/payments",
     "/v1/payments/{id}",
@@ -46,6 +47,7 @@ fn methods(path: &str) -> MethodRouter<Arc<Context>> {
         "/v1/accounts" => post(accounts::open).get(accounts::list),
         "/v1/accounts/{id}" => get(accounts::get),
         "/v1/accounts/{id}/entries" => get(accounts::entries),
+        "/v1/accounts/{id}/statement" => get(accounts::statement),
         "/v1/accounts/{id}/close" => post(accounts::close),
         "/v1/payments" => post(payments::create).get(payments::list),
         "/v1/payments/{id}" => get(payments::get),

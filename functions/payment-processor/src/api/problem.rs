@@ -11,6 +11,7 @@ use crate::command::{BadBody, Invalid};
 use crate::context::Unanswered;
 use crate::ledger::{LedgerError, Rejection};
 use crate::limits::{API_KEY_BYTES, BODY_BYTES, IDEMPOTENCY_KEY_BYTES};
+use crate::statement::NoStatement;
 
 /// Where problem types live: `{BASE}/{slug}`.
 pub const BASE: &str = "https://understudy.dev/errors";
@@ -98,6 +99,18 @@ pub enum Problem {
         /// What there is, in minor units.
         most_minor: i64,
     },
+    /// The statement would have more lines than a request can write.
+    StatementTooLong {
+        /// How many it would have.
+        lines: u64,
+        /// How many it may have.
+        most: u64,
+    },
+    /// The bucket does not take the statement.
+    StorageUnavailable {
+        /// For the log.
+        cause: String,
+    },
     /// The journal does not answer, so nothing may be acknowledged.
     JournalUnavailable {
         /// For the log.
@@ -150,6 +163,8 @@ impl Problem {
             Problem::AuthorisationExpired,
             Problem::PaymentNotCaptured { status: "voided" },
             Problem::AmountTooLarge { most_minor: 1 },
+            Problem::StatementTooLong { lines: 2, most: 1 },
+            Problem::StorageUnavailable { cause: cause() },
             Problem::JournalUnavailable { cause: cause() },
             Problem::TimedOut,
             Problem::Internal { cause: cause() },
@@ -277,6 +292,16 @@ impl Problem {
                 StatusCode::UNPROCESSABLE_ENTITY,
                 "The amount is too large",
             ),
+            Problem::StatementTooLong { .. } => (
+                "statement-too-long",
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "The statement is too long",
+            ),
+            Problem::StorageUnavailable { .. } => (
+                "storage-unavailable",
+                StatusCode::SERVICE_UNAVAILABLE,
+                "The bucket does not answer",
+            ),
             Problem::JournalUnavailable { .. } => (
                 "journal-unavailable",
                 StatusCode::SERVICE_UNAVAILABLE,
@@ -321,6 +346,10 @@ impl Problem {
             Problem::AmountTooLarge { most_minor } => {
                 Some(format!("At most {most_minor} minor units can be taken."))
             }
+            Problem::StatementTooLong { lines, most } => Some(format!(
+                "It would have {lines} lines, and at most {most} are written. Ask for shorter periods."
+            )),
+            Problem::StorageUnavailable { .. } => Some("Nothing was written. Ask again.".to_owned()),
             Problem::RegionNotActive
             | Problem::ControlUnavailable { .. }
             | Problem::LedgerUnavailable { .. }
@@ -341,6 +370,7 @@ impl Problem {
         match self {
             Problem::ControlUnavailable { cause }
             | Problem::LedgerUnavailable { cause }
+            | Problem::StorageUnavailable { cause }
             | Problem::JournalUnavailable { cause } => {
                 tracing::warn!(problem = self.kind().0, cause, "request not answered");
             }
@@ -395,6 +425,20 @@ impl From<BadBody> for Problem {
                 detail: "Some members cannot be taken.".to_owned(),
                 errors,
             },
+        }
+    }
+}
+
+impl From<NoStatement> for Problem {
+    fn from(why: NoStatement) -> Self {
+        match why {
+            NoStatement::NotFound => Problem::NotFound,
+            NoStatement::TooLong { lines, most } => Problem::StatementTooLong { lines, most },
+            NoStatement::Storage(source) => Problem::StorageUnavailable {
+                cause: chain(&source),
+            },
+            error @ NoStatement::DoesNotAddUp(_) => Problem::Internal { cause: chain(&error) },
+            NoStatement::Unanswered(why) => why.into(),
         }
     }
 }

@@ -10,6 +10,7 @@ use super::problem::Problem;
 use crate::command::{Invalid, body};
 use crate::ledger::{PaymentFilter, PaymentStatus};
 use crate::limits::{PAGE_ITEMS, TEXT_CHARS};
+use crate::statement::{Format, Period};
 
 /// The parameters of one request.
 #[derive(Debug)]
@@ -97,6 +98,30 @@ impl Query {
     }
 }
 
+impl Query {
+    /// A period and a format.
+    ///
+    /// # Errors
+    /// `InvalidRequest`.
+    pub fn statement(&self) -> Result<(Period, Format), Problem> {
+        let time = "be given, in milliseconds since the Unix epoch";
+        let asked = |name| {
+            self.value(name, time, number)?
+                .ok_or_else(|| invalid(name, time.to_owned()))
+        };
+        let period = Period {
+            from_ms: asked("from_ms")?,
+            until_ms: asked("until_ms")?,
+        };
+        if period.until_ms <= period.from_ms {
+            return Err(invalid("until_ms", "be later than `from_ms`".to_owned()));
+        }
+        let words = Format::ALL.map(Format::as_str).join("`, `");
+        let format = self.value("format", &format!("be one of `{words}`"), Format::parse)?;
+        Ok((period, format.unwrap_or(Format::Json)))
+    }
+}
+
 /// The names that [`Query::part`] reads.
 pub const PART: [&str; 2] = ["limit", "cursor"];
 /// The names that [`Query::part`] and [`Query::filter`] read.
@@ -109,6 +134,9 @@ pub const PAYMENTS: [&str; 7] = [
     "created_from_ms",
     "created_before_ms",
 ];
+
+/// The names that [`Query::statement`] reads.
+pub const STATEMENT: [&str; 3] = ["from_ms", "until_ms", "format"];
 
 /// A number that the database can hold.
 fn number(text: &str) -> Option<u64> {
@@ -189,6 +217,32 @@ mod tests {
             "sort=asc",
         ] {
             assert!(part(query).is_err(), "{query}");
+        }
+    }
+
+    #[test]
+    fn a_statement_is_of_a_period_that_has_a_length() {
+        let asked = |query| Query::parse(Some(query), &STATEMENT).and_then(|query| query.statement());
+        let period = Period {
+            from_ms: 5,
+            until_ms: 9,
+        };
+        assert_eq!(asked("from_ms=5&until_ms=9").unwrap(), (period, Format::Json));
+        assert_eq!(
+            asked("from_ms=5&until_ms=9&format=csv").unwrap(),
+            (period, Format::Csv)
+        );
+        for query in [
+            "",
+            "from_ms=5",
+            "until_ms=5",
+            "from_ms=5&until_ms=5",
+            "from_ms=9&until_ms=5",
+            "from_ms=a&until_ms=9",
+            "from_ms=5&until_ms=9&format=pdf",
+            "from_ms=5&until_ms=9&limit=1",
+        ] {
+            assert!(asked(query).is_err(), "{query}");
         }
     }
 

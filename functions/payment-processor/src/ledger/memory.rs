@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use continuity::acknowledge::Outcome;
 use continuity::entry::{EntryId, EntryKind, EntryStatus, LedgerEntry, Posting};
 use continuity::takeover::LedgerStatus;
+use futures::stream::{self, BoxStream, StreamExt};
 use serde_json::json;
 use uuid::Uuid;
 
@@ -17,6 +18,7 @@ use super::{
 };
 use crate::command::{Command, Order, PaymentOrder, RefundOrder};
 use crate::limits::{BALANCE_RANGE, PAGE_SCAN};
+use crate::statement::{self, Movements, Period, Statement};
 
 /// A ledger in memory.
 #[derive(Debug, Default)]
@@ -147,6 +149,32 @@ impl Decision {
             details["reason"] = json!(decline.as_str());
         }
         details
+    }
+}
+
+impl Stored {
+    /// What it moved on an account.
+    fn on_account(&self, id: Uuid) -> Option<AccountEntry> {
+        let entry = &self.entry;
+        let posting = entry.posting.as_ref()?;
+        let [payer, payee] = self.parties?;
+        let (counterparty, amount_minor) = match id {
+            _ if id == payer => (payee, -posting.amount_minor),
+            _ if id == payee => (payer, posting.amount_minor),
+            _ => return None,
+        };
+        Some(AccountEntry {
+            kind: entry.kind,
+            payment: uuid(&entry.subject),
+            counterparty,
+            reference: recorded::reference(entry),
+            amount_minor,
+            currency: posting.currency.clone(),
+            epoch: entry.id.epoch,
+            seq: entry.id.seq,
+            posted_epoch: self.posted_epoch,
+            created_at_ms: entry.created_at_ms,
+        })
     }
 }
 
@@ -554,6 +582,15 @@ impl PaymentFilter {
     }
 }
 
+struct InMemory(Vec<AccountEntry>);
+
+#[async_trait]
+impl Movements for InMemory {
+    async fn read(&self) -> Result<BoxStream<'_, Result<AccountEntry, LedgerError>>, LedgerError> {
+        Ok(stream::iter(self.0.iter().cloned().map(Ok)).boxed())
+    }
+}
+
 #[async_trait]
 impl Ledger for MemoryLedger {
     async fn submit(&self, epoch: u64, command: &Command) -> Result<Submitted, LedgerError> {
@@ -623,32 +660,41 @@ impl Ledger for MemoryLedger {
         limit: u32,
     ) -> Result<Read<Option<Page<AccountEntry>>>, LedgerError> {
         let state = self.reach("account-entries")?;
-        let moves = state.newest_before(before).filter_map(|stored| {
-            let posting = stored.entry.posting.as_ref()?;
-            let [payer, payee] = stored.parties?;
-            let (counterparty, amount_minor) = match id {
-                _ if id == payer => (payee, -posting.amount_minor),
-                _ if id == payee => (payer, posting.amount_minor),
-                _ => return None,
-            };
-            Some(AccountEntry {
-                kind: stored.entry.kind,
-                payment: uuid(&stored.entry.subject),
-                counterparty,
-                amount_minor,
-                currency: posting.currency.clone(),
-                epoch: stored.entry.id.epoch,
-                seq: stored.entry.id.seq,
-                posted_epoch: stored.posted_epoch,
-                created_at_ms: stored.entry.created_at_ms,
-            })
-        });
+        let moves = state
+            .newest_before(before)
+            .filter_map(|stored| stored.on_account(id));
         let page = |moves: Vec<AccountEntry>| Page::cut(moves, limit, AccountEntry::entry);
         let found = state
             .accounts
             .contains_key(&id)
             .then(|| page(moves.take(limit as usize + 1).collect()));
         Ok(state.read(found))
+    }
+
+    async fn statement(&self, id: Uuid, period: Period) -> Result<Read<Option<Statement>>, LedgerError> {
+        let state = self.reach("statement")?;
+        let Some(account) = state.accounts.get(&id) else {
+            return Ok(state.read(None));
+        };
+        let moves: Vec<AccountEntry> = state
+            .entries
+            .values()
+            .filter_map(|stored| stored.on_account(id))
+            .filter(|entry| entry.created_at_ms >= period.from_ms)
+            .collect();
+        let (within, after): (Vec<AccountEntry>, Vec<AccountEntry>) = moves
+            .into_iter()
+            .partition(|entry| entry.created_at_ms < period.until_ms);
+        let sum = |moves: &[AccountEntry]| moves.iter().map(|entry| entry.amount_minor).sum::<i64>();
+        let closing_balance_minor = account.balance_minor - sum(&after);
+        let totals = statement::Totals {
+            currency: account.currency.clone(),
+            opening_balance_minor: closing_balance_minor - sum(&within),
+            closing_balance_minor,
+            lines: within.len() as u64,
+        };
+        let movements = Box::new(InMemory(within));
+        Ok(state.read(Some(Statement { totals, movements })))
     }
 
     async fn payment(&self, id: Uuid) -> Result<Read<Option<Payment>>, LedgerError> {

@@ -19,6 +19,7 @@ use uuid::Uuid;
 
 use crate::command::{Command, Metadata};
 use crate::limits::PAGE_SCAN;
+use crate::statement::{Period, Statement};
 
 /// Why the ledger did not do what it was asked. Whether the call took effect is unknown, and asking again is safe.
 #[derive(Debug, thiserror::Error)]
@@ -402,6 +403,8 @@ pub struct AccountEntry {
     pub payment: Uuid,
     /// The account on the other side.
     pub counterparty: Uuid,
+    /// The client's own reference of the payment or refund.
+    pub reference: Option<String>,
     /// Signed: negative left the account.
     pub amount_minor: i64,
     /// ISO 4217 code.
@@ -503,6 +506,8 @@ pub trait Ledger: Send + Sync {
         before: Option<EntryId>,
         limit: u32,
     ) -> Result<Read<Option<Page<AccountEntry>>>, LedgerError>;
+    /// What moved on an account in a period, of one moment; `None` when there is no such account.
+    async fn statement(&self, id: Uuid, period: Period) -> Result<Read<Option<Statement>>, LedgerError>;
     /// A payment.
     async fn payment(&self, id: Uuid) -> Result<Read<Option<Payment>>, LedgerError>;
     /// Payments, newest first, from before `before`. Looks at [`crate::limits::PAGE_SCAN`] entries at most.

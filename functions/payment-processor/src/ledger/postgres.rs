@@ -8,6 +8,8 @@ use async_trait::async_trait;
 use continuity::acknowledge::Outcome;
 use continuity::entry::{EntryId, EntryStatus, LedgerEntry, Posting};
 use continuity::takeover::LedgerStatus;
+use futures::StreamExt;
+use futures::stream::BoxStream;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -15,7 +17,7 @@ use tokio::sync::{Mutex, OnceCell};
 use tokio::time::timeout;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{Json, ToSql, Type};
-use tokio_postgres::{Client, Error as PgError, Row, Statement};
+use tokio_postgres::{Client, Error as PgError, Row, Statement as Prepared};
 use uuid::Uuid;
 
 use super::connect::{Connect, ConnectError};
@@ -26,6 +28,7 @@ use super::{
 };
 use crate::command::{Command, Order};
 use crate::limits::{ANSWER_TIMEOUT, CONNECT_TIMEOUT, PAGE_SCAN, TASK_STATEMENT_TIMEOUT};
+use crate::statement::{Movements, Period, Statement};
 
 /// The ledger behind a connector.
 pub struct PostgresLedger {
@@ -35,9 +38,9 @@ pub struct PostgresLedger {
 
 struct Session {
     client: Client,
-    pay: OnceCell<Statement>,
-    submit: OnceCell<Statement>,
-    flush: OnceCell<Statement>,
+    pay: OnceCell<Prepared>,
+    submit: OnceCell<Prepared>,
+    flush: OnceCell<Prepared>,
 }
 
 impl Session {
@@ -100,9 +103,9 @@ impl Session {
 
     async fn statement<'a>(
         &self,
-        cell: &'a OnceCell<Statement>,
+        cell: &'a OnceCell<Prepared>,
         text: &'static str,
-    ) -> Result<&'a Statement, PgError> {
+    ) -> Result<&'a Prepared, PgError> {
         cell.get_or_try_init(|| self.client.prepare(text)).await
     }
 }
@@ -110,6 +113,30 @@ impl Session {
 const PAY: &str = "select ledger.pay($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)";
 const SUBMIT: &str = "select to_jsonb(ledger.submit($1, $2, $3, $4))";
 const FLUSH: &str = "select ledger.flush()";
+
+/// What entry `e` moved on account $1.
+const ON_ACCOUNT: &str = "jsonb_build_object('kind', e.kind, 'payment', e.subject,
+    'counterparty', case when e.debit_account = $1 then e.credit_account else e.debit_account end,
+    'reference', case e.kind when 'capture' then e.details #>> '{payment,reference}' else e.details ->> 'reference' end,
+    'amount_minor', case when e.debit_account = $1 then -e.amount_minor else e.amount_minor end,
+    'currency', e.currency, 'epoch', e.epoch, 'seq', e.seq, 'posted_epoch', e.posted_epoch,
+    'created_at_ms', e.created_at_ms)";
+/// What moved on account $1 from $2 until $3, reckoned back from the balance that it has now.
+const STATEMENT_TOTALS: &str = "
+    select (select epoch from ledger.ledger_epoch) as ledger_epoch,
+           (select jsonb_build_object('currency', a.currency, 'lines', m.lines,
+                       'opening_balance_minor', a.balance_minor - m.after - m.within,
+                       'closing_balance_minor', a.balance_minor - m.after)
+              from ledger.accounts a, lateral (
+                    select coalesce(sum(signed) filter (where created_at_ms >= $3), 0) as after,
+                           coalesce(sum(signed) filter (where created_at_ms < $3), 0) as within,
+                           count(*) filter (where created_at_ms < $3) as lines
+                      from (select -amount_minor as signed, created_at_ms from ledger.entries
+                             where debit_account = $1 and amount_minor > 0 and created_at_ms >= $2
+                            union all
+                            select amount_minor, created_at_ms from ledger.entries
+                             where credit_account = $1 and amount_minor > 0 and created_at_ms >= $2) as sides) m
+             where a.id = $1) as totals";
 
 /// A statement's parameters with their types.
 type Parameters<'a> = &'a [(&'a (dyn ToSql + Sync), Type)];
@@ -218,6 +245,42 @@ impl PostgresLedger {
             .await
             .map_err(|error| classify(operation, error))?;
         Ok(client)
+    }
+}
+
+/// A transaction that sees one moment of the ledger, as long as its connection lasts.
+struct Snapshot {
+    client: Client,
+    id: Uuid,
+    period: Period,
+}
+
+#[async_trait]
+impl Movements for Snapshot {
+    async fn read(&self) -> Result<BoxStream<'_, Result<AccountEntry, LedgerError>>, LedgerError> {
+        let operation = "statement";
+        let lines = format!(
+            "select {ON_ACCOUNT} as entry from (
+                select * from ledger.entries
+                 where debit_account = $1 and amount_minor > 0 and created_at_ms >= $2 and created_at_ms < $3
+                union all
+                select * from ledger.entries
+                 where credit_account = $1 and amount_minor > 0 and created_at_ms >= $2 and created_at_ms < $3) e
+              order by e.epoch, e.seq"
+        );
+        let parameters: [(&(dyn ToSql + Sync), Type); 3] = [
+            (&self.id, Type::UUID),
+            (&signed(self.period.from_ms), Type::INT8),
+            (&signed(self.period.until_ms), Type::INT8),
+        ];
+        let rows = self.client.query_typed_raw(&lines, parameters).await;
+        let rows = rows.map_err(|error| classify(operation, error))?;
+        let entries = rows.map(move |row| {
+            let row = row.map_err(|error| classify(operation, error))?;
+            let Json(entry) = cell(operation, &row, "entry")?;
+            Ok(entry)
+        });
+        Ok(entries.boxed())
     }
 }
 
@@ -471,11 +534,8 @@ impl Ledger for PostgresLedger {
         limit: u32,
     ) -> Result<Read<Option<Page<AccountEntry>>>, LedgerError> {
         let before = before.unwrap_or(NEWEST);
-        let found = "select coalesce((select jsonb_agg(jsonb_build_object('kind', e.kind, 'payment', e.subject,
-                 'counterparty', case when e.debit_account = $1 then e.credit_account else e.debit_account end,
-                 'amount_minor', case when e.debit_account = $1 then -e.amount_minor else e.amount_minor end,
-                 'currency', e.currency, 'epoch', e.epoch, 'seq', e.seq, 'posted_epoch', e.posted_epoch,
-                 'created_at_ms', e.created_at_ms) order by e.epoch desc, e.seq desc)
+        let found = format!(
+            "select coalesce((select jsonb_agg({ON_ACCOUNT} order by e.epoch desc, e.seq desc)
               from (select * from (
                       (select * from ledger.entries where debit_account = $1 and amount_minor > 0 and (epoch, seq) < ($2, $3)
                         order by epoch desc, seq desc limit $4)
@@ -483,15 +543,44 @@ impl Ledger for PostgresLedger {
                       (select * from ledger.entries where credit_account = $1 and amount_minor > 0 and (epoch, seq) < ($2, $3)
                         order by epoch desc, seq desc limit $4)) as sides
                      order by epoch desc, seq desc limit $4) e), '[]')
-            from ledger.accounts a where a.id = $1";
+            from ledger.accounts a where a.id = $1"
+        );
         let parameters: Parameters<'_> = &[
             (&id, Type::UUID),
             (&signed(before.epoch), Type::INT8),
             (&signed(before.seq), Type::INT8),
             (&i64::from(limit + 1), Type::INT8),
         ];
-        let read = self.read::<Vec<_>>("account-entries", found, parameters).await?;
+        let read = self.read::<Vec<_>>("account-entries", &found, parameters).await?;
         Ok(read.map(|found| found.map(|items| Page::cut(items, limit, AccountEntry::entry))))
+    }
+
+    async fn statement(&self, id: Uuid, period: Period) -> Result<Read<Option<Statement>>, LedgerError> {
+        let operation = "statement";
+        let client = self.task(operation).await?;
+        let failed = |error| classify(operation, error);
+        let one_moment = "begin isolation level repeatable read, read only";
+        client.batch_execute(one_moment).await.map_err(failed)?;
+        let parameters: [(&(dyn ToSql + Sync), Type); 3] = [
+            (&id, Type::UUID),
+            (&signed(period.from_ms), Type::INT8),
+            (&signed(period.until_ms), Type::INT8),
+        ];
+        let row = client
+            .query_typed_one(STATEMENT_TOTALS, &parameters)
+            .await
+            .map_err(failed)?;
+        let ledger_epoch = epoch(operation, &row)?;
+        let Some(totals) = cell::<Option<Value>>(operation, &row, "totals")? else {
+            let value = None;
+            return Ok(Read { ledger_epoch, value });
+        };
+        let totals = decode(operation, totals)?;
+        let movements = Box::new(Snapshot { client, id, period });
+        Ok(Read {
+            ledger_epoch,
+            value: Some(Statement { totals, movements }),
+        })
     }
 
     async fn payment(&self, id: Uuid) -> Result<Read<Option<Payment>>, LedgerError> {

@@ -108,6 +108,15 @@ pub fn payment(entry: &LedgerEntry) -> Option<Payment> {
     })
 }
 
+/// The client's own reference of the payment or refund that an entry records; of a capture, the payment's.
+pub fn reference(entry: &LedgerEntry) -> Option<String> {
+    let path = match entry.kind {
+        EntryKind::Capture => "/payment/reference",
+        _ => "/reference",
+    };
+    entry.details.pointer(path)?.as_str().map(str::to_owned)
+}
+
 /// The refund that an entry records, which was posted here in `posted_epoch`.
 pub fn refund(entry: &LedgerEntry, posted_epoch: u64) -> Option<Refund> {
     if entry.kind != EntryKind::Refund {

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod stage;
+mod statements;
 mod takeovers;
 
 use std::sync::Arc;
@@ -14,11 +15,12 @@ use continuity::control::{ApiKey, ControlRecord, ControlStore, Phase};
 use continuity::entry::LedgerEntry;
 use continuity::error::StoreError;
 use continuity::journal::Journal;
-use payment_processor::context::Context;
+use payment_processor::context::{Context, Stores};
 use payment_processor::event::Service;
 use payment_processor::ledger::Ledger;
 use payment_processor::ledger::memory::MemoryLedger;
 use payment_processor::limits::PAGE_SCAN;
+use payment_processor::statement::memory::MemoryStore;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -261,9 +263,12 @@ async fn a_request_that_takes_too_long_is_given_up() {
         "dev",
         HOME,
         "primary",
-        tables.control.clone(),
-        Arc::new(Stuck),
-        ledger.clone(),
+        Stores {
+            control: tables.control.clone(),
+            journal: Arc::new(Stuck),
+            ledger: ledger.clone(),
+            statements: Arc::new(MemoryStore::default()),
+        },
     );
     unheard(&mut context);
     context.request_timeout = Duration::from_millis(20);
@@ -460,9 +465,12 @@ async fn an_authorisation_expires_by_the_task_and_cannot_be_captured_before_that
         "dev",
         HOME,
         "primary",
-        tables.control.clone(),
-        tables.journal.clone(),
-        ledger.clone(),
+        Stores {
+            control: tables.control.clone(),
+            journal: tables.journal.clone(),
+            ledger: ledger.clone(),
+            statements: Arc::new(MemoryStore::default()),
+        },
     );
     unheard(&mut context);
     let clock = now_ms.clone();

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use continuity::control::{ApiKey, ControlRecord, ControlStore};
 use continuity::memory::{MemoryControl, MemoryJournal};
-use payment_processor::context::Context;
+use payment_processor::context::{Context, Stores};
 use payment_processor::event::Service;
 use payment_processor::ledger::memory::MemoryLedger;
+use payment_processor::statement::memory::MemoryStore;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -62,9 +63,12 @@ impl Tables {
             "dev",
             region,
             slot,
-            self.control.clone(),
-            self.journal.clone(),
-            ledger.clone(),
+            Stores {
+                control: self.control.clone(),
+                journal: self.journal.clone(),
+                ledger: ledger.clone(),
+                statements: Arc::new(MemoryStore::default()),
+            },
         );
         unheard(&mut context);
         Region {

@@ -1,0 +1,262 @@
+//! Where statements are put: the region's data bucket, which is replicated into the other region.
+//!
+//! Two requests, signed and sent with the SDK's own crates: the client of S3 would make the function's package a third larger
+//! (3.6 MB instead of 2.7).
+
+use std::error::Error;
+use std::time::{Duration, SystemTime};
+
+use async_trait::async_trait;
+use aws_config::SdkConfig;
+use aws_credential_types::provider::ProvideCredentials;
+use aws_sigv4::http_request::{
+    PayloadChecksumKind, PercentEncodingMode, SignableBody, SignableRequest, SignatureLocation,
+    SigningInstructions, SigningSettings, UriPathNormalizationMode, sign,
+};
+use aws_sigv4::sign::v4;
+use aws_smithy_runtime_api::client::http::HttpConnector;
+use aws_smithy_runtime_api::client::identity::Identity;
+use aws_smithy_types::body::SdkBody;
+use aws_smithy_types::byte_stream::ByteStream;
+use bytes::Bytes;
+use futures::channel::mpsc;
+use futures::stream::BoxStream;
+use futures::{SinkExt, StreamExt, TryStreamExt};
+use http::{Method, StatusCode};
+use http_body_util::StreamBody;
+use http_body_util::combinators::BoxBody;
+use tokio::sync::OnceCell;
+
+/// A request to the bucket that did not succeed.
+#[derive(Debug, thiserror::Error)]
+#[error("{operation} of `{key}` failed")]
+pub struct StorageError {
+    /// The operation of S3.
+    pub operation: &'static str,
+    /// The object.
+    pub key: String,
+    /// Why.
+    #[source]
+    pub source: Box<dyn Error + Send + Sync>,
+}
+
+/// An object that is to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Object {
+    /// Its key in the bucket: ASCII letters, digits, `-`, `.`, and `/` between its parts.
+    pub key: String,
+    /// What it is.
+    pub content_type: &'static str,
+    /// Its size.
+    pub bytes: u64,
+    /// SHA-256 of it, in hex.
+    pub sha256: String,
+}
+
+/// What an object is made of, piece by piece.
+pub type Pieces<'a> = BoxStream<'a, Result<Bytes, Box<dyn Error + Send + Sync>>>;
+
+/// A bucket.
+#[async_trait]
+pub trait Store: Send + Sync {
+    /// Puts an object. Whole or not at all: what turns out to be shorter, longer or of another hash is refused.
+    async fn put(&self, object: &Object, pieces: Pieces<'_>) -> Result<(), StorageError>;
+    /// A link to the object for whoever holds it, good for `valid` at the longest. Asks nobody.
+    async fn link(&self, object: &Object, valid: Duration) -> Result<String, StorageError>;
+}
+
+/// A bucket of S3.
+pub struct S3Store {
+    bucket: String,
+    s3: OnceCell<S3>,
+}
+
+/// What is made at first use.
+struct S3 {
+    config: SdkConfig,
+    connector: aws_smithy_http_client::Connector,
+}
+
+/// Bytes on their way to the bucket that are not taken yet.
+const PIECES_AHEAD: usize = 4;
+
+impl S3Store {
+    /// A bucket of this region.
+    pub fn new(bucket: String) -> Self {
+        S3Store {
+            bucket,
+            s3: OnceCell::new(),
+        }
+    }
+
+    async fn s3(&self) -> &S3 {
+        let made = async || S3 {
+            config: continuity::aws::load(None).await,
+            connector: continuity::aws::connector(),
+        };
+        self.s3.get_or_init(made).await
+    }
+
+    /// Sends an object; answers what is wrong with the answer.
+    async fn send(&self, object: &Object, pieces: Pieces<'_>) -> Result<(), Box<dyn Error + Send + Sync>> {
+        let s3 = self.s3().await;
+        let request = http::Request::builder()
+            .method(Method::PUT)
+            .uri(s3.url(&self.bucket, &object.key)?)
+            .header("content-type", object.content_type)
+            .header("content-length", object.bytes);
+        let (mut into, from) = mpsc::channel(PIECES_AHEAD);
+        let body = StreamBody::new(from.map_ok(http_body::Frame::data));
+        let mut request = request.body(SdkBody::from_body_1_x(BoxBody::new(body)))?;
+        let payload = SignableBody::Precomputed(object.sha256.clone());
+        s3.sign(&request, payload, in_headers())
+            .await?
+            .apply_to_request_http1x(&mut request);
+        let request = aws_smithy_runtime_api::http::Request::try_from(request)?;
+        let answered = async {
+            let answer = s3.connector.call(request).await?;
+            if answer.status().is_success() {
+                return Ok(());
+            }
+            let status = StatusCode::from_u16(answer.status().as_u16())?;
+            let body = ByteStream::new(answer.into_body()).collect().await?;
+            Err(refusal(status, &body.into_bytes()).into())
+        };
+        let filled = async move {
+            let mut pieces = pieces;
+            while let Some(piece) = pieces.next().await {
+                // An answer that comes early ends the way for the rest, and says why itself.
+                if into.send(piece).await.is_err() {
+                    break;
+                }
+            }
+        };
+        tokio::join!(answered, filled).0
+    }
+
+    async fn sign_link(
+        &self,
+        object: &Object,
+        valid: Duration,
+    ) -> Result<String, Box<dyn Error + Send + Sync>> {
+        let s3 = self.s3().await;
+        let url = s3.url(&self.bucket, &object.key)?;
+        // A browser saves it under the name that its key ends with.
+        let name = object.key.rsplit('/').next().unwrap_or_default();
+        let saved_as = format!("{url}?response-content-disposition=attachment%3B%20filename%3D%22{name}%22");
+        let mut request = http::Request::get(saved_as).body(())?;
+        let signed = s3
+            .sign(&request, SignableBody::UnsignedPayload, in_a_link(valid))
+            .await?;
+        signed.apply_to_request_http1x(&mut request);
+        Ok(request.uri().to_string())
+    }
+}
+
+impl S3 {
+    /// Where an object is. With an endpoint of its own the bucket is in the path, as the SDK does it for an address.
+    fn url(&self, bucket: &str, key: &str) -> Result<String, &'static str> {
+        if let Some(endpoint) = self.config.endpoint_url() {
+            return Ok(format!("{}/{bucket}/{key}", endpoint.trim_end_matches('/')));
+        }
+        let region = self.config.region().ok_or("no region is set")?;
+        Ok(format!("https://{bucket}.s3.{region}.amazonaws.com/{key}"))
+    }
+
+    async fn sign<B>(
+        &self,
+        request: &http::Request<B>,
+        payload: SignableBody<'_>,
+        settings: SigningSettings,
+    ) -> Result<SigningInstructions, Box<dyn Error + Send + Sync>> {
+        let provider = self
+            .config
+            .credentials_provider()
+            .ok_or("no credentials are set")?;
+        let identity = Identity::from(provider.provide_credentials().await?);
+        let region = self.config.region().ok_or("no region is set")?;
+        let parameters = v4::SigningParams::builder()
+            .identity(&identity)
+            .region(region.as_ref())
+            .name("s3")
+            .time(SystemTime::now())
+            .settings(settings)
+            .build()?
+            .into();
+        let headers: Vec<(&str, &str)> = request
+            .headers()
+            .iter()
+            .filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)))
+            .collect();
+        let uri = request.uri().to_string();
+        let signable = SignableRequest::new(request.method().as_str(), uri, headers.into_iter(), payload)?;
+        Ok(sign(signable, &parameters)?.into_parts().0)
+    }
+}
+
+#[async_trait]
+impl Store for S3Store {
+    async fn put(&self, object: &Object, pieces: Pieces<'_>) -> Result<(), StorageError> {
+        let sent = self.send(object, pieces).await;
+        sent.map_err(|source| failed("PutObject", object, source))
+    }
+
+    async fn link(&self, object: &Object, valid: Duration) -> Result<String, StorageError> {
+        let link = self.sign_link(object, valid).await;
+        link.map_err(|source| failed("GetObject", object, source))
+    }
+}
+
+fn failed(operation: &'static str, object: &Object, source: Box<dyn Error + Send + Sync>) -> StorageError {
+    StorageError {
+        operation,
+        key: object.key.clone(),
+        source,
+    }
+}
+
+/// As S3 wants it: <https://docs.aws.amazon.com/AmazonS3/latest/API/sig-v4-header-based-auth.html>.
+fn in_headers() -> SigningSettings {
+    let mut settings = SigningSettings::default();
+    settings.percent_encoding_mode = PercentEncodingMode::Single;
+    settings.uri_path_normalization_mode = UriPathNormalizationMode::Disabled;
+    settings.payload_checksum_kind = PayloadChecksumKind::XAmzSha256;
+    settings
+}
+
+/// The same for a link: <https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-query-string-auth.html>.
+fn in_a_link(valid: Duration) -> SigningSettings {
+    let mut settings = in_headers();
+    settings.payload_checksum_kind = PayloadChecksumKind::NoHeader;
+    settings.signature_location = SignatureLocation::QueryParams;
+    settings.expires_in = Some(valid);
+    settings
+}
+
+/// A refusal of S3 in its words: <https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html>.
+fn refusal(status: StatusCode, body: &[u8]) -> String {
+    let text = String::from_utf8_lossy(body);
+    let member = |name: &str| {
+        let (_, rest) = text.split_once(&format!("<{name}>"))?;
+        Some(rest.split_once(&format!("</{name}>"))?.0)
+    };
+    match (member("Code"), member("Message")) {
+        (Some(code), Some(message)) => format!("{status}: {code}: {message}"),
+        _ => status.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_told_in_the_words_of_s3() {
+        let body = b"<?xml version=\"1.0\"?><Error><Code>AccessDenied</Code><Message>User: a is not authorized</Message><HostId>x</HostId></Error>";
+        assert_eq!(
+            refusal(StatusCode::FORBIDDEN, body),
+            "403 Forbidden: AccessDenied: User: a is not authorized"
+        );
+        assert_eq!(refusal(StatusCode::BAD_GATEWAY, b"<html>"), "502 Bad Gateway");
+    }
+}
