@@ -11,6 +11,7 @@ use bootstrap::client::{Client, ClientError, Endpoint};
 use bootstrap::stack::Stack;
 use continuity::control::{ApiKey, ControlRecord, ControlStore};
 use continuity::memory::{MemoryControl, MemoryJournal};
+use continuity::names::Slot;
 use infra::blueprint::api::DOCUMENT;
 use jsonschema::Validator;
 use payment_processor::api::PATHS;
@@ -605,8 +606,8 @@ fn in_order(mut query: Vec<(String, String)>) -> Vec<(String, String)> {
     if let (Some(from), Some(until)) = (place("from_ms"), place("until_ms")) {
         let value = |at: usize| query[at].1.parse::<u64>().unwrap();
         let (least, most) = (value(from).min(value(until)), value(from).max(value(until)));
-        query[from].1 = least.to_string();
-        query[until].1 = most.max(least + 1).to_string();
+        query[from].1 = least.min(most.saturating_sub(1)).to_string();
+        query[until].1 = most.max(1).to_string();
     }
     query
 }
@@ -927,6 +928,63 @@ fn from_the_command_line(deployment: &Deployment<'_>, api_key: &str) -> Vec<Stri
     vec![payer, payee, id(&paid), id(&held)]
 }
 
+/// What the command fetches through the link is what moved, and the bucket of the other region has it too.
+async fn a_statement_is_fetched_and_in_both_buckets(
+    deployment: &Deployment<'_>,
+    stack: &Stack,
+    api_key: &str,
+    known: &[String],
+) {
+    let file = deployment.files().join("statement.csv");
+    let asked = [&known[1], "--from", "2026-01-01", "--api-key", api_key, "--file"];
+    let told = deployment.json(
+        "accounts statement",
+        &[&asked[..], &[file.to_str().unwrap()]].concat(),
+    );
+    assert_eq!(
+        (
+            &told["opening_balance_minor"],
+            &told["closing_balance_minor"],
+            &told["lines"]
+        ),
+        (&json!(0), &json!(1_250), &json!(1))
+    );
+    let fetched = std::fs::read_to_string(&file).unwrap();
+    let line = fetched.lines().nth(2).unwrap();
+    let moved = format!(",payment,{},{},one,12.50,12.50,EUR,", known[2], known[0]);
+    assert!(line.contains(&moved), "{fetched}");
+
+    let (names, key) = (stack.names(), told["object"].as_str().unwrap());
+    for slot in [Slot::Primary, Slot::Dr] {
+        let region = stack.spec.regions.of(slot);
+        let bucket = names.data_bucket(slot, &stack.account);
+        let until = Instant::now() + PATIENCE;
+        let object = loop {
+            let request = stack.cloud.s3(region).get_object().bucket(&bucket).key(key);
+            match request.send().await {
+                Ok(object) => break object,
+                Err(error) if Instant::now() > until => panic!("{bucket}: {error:?}"),
+                Err(_) => tokio::time::sleep(Duration::from_millis(200)).await,
+            }
+        };
+        let body = object.body.collect().await.unwrap().into_bytes();
+        assert_eq!(body, fetched.as_bytes(), "{bucket}");
+    }
+    let beside = [
+        "--from",
+        "2026-02-01",
+        "--until",
+        "2026-01-01",
+        "--api-key",
+        api_key,
+    ];
+    let refused = deployment.fails("accounts statement", &[&[&*known[1]], &beside[..]].concat());
+    assert!(
+        refused.contains("`until_ms` must be later than `from_ms`"),
+        "{refused}"
+    );
+}
+
 /// A new password in the database and in the secret, and a lost connection: the next request is answered all the same, by a
 /// function that has been running all the time.
 async fn a_rotated_password_is_picked_up_within_one_request(
@@ -1025,6 +1083,7 @@ async fn the_deployed_apis_agree_with_the_contract() {
     let created = deployment.json("keys create", &["--name", "contract"]);
     let api_key = created["key"].as_str().unwrap();
     let known = from_the_command_line(&deployment, api_key);
+    a_statement_is_fetched_and_in_both_buckets(&deployment, &stack, api_key, &known).await;
     let client = Client::new(Endpoint::of(&stack, api_key.to_owned()).unwrap()).unwrap();
     answers_as_the_contract_says(&client, api_key, &known).await;
     a_key_that_is_sent_ten_times_at_once_is_one_payment(&client, api_key, &known).await;
