@@ -218,6 +218,8 @@ pub struct Functions {
     pub payment_processor_memory_mb: u32,
     /// The level of the functions' logs, as in `RUST_LOG`.
     pub log_level: String,
+    /// Whether AWS X-Ray traces a sample of the requests and of the functions' other calls.
+    pub tracing: bool,
 }
 
 impl Default for Spec {
@@ -315,6 +317,7 @@ impl Default for Functions {
             payment_processor_concurrency: 32,
             payment_processor_memory_mb: 512,
             log_level: "info".into(),
+            tracing: false,
         }
     }
 }

@@ -6,9 +6,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use aws_sdk_lambda::types::TracingMode;
 use bootstrap::artifacts::manifest::{Manifest, Package};
 use bootstrap::artifacts::{Artifact, Choice, HOST, prepare};
 use bootstrap::client::{Client, NewPayment};
+use bootstrap::stack::Stack;
+use continuity::names::{STAGE, Slot};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use understudy_tests::deployment::Deployment;
@@ -20,7 +23,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The configuration before and after the change.
 const BEFORE: &str = "aurora.engine_version = \"16.8\"\n";
-const AFTER: &str = "aurora.engine_version = \"16.9\"\nnetwork.zones = 3\napi.rate_limit = 1500\n";
+const AFTER: &str =
+    "aurora.engine_version = \"16.9\"\nnetwork.zones = 3\napi.rate_limit = 1500\nfunctions.tracing = true\n";
 
 /// A folder of packages, as `understudy build` writes it.
 fn packages(deployment: &Deployment<'_>, name: &str, artifacts: &[Artifact]) -> String {
@@ -134,6 +138,31 @@ fn first(calls: &[EdgeCall], region: &str, operation: &str) -> u64 {
     call.unwrap_or_else(|| panic!("no {operation} in {region}")).at_ms
 }
 
+/// Every function and both APIs have active tracing on.
+async fn is_traced(stack: &Stack) {
+    let names = stack.names();
+    for slot in Slot::ALL {
+        let region = stack.spec.regions.of(slot);
+        let mut functions = vec![names.health_probe(slot)];
+        if Slot::SERVING.contains(&slot) {
+            functions.extend([names.payment_processor(slot), names.failover_coordinator(slot)]);
+            let gateway = stack.cloud.apigateway(region);
+            let apis = gateway.get_rest_apis().send().await.expect("it answers");
+            let ours = names.rest_api(slot);
+            let api = apis.items().iter().find(|api| api.name() == Some(&ours));
+            let id = api.and_then(|api| api.id()).expect("the API is there");
+            let stage = gateway.get_stage().rest_api_id(id).stage_name(STAGE).send().await;
+            assert!(stage.expect("it answers").tracing_enabled(), "{region}");
+        }
+        for name in functions {
+            let request = stack.cloud.lambda(region).get_function_configuration();
+            let function = request.function_name(&name).send().await.expect("it answers");
+            let mode = function.tracing_config().and_then(|tracing| tracing.mode());
+            assert_eq!(mode, Some(&TracingMode::Active), "{name}");
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_change_reaches_the_standby_first_and_loses_no_request() {
     continuity::aws::install_tls();
@@ -182,6 +211,7 @@ async fn a_change_reaches_the_standby_first_and_loses_no_request() {
         assert!(dr < home, "{operation}: home at {home}, the standby at {dr}");
     }
     assert_eq!(deployment.up(&["--packages", &newer])["changed"], json!([]));
+    is_traced(&stack).await;
 
     // A package that does not work stops at the standby.
     let customers = Customers::begin(&customer, "broken").await;

@@ -206,7 +206,12 @@ impl Region {
     }
 
     async fn send(&self, request: &Request) -> Answer {
-        let response = json!(self.service.handle(&request.event().to_string()).await.unwrap());
+        let response = json!(
+            self.service
+                .handle(&request.event().to_string(), None)
+                .await
+                .unwrap()
+        );
         let headers = response["multiValueHeaders"].as_object().unwrap();
         let first = |value: &Value| match value {
             Value::Array(items) => items[0].as_str().unwrap().to_owned(),

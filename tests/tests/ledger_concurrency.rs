@@ -194,7 +194,7 @@ async fn paid(service: &Service, key: &str, body: &Value) -> String {
     let event = event.to_string();
     let until = Instant::now() + Duration::from_secs(60);
     loop {
-        let answer = json!(service.handle(&event).await.unwrap());
+        let answer = json!(service.handle(&event, None).await.unwrap());
         match answer["statusCode"].as_u64() {
             Some(201) => return answer["body"].as_str().unwrap().to_owned(),
             // Somebody else executes the key.

@@ -145,7 +145,7 @@ impl Function {
         let event = self.events.next(choice);
         let answer = self
             .service
-            .handle(&event)
+            .handle(&event, None)
             .await
             .map_err(|error| Failure::new(&error))?;
         let bytes = serde_json::to_vec(&answer)?;

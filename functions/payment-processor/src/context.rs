@@ -23,6 +23,7 @@ use crate::ledger::{Ledger, LedgerError, Read, Rejection, Submitted};
 use crate::limits::{REQUEST_TIMEOUT, STATEMENT_LINES};
 use crate::statement::store::{S3Store, Store};
 use crate::telemetry::{self, Received, Told};
+use crate::trace::{self, Daemon};
 
 /// Milliseconds since the Unix epoch.
 pub type Clock = Box<dyn Fn() -> u64 + Send + Sync>;
@@ -63,10 +64,12 @@ pub struct Context {
     pub statements: Arc<dyn Store>,
     /// The clock.
     pub clock: Clock,
-    /// Ids of accounts and payments.
+    /// Ids of accounts, payments and subsegments of a trace.
     pub ids: Ids,
     /// Who is told of every request.
     pub tell: Tell,
+    /// Who takes the traces of requests that are sampled; nobody where Lambda runs no daemon.
+    pub daemon: Option<Daemon>,
     /// How long a request may take.
     pub request_timeout: Duration,
     /// How many movements a statement may have.
@@ -123,7 +126,7 @@ impl Context {
             required(&env, "UNDERSTUDY_DB_HOST")?,
             port,
         );
-        Ok(Context::new(
+        let mut context = Context::new(
             config.names.suffix(),
             config.region(),
             config.slot.as_str(),
@@ -133,10 +136,14 @@ impl Context {
                 ledger: Arc::new(PostgresLedger::new(Box::new(connector))),
                 statements: Arc::new(S3Store::new(required(&env, "UNDERSTUDY_DATA_BUCKET")?)),
             },
-        ))
+        );
+        // An address that is none is no reason not to serve.
+        let daemon = env(trace::DAEMON_ADDRESS).and_then(|address| address.parse().ok());
+        context.daemon = daemon.map(Daemon::at);
+        Ok(context)
     }
 
-    /// From its parts, with the system's clock and time-ordered random ids.
+    /// From its parts, with the system's clock and time-ordered random ids, and nobody who takes traces.
     pub fn new(stack: &str, region: &str, slot: &str, stores: Stores) -> Self {
         let Stores {
             control,
@@ -155,6 +162,7 @@ impl Context {
             clock: Box::new(continuity::clock::now_ms),
             ids: Box::new(Uuid::now_v7),
             tell: Box::new(|told, now_ms| metrics::print(&told.line(now_ms))),
+            daemon: None,
             request_timeout: REQUEST_TIMEOUT,
             statement_lines: STATEMENT_LINES,
             keys: KeyCache::default(),

@@ -17,6 +17,7 @@ use crate::api::{self, Route};
 use crate::context::Context;
 use crate::tasks::{self, TaskError};
 use crate::telemetry::{Received, Told};
+use crate::trace::{self, Sampled};
 
 /// What an invocation comes to.
 #[derive(Debug, Serialize)]
@@ -43,23 +44,27 @@ impl Service {
         }
     }
 
-    /// Handles one invocation, from the JSON of its event.
+    /// Handles one invocation, from the JSON of its event and its trace header, if it has one.
     ///
     /// # Errors
     /// [`TaskError`] from a task. A request never fails the invocation: whatever is wrong becomes a response.
-    pub async fn handle(&self, event: &str) -> Result<Handled, TaskError> {
+    pub async fn handle(&self, event: &str, trace: Option<&str>) -> Result<Handled, TaskError> {
         let unreadable = |error: serde_json::Error| TaskError::InvalidEvent(error.to_string());
         // Read once as what it nearly always is.
         if let Ok(event) = serde_json::from_str::<ApiGatewayProxyRequest>(event)
             && event.request_context.stage.is_some()
         {
-            return Ok(Handled::Response(Box::new(self.respond(event).await)));
+            return Ok(Handled::Response(Box::new(self.respond(event, trace).await)));
         }
         let task = serde_json::from_str(event).map_err(unreadable)?;
         Ok(Handled::Task(tasks::run(&self.context, task).await?))
     }
 
-    async fn respond(&self, mut event: ApiGatewayProxyRequest) -> ApiGatewayProxyResponse {
+    async fn respond(
+        &self,
+        mut event: ApiGatewayProxyRequest,
+        trace: Option<&str>,
+    ) -> ApiGatewayProxyResponse {
         let request_id = event.request_context.request_id.take();
         let received = Received::now(request_id.unwrap_or_else(|| (self.context.ids)().to_string()));
         let method = event.http_method.clone();
@@ -88,7 +93,14 @@ impl Service {
             acknowledged: received.outcome(),
             took: received.at().elapsed(),
         };
-        (self.context.tell)(&told, (self.context.clock)());
+        let now_ms = (self.context.clock)();
+        (self.context.tell)(&told, now_ms);
+        if let Some(daemon) = &self.context.daemon
+            && let Some(sampled) = trace.and_then(Sampled::read)
+        {
+            let (_, id) = (self.context.ids)().as_u64_pair();
+            daemon.send(&trace::document(&sampled, &told, id, now_ms));
+        }
         answer(response).await
     }
 }

@@ -13,3 +13,4 @@ pub mod limits;
 pub mod statement;
 pub mod tasks;
 pub mod telemetry;
+pub mod trace;

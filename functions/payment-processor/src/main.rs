@@ -14,7 +14,10 @@ async fn main() -> Result<(), lambda_runtime::Error> {
     let service = Arc::new(event::Service::new(Arc::new(Context::from_env()?)));
     lambda_runtime::run(service_fn(move |event: LambdaEvent<Box<RawValue>>| {
         let service = service.clone();
-        async move { service.handle(event.payload.get()).await }
+        async move {
+            let trace = event.context.xray_trace_id.as_deref();
+            service.handle(event.payload.get(), trace).await
+        }
     }))
     .await
 }

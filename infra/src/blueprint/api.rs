@@ -50,6 +50,7 @@ pub fn api(
         },
     );
     let limits = context.spec.api.clone();
+    let tracing = context.spec.functions.tracing;
     let stage = blueprint.add(
         format!("api-stage.{slot}"),
         &place,
@@ -62,6 +63,7 @@ pub fn api(
             rate_limit: limits.rate_limit,
             burst_limit: limits.burst_limit,
             metrics: true,
+            tracing,
             tagged: true,
         },
     );

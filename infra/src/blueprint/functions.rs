@@ -213,6 +213,7 @@ struct Common {
     timeout_s: i32,
     memory_mb: i32,
     concurrency: Option<i32>,
+    tracing: bool,
     environment: BTreeMap<String, String>,
 }
 
@@ -242,6 +243,7 @@ impl Common {
             timeout_s: 0,
             memory_mb: 0,
             concurrency: None,
+            tracing: context.spec.functions.tracing,
             environment: environment
                 .into_iter()
                 .map(|(name, value)| (name.to_owned(), value))
@@ -327,6 +329,7 @@ fn function<R: Refs>(
                 subnet_ids: BTreeSet::new(),
                 security_group_ids: BTreeSet::new(),
                 reserved_concurrency: common.concurrency,
+                tracing: common.tracing,
                 tagged: true,
             };
             finish(&mut spec, outputs);

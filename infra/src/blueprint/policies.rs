@@ -46,6 +46,14 @@ fn tell_of_failures(context: &Context<'_>, slot: Slot) -> Vec<Value> {
     ]
 }
 
+/// With tracing on: lets Lambda send traces in the function's name, as AWSXRayDaemonWriteAccess does
+/// (<https://docs.aws.amazon.com/lambda/latest/dg/services-xray.html>). What that allows beside it, to read sampling rules, is
+/// for programs that sample themselves. X-Ray knows no resources here.
+fn trace(context: &Context<'_>) -> Option<Value> {
+    let actions = ["xray:PutTraceSegments", "xray:PutTelemetryRecords"];
+    (context.spec.functions.tracing).then(|| allow("Trace", &actions, json!("*")))
+}
+
 /// Reads the control record and API keys, writes and scans the journal of its own region, reads the database credentials, writes
 /// statements and lets those who hold a link read them.
 pub fn payment_processor(context: &Context<'_>, slot: Slot) -> Vec<Value> {
@@ -90,6 +98,7 @@ pub fn payment_processor(context: &Context<'_>, slot: Slot) -> Vec<Value> {
         ),
     ];
     statements.extend(tell_of_failures(context, slot));
+    statements.extend(trace(context));
     statements
 }
 
@@ -123,6 +132,7 @@ pub fn health_probe(context: &Context<'_>, slot: Slot) -> Vec<Value> {
         ));
         statements.extend(tell_of_failures(context, slot));
     }
+    statements.extend(trace(context));
     statements
 }
 
@@ -132,6 +142,7 @@ pub fn failover_coordinator(context: &Context<'_>) -> Vec<Value> {
     let mut statements = vec![look()];
     statements.extend(data(context));
     statements.extend(compute(context));
+    statements.extend(trace(context));
     statements
 }
 
@@ -673,11 +684,13 @@ mod tests {
     use super::*;
     use crate::spec::Spec;
 
+    /// A stack with everything that adds to its policies.
     fn with_context<T>(test: impl FnOnce(&Context<'_>) -> T) -> T {
-        let spec = Spec {
+        let mut spec = Spec {
             suffix: "sixteen-long-one".into(),
             ..Spec::default()
         };
+        spec.functions.tracing = true;
         test(&Context {
             spec: &spec,
             names: spec.names(),
@@ -743,6 +756,26 @@ mod tests {
             let text = Value::from(health_probe(context, Slot::Witness)).to_string();
             assert!(!text.contains("states:"), "{text}");
         });
+    }
+
+    #[test]
+    fn only_with_tracing_on_may_the_functions_send_traces() {
+        let may = |statements: Vec<Value>| Value::from(statements).to_string().contains("xray:");
+        let each = |context: &Context<'_>| {
+            [
+                may(payment_processor(context, Slot::Primary)),
+                may(health_probe(context, Slot::Witness)),
+                may(failover_coordinator(context)),
+            ]
+        };
+        assert_eq!(with_context(each), [true; 3]);
+        let spec = Spec::default();
+        let context = Context {
+            spec: &spec,
+            names: spec.names(),
+            account: "000000000000",
+        };
+        assert_eq!(each(&context), [false; 3]);
     }
 
     #[test]

@@ -92,7 +92,7 @@ const CLASSES: &[Class] = &[
     class("api-mapping", &[], [N, N, N, N, N, N, N],
         equal(&["domain", "stage"], &[], &["rest_api_id"])),
     class("api-stage", &[("stage", STAGE)], [N, N, N, N, N, N, N],
-        equal(&["stage", "deployed", "rate_limit", "burst_limit", "metrics", "tagged"], &[], &["rest_api_id", "document_sha256"])),
+        equal(&["stage", "deployed", "rate_limit", "burst_limit", "metrics", "tracing", "tagged"], &[], &["rest_api_id", "document_sha256"])),
     class("certificate", &[("domain", CERTIFIED)], [N, N, N, N, N, N, N],
         equal(&["domain", "zone_id", "zone", "proven", "tagged"], &[], &[])),
     class("cloudwatch-alarm", &[("name", Form::new(1, 255, "", Style::Text))], [N, N, N, N, N, N, Y],
@@ -141,7 +141,7 @@ const CLASSES: &[Class] = &[
         [N, N, N, N, N, N, N],
         equal(
             &["description", "code_sha256", "source.package", "architecture", "runtime", "memory_mb", "timeout_s",
-                "reserved_concurrency", "tagged"],
+                "reserved_concurrency", "tracing", "tagged"],
             &["source", "environment", "subnet_ids", "security_group_ids"], &["name", "role_arn"])),
     class("lambda-permission", &[("statement_id", Form::new(1, 100, "-_", Style::Any))], [N, Y, N, N, N, N, N],
         equal(&["statement_id", "action", "principal"], &[], &["function", "source_arn"])),

@@ -38,6 +38,9 @@ pub struct Spec {
     pub burst_limit: u32,
     /// Metrics of each method.
     pub metrics: bool,
+    /// X-Ray traces a sample of the requests, from here on
+    /// (<https://docs.aws.amazon.com/apigateway/latest/developerguide/apigateway-enabling-xray.html>).
+    pub tracing: bool,
     /// It carries our tags.
     pub tagged: bool,
 }
@@ -218,6 +221,7 @@ fn settings(spec: &Spec) -> Vec<PatchOperation> {
             &format!("/{EVERY_METHOD}/metrics/enabled"),
             spec.metrics.to_string(),
         ),
+        replace("/tracingEnabled", spec.tracing.to_string()),
     ]
 }
 
@@ -239,6 +243,7 @@ fn read(site: &Site<'_>, wanted: &Spec, live: &GetStageOutput) -> Live<Spec, Out
                 u32::try_from(settings.throttling_burst_limit()).unwrap_or(0)
             }),
             metrics: settings.is_some_and(|settings| settings.metrics_enabled()),
+            tracing: live.tracing_enabled(),
             tagged: live.tags().is_some_and(|tags| tagged(site, pairs(tags))),
         },
         outputs: Outputs {
@@ -267,6 +272,7 @@ mod tests {
             rate_limit: 10,
             burst_limit: 5,
             metrics: true,
+            tracing: false,
             tagged: true,
         }
     }

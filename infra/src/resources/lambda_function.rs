@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use aws_sdk_lambda::operation::get_function::GetFunctionOutput;
 use aws_sdk_lambda::types::{
     Architecture, Environment, FunctionCode, FunctionConfiguration, LastUpdateStatus, Runtime, State,
-    VpcConfig,
+    TracingConfig, TracingMode, VpcConfig,
 };
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -50,6 +50,9 @@ pub struct Spec {
     pub security_group_ids: BTreeSet<String>,
     /// Concurrent calls that it is guaranteed and limited to; `None` leaves it to the account's pool.
     pub reserved_concurrency: Option<i32>,
+    /// Lambda samples calls and traces them (mode `Active`), or only those that a caller has sampled (`PassThrough`):
+    /// <https://docs.aws.amazon.com/lambda/latest/api/API_TracingConfig.html>.
+    pub tracing: bool,
     /// It carries our tags.
     pub tagged: bool,
 }
@@ -108,6 +111,7 @@ impl Kind for LambdaFunction {
             .memory_size(spec.memory_mb)
             .timeout(spec.timeout_s)
             .environment(environment(spec))
+            .tracing_config(tracing(spec))
             .set_vpc_config((!spec.subnet_ids.is_empty()).then(|| vpc(spec)))
             .code(
                 FunctionCode::builder()
@@ -165,6 +169,7 @@ impl Kind for LambdaFunction {
             .timeout(spec.timeout_s)
             .environment(environment(spec))
             .vpc_config(vpc(spec))
+            .tracing_config(tracing(spec))
             .send()
             .await
             .map_err(|e| site.fail("UpdateFunctionConfiguration", &spec.name, e))?;
@@ -220,6 +225,15 @@ const HANDLER: &str = "bootstrap";
 fn environment(spec: &Spec) -> Environment {
     let variables: HashMap<_, _> = spec.environment.clone().into_iter().collect();
     Environment::builder().set_variables(Some(variables)).build()
+}
+
+fn tracing(spec: &Spec) -> TracingConfig {
+    let mode = if spec.tracing {
+        TracingMode::Active
+    } else {
+        TracingMode::PassThrough
+    };
+    TracingConfig::builder().mode(mode).build()
 }
 
 fn vpc(spec: &Spec) -> VpcConfig {
@@ -300,6 +314,7 @@ fn read(site: &Site<'_>, wanted: &Spec, answer: &GetFunctionOutput) -> Option<Li
         reserved_concurrency: answer
             .concurrency()
             .and_then(|reserved| reserved.reserved_concurrent_executions()),
+        tracing: live.tracing_config().and_then(|tracing| tracing.mode()) == Some(&TracingMode::Active),
         tagged: tagged(site, pairs(answer.tags().unwrap_or(&none))),
     };
     let outputs = Outputs {
@@ -353,6 +368,7 @@ mod tests {
             subnet_ids: BTreeSet::new(),
             security_group_ids: BTreeSet::new(),
             reserved_concurrency: None,
+            tracing: false,
             tagged: true,
         }
     }
@@ -372,6 +388,11 @@ mod tests {
         assert!(configured_alike(&one, &other));
         other.environment.insert("B".into(), "2".into());
         assert!(!configured_alike(&one, &other));
+        let traced = Spec {
+            tracing: true,
+            ..spec()
+        };
+        assert!(!configured_alike(&one, &traced));
     }
 
     #[test]

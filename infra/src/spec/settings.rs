@@ -82,6 +82,7 @@ pub const SETTINGS: &[Setting] = &[
     ),
     setting("functions.payment_processor_memory_mb", Shape::Whole(128, 10_240)),
     setting("functions.log_level", Shape::Text),
+    setting("functions.tracing", Shape::Switch),
     setting("api.rate_limit", Shape::Whole(1, 100_000)),
     setting("api.burst_limit", Shape::Whole(1, 50_000)),
     setting("alerts.address", Shape::Text),

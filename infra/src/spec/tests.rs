@@ -337,6 +337,7 @@ fn what_cannot_work_is_refused_with_the_field_and_the_remedy() {
         ("functions.payment_processor_memory_mb", "64", "use 128 to 10240"),
         ("functions.log_level", "'inof'", "did you mean \"info\"?"),
         ("functions.log_level", "'infra=loud'", "or levels by module"),
+        ("functions.tracing", "'active'", "write true or false"),
         ("api.burst_limit", "5001", "use at most 5000"),
         ("alerts.address", "'oncall'", "neither an e-mail address nor"),
         (

@@ -14,6 +14,7 @@ const CONCURRENCY: &str =
     "A function whose reserved concurrency was set by hand, or taken out of the configuration.";
 const RESTORE: &str = "A secret whose deletion was begun, by a teardown that was killed and given up.";
 const LATE: &str = "Lambda tells the topic in the name of the function when an asynchronous call has failed for good. The emulator asks nobody.";
+const TRACES: &str = "Lambda and its daemon send the traces in the name of the function. The emulator has neither daemon nor X-Ray.";
 const ATTEMPT: &str = "The probe looks at an execution that is there already; whether it looks twice before the takeover is a matter of time.";
 const SCHEDULE: &str = "A schedule asks when it comes round: the probes' after a minute or more, the reconcile's in this run never.";
 
@@ -48,6 +49,12 @@ pub const UNUSED: &[(&str, &str, &str)] = &[
     ("health-probe", "kms:GenerateDataKey", LATE),
     ("health-probe", "sns:Publish", LATE),
     ("health-probe", "states:DescribeExecution", ATTEMPT),
+    ("failover-coordinator", "xray:PutTelemetryRecords", TRACES),
+    ("failover-coordinator", "xray:PutTraceSegments", TRACES),
+    ("health-probe", "xray:PutTelemetryRecords", TRACES),
+    ("health-probe", "xray:PutTraceSegments", TRACES),
+    ("payment-processor", "xray:PutTelemetryRecords", TRACES),
+    ("payment-processor", "xray:PutTraceSegments", TRACES),
     ("payment-processor", "kms:GenerateDataKey", LATE),
     ("payment-processor", "sns:Publish", LATE),
     ("expiry-schedule", "lambda:InvokeFunction", SCHEDULE),

@@ -16,8 +16,9 @@ use serde_json::{Value, json};
 use super::grants::Grant;
 use crate::{Authorization, CloudFolder, run_json_within};
 
-/// The schedule must not repair in between; alerts go somewhere, so that the subscription is used.
-const CONFIGURATION: &str = "[reconcile]\ninterval_minutes = 1440\n[alerts]\naddress = \"oncall@example.com\"\n[tags]\nTeam = \"payments\"\n";
+/// The schedule must not repair in between; alerts go somewhere, so that the subscription is used; what is granted only with tracing
+/// on is granted.
+const CONFIGURATION: &str = "[functions]\ntracing = true\n[reconcile]\ninterval_minutes = 1440\n[alerts]\naddress = \"oncall@example.com\"\n[tags]\nTeam = \"payments\"\n";
 /// Nobody takes over while the home region's roles are being crippled: a stack that is left alone would go on elsewhere.
 pub const NO_TAKEOVER: &str = "[failover]\ndecider = \"approve\"\n";
 /// How long a deployment may take.

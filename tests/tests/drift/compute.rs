@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use aws_sdk_apigateway::types::{Op, PatchOperation};
-use aws_sdk_lambda::types::Environment;
+use aws_sdk_lambda::types::{Environment, TracingConfig, TracingMode};
 use aws_sdk_scheduler::types::{FlexibleTimeWindow, FlexibleTimeWindowMode, ScheduleState};
 use continuity::names::STAGE;
 use infra::resources::state_machine;
@@ -92,6 +92,12 @@ pub fn changes() -> Vec<Change> {
         differs!("function.payment-processor.dr", "environment", |live| {
             log_everything(&live).await
         }),
+        differs!("function.health-probe.primary", "tracing", true => false, |live| {
+            let tracing = TracingConfig::builder().mode(TracingMode::Active).build();
+            let request = live.cloud.lambda(HOME).update_function_configuration();
+            let request = request.function_name("health-probe-primary-dev");
+            request.tracing_config(tracing).send().await.unwrap()
+        }),
         differs!("function.payment-processor.primary", "reserved_concurrency", 50 => 32, |live| {
             let request = live.cloud.lambda(HOME).put_function_concurrency();
             let request = request.function_name("payment-processor-primary-dev");
@@ -118,6 +124,10 @@ pub fn changes() -> Vec<Change> {
         differs!("api-stage.primary", "rate_limit", from 123, |live| {
             let fewer = patch(Op::Replace, "/*/*/throttling/rateLimit", Some("123"));
             patch_stage(&live, HOME, "primary", fewer).await
+        }),
+        differs!("api-stage.primary", "tracing", true => false, |live| {
+            let traced = patch(Op::Replace, "/tracingEnabled", Some("true"));
+            patch_stage(&live, HOME, "primary", traced).await
         }),
         differs!("rest-api.dr", "methods", |live| forget_the_accounts(&live).await),
         differs!("api-stage.dr", "deployed", false => true, |live| {

@@ -5,6 +5,7 @@
 mod stage;
 mod statements;
 mod takeovers;
+mod traces;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,7 +21,6 @@ use payment_processor::event::Service;
 use payment_processor::ledger::Ledger;
 use payment_processor::ledger::memory::MemoryLedger;
 use payment_processor::limits::PAGE_SCAN;
-use payment_processor::statement::memory::MemoryStore;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -264,10 +264,8 @@ async fn a_request_that_takes_too_long_is_given_up() {
         HOME,
         "primary",
         Stores {
-            control: tables.control.clone(),
             journal: Arc::new(Stuck),
-            ledger: ledger.clone(),
-            statements: Arc::new(MemoryStore::default()),
+            ..tables.stores(&ledger)
         },
     );
     unheard(&mut context);
@@ -461,17 +459,7 @@ async fn an_authorisation_expires_by_the_task_and_cannot_be_captured_before_that
     let tables = Tables::new().await;
     let ledger = Arc::new(MemoryLedger::in_epoch(1));
     let now_ms = Arc::new(AtomicU64::new(1_000));
-    let mut context = Context::new(
-        "dev",
-        HOME,
-        "primary",
-        Stores {
-            control: tables.control.clone(),
-            journal: tables.journal.clone(),
-            ledger: ledger.clone(),
-            statements: Arc::new(MemoryStore::default()),
-        },
-    );
+    let mut context = Context::new("dev", HOME, "primary", tables.stores(&ledger));
     unheard(&mut context);
     let clock = now_ms.clone();
     context.clock = Box::new(move || clock.load(Ordering::SeqCst));
@@ -778,7 +766,7 @@ async fn tasks_answer_or_fail_by_their_stable_error_types() {
     );
     assert!(region.task(json!({ "task": "migrate" })).await["schema_version"].is_u64());
     let fails = async |event: Value, expected: &str| {
-        let error = region.service.handle(&event.to_string()).await.unwrap_err();
+        let error = region.service.handle(&event.to_string(), None).await.unwrap_err();
         assert_eq!(lambda_runtime::Diagnostic::from(error).error_type, expected);
     };
     fails(json!({ "task": "explode" }), "InvalidEvent").await;

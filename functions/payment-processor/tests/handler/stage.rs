@@ -58,18 +58,18 @@ impl Tables {
         self.region_over(region, slot, Arc::new(MemoryLedger::in_epoch(epoch)))
     }
 
+    /// What a region works on, with a bucket of its own.
+    pub fn stores(&self, ledger: &Arc<MemoryLedger>) -> Stores {
+        Stores {
+            control: self.control.clone(),
+            journal: self.journal.clone(),
+            ledger: ledger.clone(),
+            statements: Arc::new(MemoryStore::default()),
+        }
+    }
+
     pub fn region_over(&self, region: &str, slot: &str, ledger: Arc<MemoryLedger>) -> Region {
-        let mut context = Context::new(
-            "dev",
-            region,
-            slot,
-            Stores {
-                control: self.control.clone(),
-                journal: self.journal.clone(),
-                ledger: ledger.clone(),
-                statements: Arc::new(MemoryStore::default()),
-            },
-        );
+        let mut context = Context::new("dev", region, slot, self.stores(&ledger));
         unheard(&mut context);
         Region {
             tables: self.clone(),
@@ -210,7 +210,12 @@ impl Answer {
 
 impl Region {
     pub async fn send(&self, request: &Request) -> Answer {
-        let response = json!(self.service.handle(&request.event().to_string()).await.unwrap());
+        let response = json!(
+            self.service
+                .handle(&request.event().to_string(), None)
+                .await
+                .unwrap()
+        );
         let header = |name: &str| {
             let value = response["multiValueHeaders"].get(name)?;
             value
@@ -227,7 +232,7 @@ impl Region {
     }
 
     pub async fn task(&self, event: Value) -> Value {
-        json!(self.service.handle(&event.to_string()).await.unwrap())
+        json!(self.service.handle(&event.to_string(), None).await.unwrap())
     }
 
     pub async fn open(&self, key: &str, limit: Value) -> String {

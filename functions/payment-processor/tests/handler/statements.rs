@@ -34,10 +34,8 @@ async fn scene_with(statement_lines: u64) -> Scene {
     let ledger = Arc::new(MemoryLedger::in_epoch(1));
     let (bucket, now_ms) = (Arc::new(MemoryStore::default()), Arc::new(AtomicU64::new(500)));
     let stores = Stores {
-        control: tables.control.clone(),
-        journal: tables.journal.clone(),
-        ledger: ledger.clone(),
         statements: bucket.clone(),
+        ..tables.stores(&ledger)
     };
     let mut context = Context::new("dev", HOME, "primary", stores);
     unheard(&mut context);
