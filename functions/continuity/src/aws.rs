@@ -1,6 +1,7 @@
 //! One way to make AWS clients and to start up: default credential and region chains, `AWS_ENDPOINT_URL` respected, TLS by
 //! rustls with ring, limits on every attempt so that a region that does not answer cannot hold a function.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use aws_config::environment::EnvironmentVariableCredentialsProvider;
@@ -9,6 +10,7 @@ use aws_smithy_http_client::{Builder, Connector, tls};
 use aws_smithy_runtime_api::client::http::HttpConnectorSettings;
 use aws_smithy_types::retry::RetryConfig;
 use aws_smithy_types::timeout::TimeoutConfig;
+use tokio::sync::OnceCell;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -35,6 +37,19 @@ const _: () = assert!(ATTEMPT_TIMEOUT.as_millis() < OPERATION_TIMEOUT.as_millis(
 /// The shared configuration. `region` overrides the default chain.
 pub async fn load(region: Option<&str>) -> SdkConfig {
     loader(region).load().await
+}
+
+/// The configuration of the environment's region and credentials, loaded when it is first needed. Clones are the same one, and
+/// all clients made of it share its connections: the first one reads all certificates of the platform, which a function that was
+/// asked for nothing need not do.
+#[derive(Debug, Clone, Default)]
+pub struct Shared(Arc<OnceCell<SdkConfig>>);
+
+impl Shared {
+    /// The configuration.
+    pub async fn config(&self) -> &SdkConfig {
+        self.0.get_or_init(|| load(None)).await
+    }
 }
 
 /// A connector with the TLS and limits of the clients, for the requests that none of them makes.

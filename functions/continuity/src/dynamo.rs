@@ -132,21 +132,35 @@ fn record_item(record: &ControlRecord) -> Item {
     ])
 }
 
-/// A way to the tables. The default one is of the environment's region and credentials; its client is made when it is first
-/// needed: making one reads all certificates of the platform, which a function that was asked for nothing need not do.
-#[derive(Debug, Clone, Default)]
-pub struct Tables(Arc<OnceCell<Client>>);
+/// A way to the tables: a client, or a configuration of which one is made when it is first needed.
+#[derive(Debug, Clone)]
+pub struct Tables {
+    aws: aws::Shared,
+    client: Arc<OnceCell<Client>>,
+}
 
 impl Tables {
     async fn client(&self) -> &Client {
-        let made = async || Client::new(&aws::load(None).await);
-        self.0.get_or_init(made).await
+        let made = async || Client::new(self.aws.config().await);
+        self.client.get_or_init(made).await
+    }
+}
+
+impl From<aws::Shared> for Tables {
+    fn from(aws: aws::Shared) -> Self {
+        Tables {
+            aws,
+            client: Arc::default(),
+        }
     }
 }
 
 impl From<Client> for Tables {
     fn from(client: Client) -> Self {
-        Tables(Arc::new(OnceCell::new_with(Some(client))))
+        Tables {
+            aws: aws::Shared::default(),
+            client: Arc::new(OnceCell::new_with(Some(client))),
+        }
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use continuity::acknowledge::{Executed, NotAcknowledged, acknowledge};
+use continuity::aws::Shared;
 use continuity::config::{ConfigError, FunctionConfig, env, required};
 use continuity::control::{ControlRecord, ControlStore};
 use continuity::dynamo::{DynamoControl, DynamoJournal, Tables};
@@ -120,8 +121,10 @@ impl Context {
             name: "UNDERSTUDY_DB_PORT".into(),
             problem: format!("is `{port}`, not a port"),
         })?;
-        let tables = Tables::default();
+        let aws = Shared::default();
+        let tables = Tables::from(aws.clone());
         let connector = SecretConnector::new(
+            aws.clone(),
             required(&env, "UNDERSTUDY_DB_SECRET")?,
             required(&env, "UNDERSTUDY_DB_HOST")?,
             port,
@@ -134,7 +137,7 @@ impl Context {
                 control: Arc::new(DynamoControl::new(tables.clone(), config.names.control_table())),
                 journal: Arc::new(DynamoJournal::new(tables, config.names.journal_table())),
                 ledger: Arc::new(PostgresLedger::new(Box::new(connector))),
-                statements: Arc::new(S3Store::new(required(&env, "UNDERSTUDY_DATA_BUCKET")?)),
+                statements: Arc::new(S3Store::new(aws, required(&env, "UNDERSTUDY_DATA_BUCKET")?)),
             },
         );
         // An address that is none is no reason not to serve.

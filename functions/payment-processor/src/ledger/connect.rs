@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use aws_sdk_secretsmanager::Client as SecretsManager;
+use continuity::aws::Shared;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
@@ -121,6 +122,7 @@ struct Credentials {
 
 /// Connects with the credentials of a secret, read once, and again when the server no longer takes them.
 pub struct SecretConnector {
+    aws: Shared,
     secret: String,
     host: String,
     port: u16,
@@ -130,8 +132,9 @@ pub struct SecretConnector {
 
 impl SecretConnector {
     /// Connections to `host:port` with the credentials in `secret`. Nothing is read before the first connection.
-    pub fn new(secret: String, host: String, port: u16) -> Self {
+    pub fn new(aws: Shared, secret: String, host: String, port: u16) -> Self {
         SecretConnector {
+            aws,
             secret,
             host,
             port,
@@ -145,7 +148,7 @@ impl SecretConnector {
         if let (false, Some(credentials)) = (fresh, held.as_ref()) {
             return Ok(credentials.clone());
         }
-        let output = SecretsManager::new(&continuity::aws::load(None).await)
+        let output = SecretsManager::new(self.aws.config().await)
             .get_secret_value()
             .secret_id(&self.secret)
             .send()

@@ -7,18 +7,19 @@ use std::error::Error;
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
-use aws_config::SdkConfig;
 use aws_credential_types::provider::ProvideCredentials;
 use aws_sigv4::http_request::{
     PayloadChecksumKind, PercentEncodingMode, SignableBody, SignableRequest, SignatureLocation,
     SigningInstructions, SigningSettings, UriPathNormalizationMode, sign,
 };
 use aws_sigv4::sign::v4;
+use aws_smithy_http_client::Connector;
 use aws_smithy_runtime_api::client::http::HttpConnector;
 use aws_smithy_runtime_api::client::identity::Identity;
 use aws_smithy_types::body::SdkBody;
 use aws_smithy_types::byte_stream::ByteStream;
 use bytes::Bytes;
+use continuity::aws::Shared;
 use futures::channel::mpsc;
 use futures::stream::BoxStream;
 use futures::{SinkExt, StreamExt, TryStreamExt};
@@ -67,14 +68,10 @@ pub trait Store: Send + Sync {
 
 /// A bucket of S3.
 pub struct S3Store {
+    aws: Shared,
     bucket: String,
-    s3: OnceCell<S3>,
-}
-
-/// What is made at first use.
-struct S3 {
-    config: SdkConfig,
-    connector: aws_smithy_http_client::Connector,
+    /// Made at first use.
+    connector: OnceCell<Connector>,
 }
 
 /// Bytes on their way to the bucket that are not taken yet.
@@ -82,39 +79,33 @@ const PIECES_AHEAD: usize = 4;
 
 impl S3Store {
     /// A bucket of this region.
-    pub fn new(bucket: String) -> Self {
+    pub fn new(aws: Shared, bucket: String) -> Self {
         S3Store {
+            aws,
             bucket,
-            s3: OnceCell::new(),
+            connector: OnceCell::new(),
         }
-    }
-
-    async fn s3(&self) -> &S3 {
-        let made = async || S3 {
-            config: continuity::aws::load(None).await,
-            connector: continuity::aws::connector(),
-        };
-        self.s3.get_or_init(made).await
     }
 
     /// Sends an object; answers what is wrong with the answer.
     async fn send(&self, object: &Object, pieces: Pieces<'_>) -> Result<(), Box<dyn Error + Send + Sync>> {
-        let s3 = self.s3().await;
+        let connector = async || continuity::aws::connector();
+        let connector = self.connector.get_or_init(connector).await;
         let request = http::Request::builder()
             .method(Method::PUT)
-            .uri(s3.url(&self.bucket, &object.key)?)
+            .uri(self.url(&object.key).await?)
             .header("content-type", object.content_type)
             .header("content-length", object.bytes);
         let (mut into, from) = mpsc::channel(PIECES_AHEAD);
         let body = StreamBody::new(from.map_ok(http_body::Frame::data));
         let mut request = request.body(SdkBody::from_body_1_x(BoxBody::new(body)))?;
         let payload = SignableBody::Precomputed(object.sha256.clone());
-        s3.sign(&request, payload, in_headers())
+        self.sign(&request, payload, in_headers())
             .await?
             .apply_to_request_http1x(&mut request);
         let request = aws_smithy_runtime_api::http::Request::try_from(request)?;
         let answered = async {
-            let answer = s3.connector.call(request).await?;
+            let answer = connector.call(request).await?;
             if answer.status().is_success() {
                 return Ok(());
             }
@@ -139,27 +130,25 @@ impl S3Store {
         object: &Object,
         valid: Duration,
     ) -> Result<String, Box<dyn Error + Send + Sync>> {
-        let s3 = self.s3().await;
-        let url = s3.url(&self.bucket, &object.key)?;
+        let url = self.url(&object.key).await?;
         // A browser saves it under the name that its key ends with.
         let name = object.key.rsplit('/').next().unwrap_or_default();
         let saved_as = format!("{url}?response-content-disposition=attachment%3B%20filename%3D%22{name}%22");
         let mut request = http::Request::get(saved_as).body(())?;
-        let signed = s3
+        let signed = self
             .sign(&request, SignableBody::UnsignedPayload, in_a_link(valid))
             .await?;
         signed.apply_to_request_http1x(&mut request);
         Ok(request.uri().to_string())
     }
-}
 
-impl S3 {
     /// Where an object is. With an endpoint of its own the bucket is in the path, as the SDK does it for an address.
-    fn url(&self, bucket: &str, key: &str) -> Result<String, &'static str> {
-        if let Some(endpoint) = self.config.endpoint_url() {
+    async fn url(&self, key: &str) -> Result<String, &'static str> {
+        let (config, bucket) = (self.aws.config().await, &self.bucket);
+        if let Some(endpoint) = config.endpoint_url() {
             return Ok(format!("{}/{bucket}/{key}", endpoint.trim_end_matches('/')));
         }
-        let region = self.config.region().ok_or("no region is set")?;
+        let region = config.region().ok_or("no region is set")?;
         Ok(format!("https://{bucket}.s3.{region}.amazonaws.com/{key}"))
     }
 
@@ -169,12 +158,10 @@ impl S3 {
         payload: SignableBody<'_>,
         settings: SigningSettings,
     ) -> Result<SigningInstructions, Box<dyn Error + Send + Sync>> {
-        let provider = self
-            .config
-            .credentials_provider()
-            .ok_or("no credentials are set")?;
+        let config = self.aws.config().await;
+        let provider = config.credentials_provider().ok_or("no credentials are set")?;
         let identity = Identity::from(provider.provide_credentials().await?);
-        let region = self.config.region().ok_or("no region is set")?;
+        let region = config.region().ok_or("no region is set")?;
         let parameters = v4::SigningParams::builder()
             .identity(&identity)
             .region(region.as_ref())
