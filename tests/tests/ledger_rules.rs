@@ -263,7 +263,7 @@ async fn check_rules(ledger: &dyn Ledger) {
     let found = ledger.verify().await.unwrap();
     assert_eq!(found.problems, Vec::<String>::new());
     let mut sums: BTreeMap<String, i128> = BTreeMap::new();
-    for account in ledger.accounts(None, 100).await.unwrap().value {
+    for account in ledger.accounts(None, 100).await.unwrap().value.items {
         let sum = sums.entry(account.currency).or_default();
         *sum += i128::from(account.balance_minor);
         assert!(account.pending_out_minor >= 0 && account.pending_in_minor >= 0);
@@ -363,8 +363,10 @@ async fn assert_same(one: &dyn Ledger, other: &dyn Ledger) {
     loop {
         let page = one.accounts(after, 3).await.unwrap();
         assert_eq!(page, other.accounts(after, 3).await.unwrap());
-        let Some(last) = page.value.last() else { break };
-        after = Some(last.id);
+        after = page.value.next;
+        if after.is_none() {
+            break;
+        }
     }
     for account in (0..ACCOUNTS + 1).map(id) {
         assert_eq!(

@@ -31,20 +31,9 @@ pub async fn open(State(context): State<Arc<Context>>, request: Request<Body>) -
 pub async fn list(State(context): State<Arc<Context>>, request: Request<Body>) -> Result<Response, Problem> {
     auth::check(&context, request.headers(), auth::READ).await?;
     let part = Query::parse(request.uri().query(), &query::PART)?.part(query::read_account_cursor)?;
-    // One more than asked for, to see whether there is a next page.
-    let read = context.ledger.accounts(part.after, part.limit + 1);
-    let mut accounts = context.read(read).await?;
-    let more = accounts.len() > part.limit as usize;
-    accounts.truncate(part.limit as usize);
-    let next_cursor = accounts
-        .last()
-        .filter(|_| more)
-        .map(|account| account.id.to_string());
-    let listed = Listed {
-        data: accounts,
-        next_cursor,
-    };
-    Ok(json(StatusCode::OK, &listed))
+    let read = context.ledger.accounts(part.after, part.limit);
+    let page = context.read(read).await?;
+    Ok(json(StatusCode::OK, &Listed::of(page, query::account_cursor)))
 }
 
 /// `GET /v1/accounts/{id}`.
@@ -72,7 +61,7 @@ pub async fn entries(
         .ledger
         .account_entries(path_id(&id)?, part.after, part.limit);
     let page = context.read(read).await?.ok_or(Problem::NotFound)?;
-    Ok(json(StatusCode::OK, &Listed::from(page)))
+    Ok(json(StatusCode::OK, &Listed::of(page, query::entry_cursor)))
 }
 
 /// `GET /v1/accounts/{id}/statement`. The answer holds a link that needs no key: nobody on its way may keep it.

@@ -86,11 +86,11 @@ struct Listed<T> {
     next_cursor: Option<String>,
 }
 
-impl<T> From<Page<T>> for Listed<T> {
-    fn from(page: Page<T>) -> Self {
+impl<T> Listed<T> {
+    fn of<C>(page: Page<T, C>, cursor: impl FnOnce(C) -> String) -> Self {
         Listed {
             data: page.items,
-            next_cursor: page.next.map(query::entry_cursor),
+            next_cursor: page.next.map(cursor),
         }
     }
 }

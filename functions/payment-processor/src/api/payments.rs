@@ -49,7 +49,7 @@ pub async fn list(State(context): State<Arc<Context>>, request: Request<Body>) -
     let (part, filter) = (query.part(query::read_entry_cursor)?, query.filter()?);
     let read = context.ledger.payments(&filter, part.after, part.limit);
     let page = context.read(read).await?;
-    Ok(json(StatusCode::OK, &Listed::from(page)))
+    Ok(json(StatusCode::OK, &Listed::of(page, query::entry_cursor)))
 }
 
 /// `POST /v1/payments/{id}/capture`.
@@ -116,5 +116,5 @@ pub async fn refunds(
     let part = Query::parse(request.uri().query(), &query::PART)?.part(query::read_entry_cursor)?;
     let read = context.ledger.refunds(path_id(&id)?, part.after, part.limit);
     let page = context.read(read).await?.ok_or(Problem::NotFound)?;
-    Ok(json(StatusCode::OK, &Listed::from(page)))
+    Ok(json(StatusCode::OK, &Listed::of(page, query::entry_cursor)))
 }

@@ -162,6 +162,11 @@ pub fn read_entry_cursor(text: &str) -> Option<EntryId> {
 }
 
 /// An account's place as a cursor.
+pub fn account_cursor(id: Uuid) -> String {
+    id.to_string()
+}
+
+/// The place of [`account_cursor`].
 pub fn read_account_cursor(text: &str) -> Option<Uuid> {
     body::id(text)
 }

@@ -646,11 +646,16 @@ impl Ledger for MemoryLedger {
         Ok(state.read(state.accounts.get(&id).cloned()))
     }
 
-    async fn accounts(&self, after: Option<Uuid>, limit: u32) -> Result<Read<Vec<Account>>, LedgerError> {
+    async fn accounts(
+        &self,
+        after: Option<Uuid>,
+        limit: u32,
+    ) -> Result<Read<Page<Account, Uuid>>, LedgerError> {
         let state = self.reach("accounts")?;
         let accounts = state.accounts.values().rev();
         let rest = accounts.filter(|account| after.is_none_or(|after| account.id < after));
-        Ok(state.read(rest.take(limit as usize).cloned().collect()))
+        let found = rest.take(limit as usize + 1).cloned().collect();
+        Ok(state.read(Page::cut(found, limit, |account: &Account| account.id)))
     }
 
     async fn account_entries(

@@ -168,18 +168,18 @@ impl<T> Read<T> {
     }
 }
 
-/// A part of a list, newest first.
+/// A part of a list, newest first; `C` tells a place in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Page<T> {
+pub struct Page<T, C = EntryId> {
     /// The items: perhaps fewer than asked for, even none, although there are more.
     pub items: Vec<T>,
     /// Where the next page begins; `None` at the end of the list.
-    pub next: Option<EntryId>,
+    pub next: Option<C>,
 }
 
-impl<T> Page<T> {
+impl<T, C> Page<T, C> {
     /// The first `limit` of `items`; the page has a next one if there are more.
-    pub fn cut(mut items: Vec<T>, limit: u32, id: impl Fn(&T) -> EntryId) -> Self {
+    pub fn cut(mut items: Vec<T>, limit: u32, id: impl Fn(&T) -> C) -> Self {
         let more = items.len() > limit as usize;
         items.truncate(limit as usize);
         let next = items.last().filter(|_| more).map(id);
@@ -191,9 +191,9 @@ impl<T> Page<T> {
     pub fn cut_scanned(
         items: Vec<T>,
         limit: u32,
-        id: impl Fn(&T) -> EntryId,
+        id: impl Fn(&T) -> C,
         looked_at: usize,
-        last: Option<EntryId>,
+        last: Option<C>,
     ) -> Self {
         let mut page = Page::cut(items, limit, id);
         if page.next.is_none() && looked_at == PAGE_SCAN as usize {
@@ -498,7 +498,11 @@ pub trait Ledger: Send + Sync {
     /// An account.
     async fn account(&self, id: Uuid) -> Result<Read<Option<Account>>, LedgerError>;
     /// Accounts, by descending id (which is the order of their opening, newest first), after `after`.
-    async fn accounts(&self, after: Option<Uuid>, limit: u32) -> Result<Read<Vec<Account>>, LedgerError>;
+    async fn accounts(
+        &self,
+        after: Option<Uuid>,
+        limit: u32,
+    ) -> Result<Read<Page<Account, Uuid>>, LedgerError>;
     /// An account's movements, newest first, from before `before`; `None` when there is no such account.
     async fn account_entries(
         &self,

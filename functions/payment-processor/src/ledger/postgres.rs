@@ -519,12 +519,16 @@ impl Ledger for PostgresLedger {
         self.read("account", found, &[(&id, Type::UUID)]).await
     }
 
-    async fn accounts(&self, after: Option<Uuid>, limit: u32) -> Result<Read<Vec<Account>>, LedgerError> {
+    async fn accounts(
+        &self,
+        after: Option<Uuid>,
+        limit: u32,
+    ) -> Result<Read<Page<Account, Uuid>>, LedgerError> {
         let found = "select coalesce(jsonb_agg(ledger.account_json(a) order by a.id desc), '[]')
               from (select * from ledger.accounts where $1::uuid is null or id < $1 order by id desc limit $2) a";
-        let parameters: Parameters<'_> = &[(&after, Type::UUID), (&i64::from(limit), Type::INT8)];
+        let parameters: Parameters<'_> = &[(&after, Type::UUID), (&i64::from(limit + 1), Type::INT8)];
         let read = self.read("accounts", found, parameters).await?;
-        Ok(read.map(Option::unwrap_or_default))
+        Ok(read.map(|found| Page::cut(found.unwrap_or_default(), limit, |account: &Account| account.id)))
     }
 
     async fn account_entries(

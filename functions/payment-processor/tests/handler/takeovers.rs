@@ -229,7 +229,14 @@ impl World {
         }
         check_bounds(&log);
         let mut total = 0;
-        for account in self.regions[0].ledger.accounts(None, 100).await.unwrap().value {
+        for account in self.regions[0]
+            .ledger
+            .accounts(None, 100)
+            .await
+            .unwrap()
+            .value
+            .items
+        {
             total += account.balance_minor;
             assert!(account.pending_in_minor >= 0 && account.pending_out_minor >= 0);
             assert!(
