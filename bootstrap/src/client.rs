@@ -1,55 +1,43 @@
-//! A client of the payments API as a customer would write one: it resolves the public name for every attempt, and retries
+//! A client of the payments API as a customer would write one: it asks for the way to the public name at every attempt, and retries
 //! with the same idempotency key until it has a final answer.
 
-use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use hickory_resolver::TokioResolver;
-use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverConfig, ResolverOpts};
 use reqwest::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::failure::Failure;
 use crate::stack::Stack;
+
+/// How requests travel: as the environment says, by its proxy and with the authorities that it trusts (`HTTPS_PROXY`,
+/// `SSL_CERT_FILE`), unless something stands here in its place.
+#[derive(Debug, Clone, Default)]
+pub struct Way {
+    /// The proxy for HTTPS.
+    pub proxy: Option<String>,
+    /// Certificate authorities to trust beside the platform's, PEM.
+    pub authorities: Option<Vec<u8>>,
+}
 
 /// Where the API is.
 #[derive(Debug, Clone)]
 pub struct Endpoint {
-    /// Scheme, public name and port: `https://api.dr-payments-dev.test.local:8443`.
+    /// Scheme and public name: `https://api.dr-payments-dev.test.local`.
     pub url: String,
-    /// The name server to ask, or the system's.
-    pub dns: Option<SocketAddr>,
-    /// A certificate authority to trust beside the platform's, PEM.
-    pub ca_pem: Option<Vec<u8>>,
+    /// How to get there.
+    pub way: Way,
     /// The API key.
     pub api_key: String,
 }
 
 impl Endpoint {
-    /// The API of a stack by its public name: through the local cloud's name server and authority if it lives in one.
-    ///
-    /// # Errors
-    /// The local cloud's authority cannot be read.
-    pub fn of(stack: &Stack, api_key: String) -> Result<Self, Failure> {
-        let name = stack.spec.public_name();
-        let Some(cloud) = &stack.local else {
-            return Ok(Endpoint {
-                url: format!("https://{name}"),
-                dns: None,
-                ca_pem: None,
-                api_key,
-            });
-        };
-        let door = cloud.front_doors.values().next();
-        let door = door.ok_or_else(|| Failure::text("the local cloud has no front door"))?;
-        Ok(Endpoint {
-            url: format!("https://{name}:{}", door.port()),
-            dns: Some(cloud.dns),
-            ca_pem: Some(std::fs::read(&cloud.ca_certificate)?),
+    /// The API of a stack by its public name.
+    pub fn of(stack: &Stack, api_key: String) -> Self {
+        Endpoint {
+            url: format!("https://{}", stack.spec.public_name()),
+            way: stack.way.clone(),
             api_key,
-        })
+        }
     }
 }
 
@@ -160,59 +148,16 @@ pub struct Client {
     attempt: Duration,
 }
 
-/// Resolves through one name server, without a cache: a failover must be seen at once.
-struct DirectDns(Arc<TokioResolver>);
-
-impl reqwest::dns::Resolve for DirectDns {
-    fn resolve(&self, name: reqwest::dns::Name) -> reqwest::dns::Resolving {
-        let resolver = Arc::clone(&self.0);
-        Box::pin(async move {
-            let found = resolver
-                .lookup_ip(format!("{}.", name.as_str().trim_end_matches('.')))
-                .await?;
-            let addresses: Vec<SocketAddr> = found
-                .iter()
-                .map(|address: IpAddr| SocketAddr::new(address, 0))
-                .collect();
-            Ok(Box::new(addresses.into_iter()) as reqwest::dns::Addrs)
-        })
-    }
-}
-
-/// A resolver that asks `server` only and caches nothing.
-pub fn resolver(server: SocketAddr) -> Result<TokioResolver, ClientError> {
-    let mut udp = ConnectionConfig::udp();
-    udp.port = server.port();
-    let mut tcp = ConnectionConfig::tcp();
-    tcp.port = server.port();
-    let config = ResolverConfig::from_parts(
-        None,
-        vec![],
-        vec![NameServerConfig::new(server.ip(), true, vec![udp, tcp])],
-    );
-    let mut options = ResolverOpts::default();
-    options.cache_size = 0;
-    options.timeout = Duration::from_secs(1);
-    options.attempts = 2;
-    TokioResolver::builder_with_config(config, Default::default())
-        .with_options(options)
-        .build()
-        .map_err(|error| ClientError::Setup(error.to_string()))
-}
-
 impl Client {
-    /// A client of `endpoint`. Connections are not kept: each attempt asks DNS where to go.
+    /// A client of `endpoint`. Connections are not kept: each attempt asks DNS where to go, or has the proxy ask.
     pub fn new(endpoint: Endpoint) -> Result<Self, ClientError> {
         let setup = |error: reqwest::Error| ClientError::Setup(continuity::error::chain(&error));
         let mut builder = reqwest::Client::builder().pool_max_idle_per_host(0);
-        if let Some(pem) = &endpoint.ca_pem {
+        if let Some(pem) = &endpoint.way.authorities {
             builder = builder.tls_certs_merge([reqwest::Certificate::from_pem(pem).map_err(setup)?]);
         }
-        if let Some(server) = endpoint.dns {
-            // A name server of our own means direct connections: no proxy of the environment.
-            builder = builder
-                .no_proxy()
-                .dns_resolver(Arc::new(DirectDns(Arc::new(resolver(server)?))));
+        if let Some(proxy) = &endpoint.way.proxy {
+            builder = builder.proxy(reqwest::Proxy::https(proxy).map_err(setup)?);
         }
         Ok(Client {
             http: builder.build().map_err(setup)?,
@@ -290,7 +235,7 @@ impl Client {
         Ok((status, answer.json().await.unwrap_or(Value::Null)))
     }
 
-    /// Scheme, name and port of the API.
+    /// Scheme and name of the API.
     pub fn url(&self) -> &str {
         &self.endpoint.url
     }

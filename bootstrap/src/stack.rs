@@ -17,6 +17,7 @@ use infra::change::{self, CONFIGURATION_ITEM, Change, Configuration};
 use infra::cloud::Cloud;
 use infra::spec::{Source, Spec};
 
+use crate::client::Way;
 use crate::failure::Failure;
 use crate::local;
 
@@ -76,8 +77,9 @@ pub struct Stack {
     pub account: String,
     /// Clients.
     pub cloud: Cloud,
-    /// The local cloud it lives in, if any: for what a person is told, and for the way to the API's public name
-    /// ([`crate::client::Endpoint::of`]), never for what is done to the stack.
+    /// How its API is reached.
+    pub way: Way,
+    /// The local cloud it lives in, if any: for what a person is told, never for what is done to the stack.
     pub local: Option<local::Cloud>,
 }
 
@@ -96,10 +98,10 @@ impl Stack {
             return Stack::on_local(spec, cloud).await;
         }
         let config = continuity::aws::load(Some(spec.regions.of(Slot::Primary))).await;
-        Stack::with_config(spec, config, None).await
+        Stack::with_config(spec, config, Way::default(), None).await
     }
 
-    /// A stack on a running local cloud, with the pace of a laptop.
+    /// A stack on a running local cloud, with the pace of a laptop. It is reached as the environment of `understudy local env` says.
     ///
     /// # Errors
     /// A configuration that cannot be used, or the local cloud does not answer.
@@ -111,12 +113,17 @@ impl Stack {
             .credentials_provider(Credentials::new("test", "test", None, None, "local cloud"))
             .load()
             .await;
-        Stack::with_config(spec, config, Some(cloud)).await
+        let way = Way {
+            proxy: Some(cloud.endpoint_url.clone()),
+            authorities: Some(std::fs::read(&cloud.ca_certificate)?),
+        };
+        Stack::with_config(spec, config, way, Some(cloud)).await
     }
 
     async fn with_config(
         spec: Spec,
         config: SdkConfig,
+        way: Way,
         local: Option<local::Cloud>,
     ) -> Result<Stack, Failure> {
         let cloud = Cloud::new(config);
@@ -134,6 +141,7 @@ impl Stack {
             spec,
             account,
             cloud,
+            way,
             local,
         })
     }

@@ -990,6 +990,19 @@ async fn a_statement_is_fetched_and_in_both_buckets(
     );
 }
 
+/// With what `understudy local env` prints, the command line needs no `--local`: it goes where curl and the SDKs go.
+fn is_reached_by_the_environment(cloud: &bootstrap::local::Cloud, api_key: &str) {
+    let mut command = std::process::Command::new(understudy_tests::understudy());
+    command.args(["accounts", "list", "--output", "json", "--api-key", api_key]);
+    // The folder has no configuration: every setting has its default.
+    command.current_dir(&cloud.directory).envs(cloud.environment());
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    let listed: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(listed.as_array().unwrap().len(), 2, "{listed}");
+}
+
 /// A new password in the database and in the secret, and a lost connection: the next request is answered all the same, by a
 /// function that has been running all the time.
 async fn a_rotated_password_is_picked_up_within_one_request(
@@ -1089,7 +1102,8 @@ async fn the_deployed_apis_agree_with_the_contract() {
     let api_key = created["key"].as_str().unwrap();
     let known = from_the_command_line(&deployment, api_key);
     a_statement_is_fetched_and_in_both_buckets(&deployment, &stack, api_key, &known).await;
-    let client = Client::new(Endpoint::of(&stack, api_key.to_owned()).unwrap()).unwrap();
+    is_reached_by_the_environment(&cloud, api_key);
+    let client = Client::new(Endpoint::of(&stack, api_key.to_owned())).unwrap();
     answers_as_the_contract_says(&client, api_key, &known).await;
     a_key_that_is_sent_ten_times_at_once_is_one_payment(&client, api_key, &known).await;
     a_rotated_password_is_picked_up_within_one_request(&stack, &cloud, &client, api_key, &known).await;

@@ -38,7 +38,7 @@ impl ApiOptions {
     /// A client that finds the API by its public name, as customers do.
     async fn client(&self) -> Result<Client, Failure> {
         let stack = Stack::open(&self.stack).await?;
-        Ok(Client::new(Endpoint::of(&stack, self.api_key.clone())?)?)
+        Ok(Client::new(Endpoint::of(&stack, self.api_key.clone()))?)
     }
 }
 

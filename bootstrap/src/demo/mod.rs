@@ -261,7 +261,7 @@ pub async fn customer(stack: &Stack) -> Result<Client, Failure> {
         continuity::clock::now_ms(),
     )
     .await?;
-    Ok(Client::new(Endpoint::of(stack, key.reveal().to_owned())?)?)
+    Ok(Client::new(Endpoint::of(stack, key.reveal().to_owned()))?)
 }
 
 /// Gives up on work that does not end. What it last waited for has been shown.

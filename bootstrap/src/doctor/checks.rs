@@ -1,8 +1,9 @@
 //! The checks. Each asks, and judges in a function of its own that is tested without AWS.
 
 use std::collections::BTreeSet;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use aws_smithy_runtime_api::box_error::BoxError;
 use aws_smithy_runtime_api::client::interceptors::Intercept;
@@ -14,12 +15,14 @@ use aws_smithy_types::date_time::Format;
 use continuity::error::chain;
 use continuity::names::Slot;
 use futures::future::join_all;
+use hickory_resolver::TokioResolver;
+use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverConfig, ResolverOpts};
+use hickory_resolver::net::NetError;
 use infra::blueprint::operator;
 use infra::kind::STACK_TAG;
 
 use super::{Finding, State};
 use crate::artifacts::{self, build, manifest};
-use crate::client;
 use crate::stack::Stack;
 
 const ENGINE: &str = "aurora-postgresql";
@@ -27,8 +30,8 @@ const ENGINE: &str = "aurora-postgresql";
 const UNRESERVED: i64 = 100;
 /// AWS refuses requests that are signed with a clock further off.
 const MOST_SKEW_S: i64 = 300;
-/// A resolver that knows nothing of this machine's network.
-const PUBLIC_RESOLVER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::new(1, 1, 1, 1)), 53);
+/// A name server that knows nothing of this machine's network.
+const PUBLIC_RESOLVER: IpAddr = IpAddr::V4(Ipv4Addr::new(1, 1, 1, 1));
 
 fn unknown(check: &'static str, what: &str, error: &(dyn std::error::Error + 'static)) -> Finding {
     Finding::new(check, State::Unknown, format!("{what}: {}", chain(error)))
@@ -680,7 +683,7 @@ pub async fn domain(stack: &Stack) -> Vec<Finding> {
             .unwrap_or_default(),
         Err(error) => return vec![unknown(check, "the zone's name servers", &error)],
     };
-    let resolver = match client::resolver(PUBLIC_RESOLVER) {
+    let resolver = match public_resolver() {
         Ok(resolver) => resolver,
         Err(error) => return vec![unknown(check, "a public resolver", &error)],
     };
@@ -694,6 +697,20 @@ pub async fn domain(stack: &Stack) -> Vec<Finding> {
         Err(error) => return vec![unknown(check, "the public name servers", &error)],
     };
     vec![judge_delegation(domain, &ours, &seen)]
+}
+
+/// A resolver that asks [`PUBLIC_RESOLVER`] only and caches nothing.
+fn public_resolver() -> Result<TokioResolver, NetError> {
+    let connections = vec![ConnectionConfig::udp(), ConnectionConfig::tcp()];
+    let server = NameServerConfig::new(PUBLIC_RESOLVER, true, connections);
+    let config = ResolverConfig::from_parts(None, vec![], vec![server]);
+    let mut options = ResolverOpts::default();
+    options.cache_size = 0;
+    options.timeout = Duration::from_secs(1);
+    options.attempts = 2;
+    TokioResolver::builder_with_config(config, Default::default())
+        .with_options(options)
+        .build()
 }
 
 fn judge_delegation(domain: &str, ours: &[String], seen: &[String]) -> Finding {
