@@ -69,6 +69,7 @@ async fn everything_granted_is_used_or_reviewed() {
     let mut stage = Stage::deploy("").await;
     let granted = grants::of_stack(&stage.stack.cloud, stage.stack.home()).await;
     stage.pay(PATIENCE).await.expect("it comes through");
+    stage.export(PATIENCE).await.expect("it is written and read");
     stage.fill_the_bucket().await;
     for damage in DAMAGE {
         let made = (damage.make)(Live::of(&stage.stack)).await;

@@ -55,7 +55,6 @@ pub const UNUSED: &[(&str, &str, &str)] = &[
     ("health-probe", "xray:PutTraceSegments", TRACES),
     ("payment-processor", "xray:PutTelemetryRecords", TRACES),
     ("payment-processor", "xray:PutTraceSegments", TRACES),
-    ("payment-processor", "kms:GenerateDataKey", LATE),
     ("payment-processor", "sns:Publish", LATE),
     ("expiry-schedule", "lambda:InvokeFunction", SCHEDULE),
     ("probe-schedule", "lambda:InvokeFunction", SCHEDULE),

@@ -306,20 +306,8 @@ impl Stage {
 
     /// A payment by a customer who gives up after `patience`.
     pub async fn pay(&mut self, patience: Duration) -> Result<(), String> {
-        if self.customer.is_none() {
-            let client = bootstrap::demo::customer(&self.stack)
-                .await
-                .expect("a key can be made");
-            let mut accounts = Vec::new();
-            for number in 0..2 {
-                let key = format!("account-{number}");
-                let opened = client.open_account(&key, "EUR", None, PATIENCE).await;
-                accounts.push(opened.expect("an account can be opened").id);
-            }
-            self.customer = Some((client, accounts.try_into().expect("two")));
-        }
         let key = format!("payment-{}", self.number());
-        let (client, [from, to]) = self.customer.as_ref().expect("it is there");
+        let (client, [from, to]) = self.customer().await;
         let payment = NewPayment {
             from_account: from.clone(),
             to_account: to.clone(),
@@ -332,6 +320,40 @@ impl Stage {
             .await
             .map(drop)
             .map_err(|error| error.to_string())
+    }
+
+    /// A customer asks for the statement of an account, and follows the link.
+    ///
+    /// # Errors
+    /// What the API said in that time, or the bucket.
+    pub async fn export(&mut self, patience: Duration) -> Result<(), String> {
+        let (client, [account, _]) = self.customer().await;
+        let path = format!("/v1/accounts/{account}/statement?from_ms=0&until_ms=1");
+        let statement = client.request("GET", &path, None, patience).await;
+        let statement = statement.map_err(|error| error.to_string())?;
+        let link = statement["url"].as_str().expect("a statement has a link");
+        let answer = reqwest::get(link).await.map_err(|error| error.to_string())?;
+        if answer.status().is_success() {
+            return Ok(());
+        }
+        Err(answer.text().await.map_err(|error| error.to_string())?)
+    }
+
+    /// A customer with two accounts, who is there from the first use on.
+    async fn customer(&mut self) -> &(Client, [String; 2]) {
+        if self.customer.is_none() {
+            let client = bootstrap::demo::customer(&self.stack)
+                .await
+                .expect("a key can be made");
+            let mut accounts = Vec::new();
+            for number in 0..2 {
+                let key = format!("account-{number}");
+                let opened = client.open_account(&key, "EUR", None, PATIENCE).await;
+                accounts.push(opened.expect("an account can be opened").id);
+            }
+            self.customer = Some((client, accounts.try_into().expect("two")));
+        }
+        self.customer.as_ref().expect("it is there")
     }
 }
 

@@ -55,6 +55,8 @@ pub enum Step {
     Report,
     /// A customer pays.
     Pay,
+    /// A customer asks for a statement, and follows the link.
+    Export,
     /// A probe makes a round.
     Round,
     /// A workflow calls its function.
@@ -99,6 +101,9 @@ impl Need {
                 "payment-processor",
                 "dynamodb:GetItem" | "dynamodb:PutItem" | "secretsmanager:GetSecretValue" | "kms:Decrypt",
             ) => Need::Steps(vec![Step::Pay]),
+            ("payment-processor", "s3:PutObject" | "s3:GetObject" | "kms:GenerateDataKey") => {
+                Need::Steps(vec![Step::Export])
+            }
             ("health-probe", "dynamodb:GetItem" | "dynamodb:PutItem") => Need::Steps(vec![Step::Round]),
             ("workflows", "lambda:InvokeFunction") => Need::Steps(vec![Step::Workflow]),
             ("s3-replication", _) => Need::Steps(vec![Step::Replicate]),
@@ -135,6 +140,7 @@ impl Step {
             Step::Initialise => "initialise",
             Step::Report => "report-drift",
             Step::Pay => "payment",
+            Step::Export => "statement",
             Step::Round => "probe round",
             Step::Workflow => "workflow task",
             Step::Replicate => "replication",
@@ -172,6 +178,7 @@ impl Step {
             Step::Deploy => torn_down(stage).await?,
             // With nothing missing it comes through, so that a failure says something.
             Step::Pay => stage.pay(COMES_THROUGH).await?,
+            Step::Export => stage.export(COMES_THROUGH).await?,
             Step::Replicate => {
                 if let Ok(told) = replicated(stage, grant).await {
                     return Err(format!("it fails with nothing missing: {told}"));
@@ -197,7 +204,12 @@ impl Step {
             },
             Step::Deploy | Step::Initialise => deployed(stage).await,
             Step::ScheduledProbe => observes_again(stage).await,
-            Step::Pay | Step::Round | Step::Workflow | Step::Replicate | Step::ScheduledExpiry => Ok(()),
+            Step::Pay
+            | Step::Export
+            | Step::Round
+            | Step::Workflow
+            | Step::Replicate
+            | Step::ScheduledExpiry => Ok(()),
         };
         outcome.and_then(|evidence| mended.map(|()| evidence))
     }
@@ -210,6 +222,7 @@ impl Step {
             Step::Teardown => pass(stage, "teardown", "teardown", PASS).await,
             Step::Deploy => pass(stage, "deploy", "reconcile", PASS).await,
             Step::Pay => return pay(stage, grant).await,
+            Step::Export => return export(stage, grant).await,
             Step::Round => return round(stage, grant).await,
             Step::Initialise => stage.execute(Slot::Primary, "deploy").await,
             Step::Report | Step::Workflow => stage.execute(Slot::Primary, "reconcile").await,
@@ -385,6 +398,19 @@ async fn pay(stage: &mut Stage, grant: &Grant) -> Result<String, String> {
     if stage.pay(PATIENCE).await.is_ok() {
         return Err("the payment came through".to_owned());
     }
+    logged(stage, &region, &function, grant).await
+}
+
+/// A statement that must not be written or not be read: the bucket says why to whoever follows the link, else the function's log.
+async fn export(stage: &mut Stage, grant: &Grant) -> Result<String, String> {
+    let Err(said) = stage.export(PATIENCE).await else {
+        return Err("the statement was written and read".to_owned());
+    };
+    if let Some(found) = evidence(&said, grant) {
+        return Ok(found);
+    }
+    let function = stage.stack.names().payment_processor(Slot::Primary);
+    let region = stage.region(Slot::Primary).to_owned();
     logged(stage, &region, &function, grant).await
 }
 
