@@ -524,7 +524,7 @@ mod tests {
             "{text}"
         );
         assert!(
-            text.ends_with("no changes: 205 resources are as configured"),
+            text.ends_with("no changes: 207 resources are as configured"),
             "{text}"
         );
     }

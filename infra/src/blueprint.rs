@@ -107,6 +107,9 @@ pub fn blueprint(spec: &Spec, account: &str) -> Blueprint {
             &processor,
             Some(&topics[index]),
         );
+        // It tells the table what it serves.
+        let rates = control::request_rates(&mut stack, &context, slot);
+        stack.order(&processor, &rates);
         workflows::expiry_schedule(&mut stack, &context, slot, &processor);
         api::api(&mut stack, &context, slot, &processor)
     });

@@ -213,3 +213,8 @@ impl Wanted {
 fn holds_packages(bucket: &Wanted) -> bool {
     bucket.key.starts_with("artifacts.")
 }
+
+/// A table of request counts: a count is of one region and one second, so there is nothing in it to lose.
+fn holds_counts(table: &Wanted) -> bool {
+    table.key.starts_with("request-rates.")
+}

@@ -135,6 +135,11 @@ impl Names {
         self.global("journal")
     }
 
+    /// The table in which a slot's handlers count the requests of API keys.
+    pub fn request_rates_table(&self, slot: Slot) -> String {
+        self.regional("request-rates", slot)
+    }
+
     /// A slot's payment-processor.
     pub fn payment_processor(&self, slot: Slot) -> String {
         self.regional("payment-processor", slot)

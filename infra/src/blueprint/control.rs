@@ -1,4 +1,5 @@
-//! The two tables that every region trusts: control (who is active, in which epoch) and journal (what was acknowledged).
+//! The two tables that every region trusts: control (who is active, in which epoch) and journal (what was acknowledged). And the
+//! table in which each serving region counts requests, which nothing depends on.
 
 use std::collections::BTreeSet;
 
@@ -63,6 +64,24 @@ pub fn control(blueprint: &mut Blueprint, context: &Context<'_>) -> Control {
         },
     );
     Control { control, journal }
+}
+
+/// The counts of requests by API key of a slot. One region's, because the limit is not worth a write in two; without recovery or
+/// protection, because a count is of no use after its second.
+pub fn request_rates(blueprint: &mut Blueprint, context: &Context<'_>, slot: Slot) -> Handle<DynamodbTable> {
+    let spec = dynamodb_table::Spec {
+        table: context.names.request_rates_table(slot),
+        partition_key: "id".into(),
+        sort_key: None,
+        replicas: BTreeSet::new(),
+        witness: None,
+        strong: false,
+        on_demand: true,
+        deletion_protection: false,
+        tagged: true,
+    };
+    let key = format!("request-rates.{slot}");
+    blueprint.add(key, &context.place(slot), (), move |()| spec.clone())
 }
 
 fn table(

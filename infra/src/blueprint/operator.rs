@@ -92,8 +92,10 @@ pub fn permissions(policy: &Value) -> Vec<(Vec<String>, Vec<String>)> {
 }
 
 fn tables(context: &Context<'_>) -> Vec<String> {
+    let rates = Slot::SERVING.map(|slot| context.names.request_rates_table(slot));
     [context.names.control_table(), context.names.journal_table()]
         .iter()
+        .chain(&rates)
         .map(|name| format!("arn:aws:dynamodb:*:{}:table/{name}", context.account))
         .collect()
 }

@@ -54,8 +54,8 @@ fn trace(context: &Context<'_>) -> Option<Value> {
     (context.spec.functions.tracing).then(|| allow("Trace", &actions, json!("*")))
 }
 
-/// Reads the control record and API keys, writes and scans the journal of its own region, reads the database credentials, writes
-/// statements and lets those who hold a link read them.
+/// Reads the control record and API keys, writes and scans the journal of its own region, counts requests, reads the database
+/// credentials, writes statements and lets those who hold a link read them.
 pub fn payment_processor(context: &Context<'_>, slot: Slot) -> Vec<Value> {
     let (region, account, names) = (context.region(slot), context.account, &context.names);
     let secret = format!(
@@ -74,6 +74,11 @@ pub fn payment_processor(context: &Context<'_>, slot: Slot) -> Vec<Value> {
             "Journal",
             &["dynamodb:PutItem", "dynamodb:Query"],
             json!(table(context, region, &names.journal_table())),
+        ),
+        allow(
+            "RequestRates",
+            &["dynamodb:UpdateItem"],
+            json!(table(context, region, &names.request_rates_table(slot))),
         ),
         allow("Credentials", &["secretsmanager:GetSecretValue"], json!(secret)),
         allow_if(
@@ -287,6 +292,19 @@ fn data(context: &Context<'_>) -> Vec<Value> {
                 "dynamodb:UpdateTable",
             ],
             json!(tables),
+        ),
+        allow(
+            "RequestRates",
+            &[
+                "dynamodb:CreateTable",
+                "dynamodb:DeleteTable",
+                "dynamodb:DescribeTable",
+                "dynamodb:ListTagsOfResource",
+                "dynamodb:TagResource",
+                "dynamodb:UntagResource",
+                "dynamodb:UpdateTable",
+            ],
+            json!(table(context, "*", &format!("request-rates-*-{suffix}"))),
         ),
         // DynamoDB asks for them when a table gets or loses a replica.
         allow("Replicas", &REPLICAS, json!(tables)),

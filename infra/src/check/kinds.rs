@@ -114,7 +114,10 @@ const CLASSES: &[Class] = &[
     class("db-subnet-group", &[("name", Form::new(1, 255, " ._-", Style::Any))], [N, N, N, N, N, N, N],
         equal(&["description", "tagged"], &["subnet_ids"], &["name", "vpc_id"])),
     class("dynamodb-table", &[("table", TABLE)], [N, N, N, N, Y, N, N],
-        Parity::Alone("one table has replicas in all regions")),
+        // A table with replicas has no counterpart: it is in all regions itself.
+        equal(
+            &["partition_key", "sort_key", "replicas", "strong", "on_demand", "deletion_protection", "tagged"], &[],
+            &["table", "witness"])),
     class("global-cluster", &[("identifier", RDS)], [N, N, Y, N, Y, N, N],
         Parity::Alone("one has members in both regions")),
     class("health-check", &[("host", HOST)], [N, N, N, N, N, N, N],

@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use serde_json::Value;
 
-use super::{Finding, Rule, Stack, holds_packages};
+use super::{Finding, Rule, Stack, holds_counts, holds_packages};
 use crate::wanted::Wanted;
 
 #[cfg(test)]
@@ -105,7 +105,7 @@ fn tables(stack: &Stack<'_>, findings: &mut Vec<Finding>) {
             .filter_map(Value::as_str)
             .filter(|region| *region != table.region)
             .collect();
-        if replicas.is_empty() {
+        if replicas.is_empty() && !holds_counts(table) {
             findings.push(table.finding(
                 Rule::Replication,
                 "it has no replica in another region",

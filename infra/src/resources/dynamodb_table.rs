@@ -1,4 +1,4 @@
-//! A DynamoDB table with its replicas. A strongly consistent global table (MRSC) is made from an empty table in one change:
+//! A DynamoDB table with its replicas, if it has any. A strongly consistent global table (MRSC) is made from an empty table in one change:
 //! three replicas, or two and a witness; and taken apart in one change. What a replica has of its own (point-in-time
 //! recovery, tags, deletion protection) is in `table-recovery` and `table-replica`.
 
@@ -15,7 +15,7 @@ use aws_sdk_dynamodb::types::{
 };
 use aws_smithy_types::DateTime;
 use aws_smithy_types::date_time::Format;
-use continuity::names::Names;
+use continuity::names::{Names, Slot};
 use serde::{Deserialize, Serialize};
 
 use super::table_replica::{arn, put_tags, read_tags};
@@ -198,6 +198,7 @@ impl Kind for DynamodbTable {
     /// By name, or by tag; a replica appears in its own region, perhaps without tags yet.
     async fn list(site: &Site<'_>) -> Result<Vec<Found>, KindError> {
         let names = Names::new(site.suffix);
+        let rates = Slot::SERVING.map(|slot| names.request_rates_table(slot));
         let ours = [names.control_table(), names.journal_table()];
         let request = site.cloud.dynamodb(site.region).list_tables();
         let tables: Result<Vec<String>, _> = request.into_paginator().items().send().collect().await;
@@ -205,7 +206,9 @@ impl Kind for DynamodbTable {
         let listing = listing(site).await;
         let mut found = Vec::new();
         for table in tables {
-            if ours.contains(&table) || listing.tags(&arn(site, &table)).is_some() {
+            if ours.iter().chain(&rates).any(|name| *name == table)
+                || listing.tags(&arn(site, &table)).is_some()
+            {
                 let live = read_tags(site, &table).await?.unwrap_or_default();
                 let mut one = site.found::<DynamodbTable>(table, key_of(site, pairs(&live)));
                 one.held_back = live.get(HELD_BACK).cloned();
