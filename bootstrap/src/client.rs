@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use reqwest::StatusCode;
+use reqwest::header::{HeaderMap, RETRY_AFTER};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -269,7 +270,7 @@ impl Client {
         let started = Instant::now();
         let mut pause = PAUSE;
         loop {
-            let last = match self.attempt(method, path, body.as_ref()).await {
+            let (last, wait) = match self.attempt(method, path, body.as_ref()).await {
                 Ok(Answer::Final(value)) => return Ok(value),
                 Ok(Answer::Refused { status, body }) => {
                     return Err(ClientError::Refused {
@@ -279,8 +280,8 @@ impl Client {
                         body,
                     });
                 }
-                Ok(Answer::Again(why)) => why,
-                Err(error) => continuity::error::chain(&error),
+                Ok(Answer::Again { why, wait }) => (why, wait),
+                Err(error) => (continuity::error::chain(&error), None),
             };
             if started.elapsed() > patience {
                 return Err(ClientError::Timeout {
@@ -290,7 +291,7 @@ impl Client {
                     last,
                 });
             }
-            tokio::time::sleep(pause).await;
+            tokio::time::sleep(wait.unwrap_or(pause)).await;
             pause = (pause * 2).min(PAUSE_MAX);
         }
     }
@@ -312,9 +313,11 @@ impl Client {
         if status.is_success() {
             return Ok(Answer::Final(answer.json().await?));
         }
+        let wait = told_to_wait(status, answer.headers());
         let body = answer.text().await.unwrap_or_default();
         Ok(if retryable(status) {
-            Answer::Again(format!("{method} {path}: {status} {body}"))
+            let why = format!("{method} {path}: {status} {body}");
+            Answer::Again { why, wait }
         } else {
             Answer::Refused {
                 status: status.as_u16(),
@@ -327,7 +330,7 @@ impl Client {
 enum Answer<T> {
     Final(T),
     Refused { status: u16, body: String },
-    Again(String),
+    Again { why: String, wait: Option<Duration> },
 }
 
 /// Answers that are not final: the command may be retried with the same key.
@@ -338,9 +341,34 @@ fn retryable(status: StatusCode) -> bool {
         || status == StatusCode::REQUEST_TIMEOUT
 }
 
+/// How long a client waits that has sent too much. Where something else is not available the pauses are shorter: it may be back,
+/// or elsewhere, any moment.
+fn told_to_wait(status: StatusCode, headers: &HeaderMap) -> Option<Duration> {
+    let value = headers.get(RETRY_AFTER)?.to_str().ok()?;
+    let wait = value.parse().ok().map(Duration::from_secs)?;
+    (status == StatusCode::TOO_MANY_REQUESTS).then_some(wait)
+}
+
 #[cfg(test)]
 mod tests {
+    use reqwest::header::HeaderValue;
+
     use super::*;
+
+    #[test]
+    fn who_has_sent_too_much_waits_as_long_as_it_is_told() {
+        let headers = |value| HeaderMap::from_iter([(RETRY_AFTER, HeaderValue::from_static(value))]);
+        let second = Some(Duration::from_secs(1));
+        for (status, headers, wait) in [
+            (429, headers("1"), second),
+            (429, headers("soon"), None),
+            (429, HeaderMap::new(), None),
+            (503, headers("1"), None),
+        ] {
+            let status = StatusCode::from_u16(status).unwrap();
+            assert_eq!(told_to_wait(status, &headers), wait, "{status} {headers:?}");
+        }
+    }
 
     #[test]
     fn only_answers_that_may_change_are_retried() {
