@@ -57,6 +57,8 @@ pub enum Step {
     Pay,
     /// A customer asks for a statement, and follows the link.
     Export,
+    /// The payment-processor counts a request.
+    Count,
     /// A probe makes a round.
     Round,
     /// A workflow calls its function.
@@ -104,6 +106,7 @@ impl Need {
             ("payment-processor", "s3:PutObject" | "s3:GetObject" | "kms:GenerateDataKey") => {
                 Need::Steps(vec![Step::Export])
             }
+            ("payment-processor", "dynamodb:UpdateItem") => Need::Steps(vec![Step::Count]),
             ("health-probe", "dynamodb:GetItem" | "dynamodb:PutItem") => Need::Steps(vec![Step::Round]),
             ("workflows", "lambda:InvokeFunction") => Need::Steps(vec![Step::Workflow]),
             ("s3-replication", _) => Need::Steps(vec![Step::Replicate]),
@@ -141,6 +144,7 @@ impl Step {
             Step::Report => "report-drift",
             Step::Pay => "payment",
             Step::Export => "statement",
+            Step::Count => "payment (count)",
             Step::Round => "probe round",
             Step::Workflow => "workflow task",
             Step::Replicate => "replication",
@@ -206,6 +210,7 @@ impl Step {
             Step::ScheduledProbe => observes_again(stage).await,
             Step::Pay
             | Step::Export
+            | Step::Count
             | Step::Round
             | Step::Workflow
             | Step::Replicate
@@ -223,6 +228,7 @@ impl Step {
             Step::Deploy => pass(stage, "deploy", "reconcile", PASS).await,
             Step::Pay => return pay(stage, grant).await,
             Step::Export => return export(stage, grant).await,
+            Step::Count => return count(stage, grant).await,
             Step::Round => return round(stage, grant).await,
             Step::Initialise => stage.execute(Slot::Primary, "deploy").await,
             Step::Report | Step::Workflow => stage.execute(Slot::Primary, "reconcile").await,
@@ -386,8 +392,24 @@ fn evidence(said: &str, grant: &Grant) -> Option<String> {
 
 /// A payment that must not come through, and the function's log that says why.
 async fn pay(stage: &mut Stage, grant: &Grant) -> Result<String, String> {
+    let (region, function) = new_processor(stage).await?;
+    if stage.pay(PATIENCE).await.is_ok() {
+        return Err("the payment came through".to_owned());
+    }
+    logged(stage, &region, &function, grant).await
+}
+
+/// A payment that comes through all the same, and the function's log that says that it was not counted.
+async fn count(stage: &mut Stage, grant: &Grant) -> Result<String, String> {
+    let (region, function) = new_processor(stage).await?;
+    stage.pay(COMES_THROUGH).await?;
+    logged(stage, &region, &function, grant).await
+}
+
+/// The region and name of the payment-processor, whose processes are new: credentials are kept as long as one lives. A function
+/// whose memory is set gets a new one.
+async fn new_processor(stage: &Stage) -> Result<(String, String), String> {
     let function = stage.stack.names().payment_processor(Slot::Primary);
-    // Credentials are kept as long as a process lives. A function whose memory is set gets a new one.
     let region = stage.region(Slot::Primary).to_owned();
     let lambda = stage.stack.cloud.lambda(&region);
     let request = lambda.get_function_configuration().function_name(&function);
@@ -395,10 +417,7 @@ async fn pay(stage: &mut Stage, grant: &Grant) -> Result<String, String> {
     let request = lambda.update_function_configuration().function_name(&function);
     let request = request.set_memory_size(now.memory_size());
     request.send().await.map_err(|error| format!("{error:?}"))?;
-    if stage.pay(PATIENCE).await.is_ok() {
-        return Err("the payment came through".to_owned());
-    }
-    logged(stage, &region, &function, grant).await
+    Ok((region, function))
 }
 
 /// A statement that must not be written or not be read: the bucket says why to whoever follows the link, else the function's log.
