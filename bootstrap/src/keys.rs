@@ -1,6 +1,7 @@
 //! API keys: random, shown once, stored as SHA-256.
 
 use continuity::control::{ApiKey, ControlStore, ListedKey};
+use continuity::rate;
 use rand::RngExt;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
@@ -41,21 +42,29 @@ pub fn mint() -> Secret {
 /// Makes a key and stores its hash.
 ///
 /// # Errors
-/// An unknown scope, or the control table does not answer.
+/// An unknown scope, a rate that no key can have, or the control table does not answer.
 pub async fn create(
     control: &dyn ControlStore,
     name: &str,
     scopes: &[String],
+    requests_per_s: u32,
     now_ms: u64,
 ) -> Result<Secret, Failure> {
     if let Some(unknown) = scopes.iter().find(|scope| !SCOPES.contains(&scope.as_str())) {
         return Err(Failure::text(format!("`{unknown}` is not a scope"))
             .help(format!("scopes are {}", SCOPES.join(" and "))));
     }
+    if !(1..=rate::MOST).contains(&requests_per_s) {
+        return Err(
+            Failure::text(format!("a key cannot send {requests_per_s} requests a second"))
+                .help(format!("use 1 to {}", rate::MOST)),
+        );
+    }
     let secret = mint();
     let key = ApiKey {
         name: name.to_owned(),
         scopes: scopes.to_vec(),
+        requests_per_s,
         revoked: false,
     };
     control.put_api_key(&secret.sha256_hex(), &key, now_ms).await?;
@@ -71,6 +80,8 @@ pub struct Listed {
     pub name: String,
     /// What it may do.
     pub scopes: Vec<String>,
+    /// How many requests a second it may send in one region.
+    pub requests_per_s: u32,
     /// It no longer opens anything.
     pub revoked: bool,
     /// When it was made, milliseconds since the Unix epoch.
@@ -86,6 +97,7 @@ impl From<&ListedKey> for Listed {
             id: listed.sha256_hex.chars().take(ID_CHARS).collect(),
             name: listed.key.name.clone(),
             scopes: listed.key.scopes.clone(),
+            requests_per_s: listed.key.requests_per_s,
             revoked: listed.key.revoked,
             created_ms: listed.created_ms,
         }
@@ -142,22 +154,35 @@ mod tests {
     #[tokio::test]
     async fn only_the_hash_of_a_key_is_stored() {
         let control = MemoryControl::default();
-        let secret = create(&control, "test", &["payments:write".into()], 0)
+        let secret = create(&control, "test", &["payments:write".into()], 5, 0)
             .await
             .unwrap();
         let stored = control.api_key(&secret.sha256_hex()).await.unwrap().unwrap();
-        assert_eq!((stored.name.as_str(), stored.revoked), ("test", false));
+        assert_eq!(
+            (stored.name.as_str(), stored.requests_per_s, stored.revoked),
+            ("test", 5, false)
+        );
         assert_eq!(control.api_key(secret.reveal()).await.unwrap(), None);
         assert!(!format!("{secret:?}").contains(secret.reveal()));
     }
 
     #[tokio::test]
     async fn an_unknown_scope_is_refused_before_anything_is_stored() {
-        let error = create(&MemoryControl::default(), "test", &["admin".into()], 0)
+        let error = create(&MemoryControl::default(), "test", &["admin".into()], 1, 0)
             .await
             .unwrap_err();
         assert!(error.message().contains("`admin`"));
         assert!(error.next().unwrap().contains("payments:read"));
+    }
+
+    #[tokio::test]
+    async fn a_rate_that_no_key_can_have_is_refused() {
+        let control = MemoryControl::default();
+        for (requests_per_s, is_taken) in [(0, false), (1, true), (10_000, true), (10_001, false)] {
+            let scopes = ["payments:read".to_owned()];
+            let created = create(&control, "test", &scopes, requests_per_s, 0).await;
+            assert_eq!(created.is_ok(), is_taken, "{requests_per_s}");
+        }
     }
 
     #[tokio::test]
@@ -166,7 +191,7 @@ mod tests {
         let scopes = ["payments:read".to_owned()];
         let mut secrets = Vec::new();
         for (name, now_ms) in [("one", 1), ("two", 2), ("two", 3)] {
-            secrets.push(create(&control, name, &scopes, now_ms).await.unwrap());
+            secrets.push(create(&control, name, &scopes, 100, now_ms).await.unwrap());
         }
         let listed = list(&control).await.unwrap();
         assert_eq!(

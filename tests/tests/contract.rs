@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 use bootstrap::client::{Client, ClientError, Endpoint};
 use bootstrap::stack::Stack;
 use continuity::control::{ApiKey, ControlRecord, ControlStore};
-use continuity::memory::{MemoryControl, MemoryJournal};
+use continuity::memory::{MemoryControl, MemoryJournal, MemoryRates};
 use continuity::names::Slot;
+use futures::future::join_all;
 use infra::blueprint::api::DOCUMENT;
 use jsonschema::Validator;
 use payment_processor::api::PATHS;
@@ -145,13 +146,18 @@ const HASHED_KEYS: [(&str, &[&str]); 3] = [
     ("writer", &["payments:write"]),
 ];
 
+/// A key that may not send anything more.
+const SPENT_KEY: (&str, &[&str], u32) = ("spent", &["payments:read", "payments:write"], 0);
+
 impl Region {
     async fn new() -> Region {
         let control = MemoryControl::with(ControlRecord::first("us-east-1", "test", 0));
-        for (key, scopes) in HASHED_KEYS {
+        let keys = HASHED_KEYS.map(|(key, scopes)| (key, scopes, u32::MAX));
+        for (key, scopes, requests_per_s) in keys.into_iter().chain([SPENT_KEY]) {
             let item = ApiKey {
                 name: key.into(),
                 scopes: scopes.iter().map(|scope| (*scope).to_owned()).collect(),
+                requests_per_s,
                 revoked: false,
             };
             control
@@ -168,6 +174,7 @@ impl Region {
                 journal: Arc::new(MemoryJournal::default()),
                 ledger: Arc::new(MemoryLedger::in_epoch(1)),
                 statements: Arc::new(MemoryStore::default()),
+                rates: Arc::new(MemoryRates::default()),
             },
         );
         context.tell = Box::new(|told, now_ms| {
@@ -353,6 +360,10 @@ async fn the_contract_and_the_router_have_the_same_routes_and_scopes() {
             &operation.method,
             &operation.path.replace("{id}", &region.known[0]),
         );
+        request.headers[0].1 = format!("Bearer {}", SPENT_KEY.0);
+        let answer = region.send(&request).await;
+        assert_eq!(answer.status, 429, "{}", operation.path);
+        check(&operation, &request, &answer);
         request.headers.clear();
         let answer = region.send(&request).await;
         assert_eq!(answer.status, 401);
@@ -1003,6 +1014,56 @@ fn is_reached_by_the_environment(cloud: &bootstrap::local::Cloud, api_key: &str)
     assert_eq!(listed.as_array().unwrap().len(), 2, "{listed}");
 }
 
+/// Requests at once, with a key that may send fewer a second; the deployed handlers count together.
+async fn a_key_over_its_rate_gets_429_and_is_served_again(
+    deployment: &Deployment<'_>,
+    stack: &Stack,
+    client: &Client,
+    other_key: &str,
+) {
+    let created = deployment.json("keys create", &["--name", "five", "--rate", "5"]);
+    assert_eq!(created["requests_per_s"], 5);
+    let listed = deployment.json("keys list", &[]);
+    let rate = |name: &str| {
+        let mut keys = listed.as_array().unwrap().iter();
+        keys.find(|key| key["name"] == name).unwrap()["requests_per_s"].clone()
+    };
+    assert_eq!((rate("five"), rate("contract")), (json!(5), json!(100)));
+    let beyond = deployment.fails("keys create", &["--name", "never", "--rate", "10001"]);
+    assert!(beyond.contains("use 1 to 10000"), "{beyond}");
+
+    let key = created["key"].as_str().unwrap();
+    let operations = operations();
+    let reads = |operation: &&Operation| operation.path == "/v1/accounts" && operation.method == "GET";
+    let operation = operations.iter().find(reads).unwrap();
+    let look = Request::new("GET", "/v1/accounts");
+    let asked = async |key: &str| {
+        let answer = over_http(client, key, &look).await.unwrap();
+        check(operation, &look, &answer);
+        answer
+    };
+    // The first of a handler that has just been started knows nothing of the others.
+    let until = Instant::now() + PATIENCE;
+    let refused = loop {
+        let (answers, other) = tokio::join!(join_all((0..20).map(|_| asked(key))), asked(other_key));
+        assert_eq!(other.status, 200, "another key is not held back: {other:?}");
+        let mut answers = answers.into_iter();
+        match answers.find(|answer| answer.status != 200) {
+            Some(refused) => break refused,
+            None => assert!(Instant::now() < until, "twenty at once are five a second"),
+        }
+    };
+    assert_eq!(refused.status, 429, "{refused:?}");
+    assert!(refused.text.contains("/errors/rate-limited\""), "{refused:?}");
+    assert_eq!(refused.headers["retry-after"], "1");
+    // A client that waits as it is told is served, whatever it sends.
+    let patient = Client::new(Endpoint::of(stack, key.to_owned())).unwrap();
+    let reads = (0..20).map(|_| patient.request("GET", "/v1/accounts", None, PATIENCE));
+    for answer in join_all(reads).await {
+        answer.unwrap();
+    }
+}
+
 /// A new password in the database and in the secret, and a lost connection: the next request is answered all the same, by a
 /// function that has been running all the time.
 async fn a_rotated_password_is_picked_up_within_one_request(
@@ -1106,6 +1167,7 @@ async fn the_deployed_apis_agree_with_the_contract() {
     let client = Client::new(Endpoint::of(&stack, api_key.to_owned())).unwrap();
     answers_as_the_contract_says(&client, api_key, &known).await;
     a_key_that_is_sent_ten_times_at_once_is_one_payment(&client, api_key, &known).await;
+    a_key_over_its_rate_gets_429_and_is_served_again(&deployment, &stack, &client, api_key).await;
     a_rotated_password_is_picked_up_within_one_request(&stack, &cloud, &client, api_key, &known).await;
     a_revoked_key_is_refused_within_a_minute(&deployment, &client).await;
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use continuity::control::{ApiKey, ControlRecord, ControlStore};
 use continuity::journal::Journal;
-use continuity::memory::{MemoryControl, MemoryJournal};
+use continuity::memory::{MemoryControl, MemoryJournal, MemoryRates};
 use futures::future::join_all;
 use payment_processor::command::{AccountDetails, Command, Metadata, Order, PaymentOrder};
 use payment_processor::context::{Context, Stores};
@@ -163,6 +163,7 @@ async fn a_key_sent_by_many_at_once_is_executed_once() {
 /// A function with a connection of its own, as Lambda has many of.
 fn function(database: &Database, control: &Arc<MemoryControl>, journal: &Arc<MemoryJournal>) -> Service {
     let (control, journal) = (control.clone(), journal.clone());
+    let rates = Arc::new(MemoryRates::default());
     let ledger = Arc::new(database.ledger());
     let mut context = Context::new(
         "dev",
@@ -172,6 +173,7 @@ fn function(database: &Database, control: &Arc<MemoryControl>, journal: &Arc<Mem
             control,
             journal,
             ledger,
+            rates,
             statements: Arc::new(MemoryStore::default()),
         },
     );
@@ -218,6 +220,7 @@ async fn two_thousand_requests_at_once_with_two_hundred_keys_make_two_hundred_pa
     let key = ApiKey {
         name: "test".into(),
         scopes: vec!["payments:write".into()],
+        requests_per_s: u32::MAX,
         revoked: false,
     };
     let hash = hex::encode(Sha256::digest("key"));

@@ -10,7 +10,8 @@ use continuity::control::{ControlRecord, ControlStore};
 use continuity::entry::{EntryStatus, LedgerEntry};
 use continuity::error::StoreError;
 use continuity::journal::Journal;
-use continuity::memory::MemoryControl;
+use continuity::memory::{MemoryControl, MemoryRates};
+use continuity::rate;
 use futures::future::try_join_all;
 use payment_processor::command::{AccountDetails, Command, Metadata, Order};
 use payment_processor::context::{Context, Stores};
@@ -91,9 +92,9 @@ pub async fn open_accounts(server: &Server, accounts: u32) -> Result<(), Failure
     Ok(())
 }
 
-/// A key that may do everything.
+/// A key that may do everything, as often as a key can.
 pub async fn customer(control: &dyn ControlStore) -> Result<keys::Secret, Failure> {
-    keys::create(control, "bench", &keys::SCOPES.map(str::to_owned), 0).await
+    keys::create(control, "bench", &keys::SCOPES.map(str::to_owned), rate::MOST, 0).await
 }
 
 /// One function, as Lambda starts it for each request that is in flight.
@@ -120,6 +121,7 @@ impl Function {
                 journal,
                 ledger,
                 statements: Arc::new(MemoryStore::default()),
+                rates: Arc::new(MemoryRates::default()),
             },
         );
         let (tell, told) = mpsc::unbounded_channel();

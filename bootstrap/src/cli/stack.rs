@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use clap::{Args, Subcommand};
 use continuity::control::ControlStore;
+use continuity::rate;
 use serde::Serialize;
 
 use super::Ending;
@@ -222,7 +223,7 @@ pub struct Keys {
 enum KeysCommand {
     /// Makes an API key and shows it, once: only its hash is stored.
     Create(CreateKey),
-    /// Lists the keys: names, scopes, ids, and which are revoked.
+    /// Lists the keys: ids, rates, scopes, names, and which are revoked.
     List(ListKeys),
     /// Revokes a key. Both regions refuse it within a minute.
     Revoke(RevokeKey),
@@ -253,12 +254,16 @@ struct CreateKey {
     /// What the key may do; repeat it for more.
     #[arg(long = "scope", value_name = "SCOPE", default_values_t = keys::SCOPES.map(str::to_owned))]
     scopes: Vec<String>,
+    /// How many requests a second the key may send, 1 to 10000; what it sends beyond that is answered 429.
+    #[arg(long, value_name = "REQUESTS", default_value_t = rate::DEFAULT)]
+    rate: u32,
 }
 
 #[derive(Serialize)]
 struct CreatedKey<'a> {
     name: &'a str,
     scopes: &'a [String],
+    requests_per_s: u32,
     key: &'a str,
 }
 
@@ -285,10 +290,11 @@ impl CreateKey {
     async fn run(self, ui: &Arc<Ui>) -> Result<(), Failure> {
         let table = key_table(&self.stack).await?;
         let now_ms = continuity::clock::now_ms();
-        let key = keys::create(&table, &self.name, &self.scopes, now_ms).await?;
+        let key = keys::create(&table, &self.name, &self.scopes, self.rate, now_ms).await?;
         let created = CreatedKey {
             name: &self.name,
             scopes: &self.scopes,
+            requests_per_s: self.rate,
             key: key.reveal(),
         };
         ui.result(&created, created.key);
@@ -326,7 +332,8 @@ impl RevokeKey {
 
 fn key_line(key: &keys::Listed) -> String {
     let state = if key.revoked { "revoked" } else { "active" };
-    format!("{}  {state:<7}  {}  {}", key.id, key.scopes.join(","), key.name)
+    let (scopes, rate) = (key.scopes.join(","), format!("{}/s", key.requests_per_s));
+    format!("{}  {state:<7}  {rate:>7}  {scopes}  {}", key.id, key.name)
 }
 
 /// Shows the whole thing on this machine, without an AWS account.

@@ -251,13 +251,14 @@ async fn tell(cloud: local::Cloud, ui: &Arc<Ui>) -> Result<Closing, Failure> {
     })
 }
 
-/// A customer with a key of its own, who finds the API by its public name.
+/// A customer with a key of its own, whose rate is no limit here, who finds the API by its public name.
 pub async fn customer(stack: &Stack) -> Result<Client, Failure> {
     let scopes = keys::SCOPES.map(str::to_owned);
     let key = keys::create(
         &stack.control(stack.home()),
         "demo",
         &scopes,
+        continuity::rate::MOST,
         continuity::clock::now_ms(),
     )
     .await?;

@@ -113,6 +113,8 @@ pub struct ApiKey {
     pub name: String,
     /// What it may do: `payments:read`, `payments:write`.
     pub scopes: Vec<String>,
+    /// How many requests a second it may send in one region: 1 to [`rate::MOST`](crate::rate::MOST).
+    pub requests_per_s: u32,
     /// It no longer opens anything.
     pub revoked: bool,
 }

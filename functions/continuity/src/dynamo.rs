@@ -1,5 +1,5 @@
-//! The control table and the journal in DynamoDB. One conditional item at a time, strongly consistent reads: MRSC global
-//! tables have no transactions, no TTL and no local indexes
+//! The control table, the journal and the request counts in DynamoDB. One conditional item at a time, strongly consistent reads:
+//! MRSC global tables have no transactions, no TTL and no local indexes
 //! (<https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/V2globaltables_HowItWorks.html>).
 
 use std::collections::HashMap;
@@ -8,7 +8,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::error::ProvideErrorMetadata;
-use aws_sdk_dynamodb::types::{AttributeValue, KeysAndAttributes};
+use aws_sdk_dynamodb::types::{AttributeValue, KeysAndAttributes, ReturnValue};
 use futures::{StreamExt, TryStreamExt, stream};
 use tokio::sync::OnceCell;
 
@@ -18,6 +18,7 @@ use crate::entry::LedgerEntry;
 use crate::error::StoreError;
 use crate::journal::{Journal, partition, partitions};
 use crate::observe::Observation;
+use crate::rate::{self, RateStore};
 
 type Item = HashMap<String, AttributeValue>;
 
@@ -25,6 +26,8 @@ type Item = HashMap<String, AttributeValue>;
 const RECORD: &str = "epoch";
 /// What an API key's id begins with; its SHA-256 follows.
 const API_KEY: &str = "api-key#";
+/// The attribute with an API key's rate. Keys of before there were rates have none.
+const REQUESTS_PER_S: &str = "requests_per_s";
 /// How often a read of several items is asked for its rest.
 const BATCH_CALLS: u32 = 5;
 /// Partitions that a journal scan reads at once.
@@ -92,9 +95,15 @@ impl Reader<'_> {
 
     fn api_key(&self) -> Result<ApiKey, StoreError> {
         let scopes = self.item.get("scopes").and_then(|value| value.as_ss().ok());
+        let requests_per_s = if self.item.contains_key(REQUESTS_PER_S) {
+            u32::try_from(self.number(REQUESTS_PER_S)?).unwrap_or(u32::MAX)
+        } else {
+            rate::DEFAULT
+        };
         Ok(ApiKey {
             name: self.string("name")?,
             scopes: scopes.cloned().unwrap_or_default(),
+            requests_per_s,
             revoked: self.boolean("revoked")?,
         })
     }
@@ -401,6 +410,7 @@ impl ControlStore for DynamoControl {
             ("id".into(), string(format!("{API_KEY}{sha256_hex}"))),
             ("name".into(), string(&key.name)),
             ("created_ms".into(), number(now_ms)),
+            (REQUESTS_PER_S.into(), number(key.requests_per_s.into())),
             ("revoked".into(), AttributeValue::Bool(key.revoked)),
         ]);
         // DynamoDB has no empty sets.
@@ -486,6 +496,82 @@ impl Journal for DynamoJournal {
             .await?;
         entries.sort_by_key(|entry| entry.id);
         Ok(entries)
+    }
+}
+
+/// The request counts of one region: an item for each key that was ever counted, with the second that was counted last. The next
+/// second takes its place, so nothing has to be removed.
+#[derive(Debug, Clone)]
+pub struct DynamoRates {
+    tables: Tables,
+    table: String,
+}
+
+impl DynamoRates {
+    /// The table of that name, through a client of the caller's region.
+    pub fn new(tables: impl Into<Tables>, table: impl Into<String>) -> Self {
+        DynamoRates {
+            tables: tables.into(),
+            table: table.into(),
+        }
+    }
+
+    /// Changes a key's item under a condition; the new count, or `None` where the condition does not hold.
+    async fn update(
+        &self,
+        sha256_hex: &str,
+        (update, condition): (&str, &str),
+        window_s: u64,
+        requests: u64,
+    ) -> Result<Option<u64>, StoreError> {
+        let result = self
+            .tables
+            .client()
+            .await
+            .update_item()
+            .table_name(&self.table)
+            .key("id", string(sha256_hex))
+            .update_expression(update)
+            .condition_expression(condition)
+            .expression_attribute_values(":window", number(window_s))
+            .expression_attribute_values(":requests", number(requests))
+            .return_values(ReturnValue::AllNew)
+            .send()
+            .await;
+        match result {
+            Ok(output) => {
+                let item = output.attributes.unwrap_or_default();
+                let reader = Reader {
+                    table: &self.table,
+                    id: sha256_hex,
+                    item: &item,
+                };
+                reader.number("requests").map(Some)
+            }
+            Err(error) if error.code() == Some("ConditionalCheckFailedException") => Ok(None),
+            Err(error) => Err(call("UpdateItem", &self.table)(error.into())),
+        }
+    }
+}
+
+/// Counts on in the second that is being counted.
+const GO_ON: (&str, &str) = ("ADD requests :requests", "window_s = :window");
+/// Begins a second, in the place of an earlier one.
+const BEGIN: (&str, &str) = (
+    "SET window_s = :window, requests = :requests",
+    "attribute_not_exists(window_s) OR window_s < :window",
+);
+
+#[async_trait]
+impl RateStore for DynamoRates {
+    async fn add(&self, sha256_hex: &str, window_s: u64, requests: u64) -> Result<u64, StoreError> {
+        // The third, if another handler began the second between the first two.
+        for change in [GO_ON, BEGIN, GO_ON] {
+            if let Some(count) = self.update(sha256_hex, change, window_s, requests).await? {
+                return Ok(count);
+            }
+        }
+        Ok(requests)
     }
 }
 

@@ -18,4 +18,5 @@ pub mod memory;
 pub mod metrics;
 pub mod names;
 pub mod observe;
+pub mod rate;
 pub mod takeover;

@@ -1,4 +1,4 @@
-//! The control table and the journal in memory, with the same rules: for tests and simulation.
+//! The control table, the journal and the request counts in memory, with the same rules: for tests and simulation.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -10,6 +10,7 @@ use crate::entry::{EntryId, LedgerEntry};
 use crate::error::StoreError;
 use crate::journal::Journal;
 use crate::observe::Observation;
+use crate::rate::RateStore;
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -203,5 +204,43 @@ impl Journal for MemoryJournal {
             .filter(|((under, _), _)| *under == epoch)
             .map(|(_, entry)| entry.clone())
             .collect())
+    }
+}
+
+/// Request counts in memory.
+#[derive(Debug, Default)]
+pub struct MemoryRates {
+    counts: Mutex<BTreeMap<String, (u64, u64)>>,
+    unreachable: std::sync::atomic::AtomicBool,
+}
+
+impl MemoryRates {
+    /// From now on every call fails, or works again.
+    pub fn set_unreachable(&self, unreachable: bool) {
+        self.unreachable
+            .store(unreachable, std::sync::atomic::Ordering::SeqCst);
+    }
+}
+
+#[async_trait]
+impl RateStore for MemoryRates {
+    async fn add(&self, sha256_hex: &str, window_s: u64, requests: u64) -> Result<u64, StoreError> {
+        if self.unreachable.load(std::sync::atomic::Ordering::SeqCst) {
+            return Err(StoreError::Call {
+                operation: "UpdateItem",
+                table: "request-rates (memory)".into(),
+                source: "no answer".into(),
+            });
+        }
+        let mut counts = lock(&self.counts);
+        let (counted_s, count) = counts.entry(sha256_hex.to_owned()).or_default();
+        if *counted_s > window_s {
+            return Ok(requests);
+        }
+        if *counted_s < window_s {
+            (*counted_s, *count) = (window_s, 0);
+        }
+        *count += requests;
+        Ok(*count)
     }
 }

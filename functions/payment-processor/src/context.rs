@@ -1,5 +1,5 @@
 //! What is built once and lives as long as the process: clients, the warm database connection, the last control record
-//! read, the API keys found valid lately.
+//! read, the API keys found valid lately and how much they send.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -8,11 +8,12 @@ use continuity::acknowledge::{Executed, NotAcknowledged, acknowledge};
 use continuity::aws::Shared;
 use continuity::config::{ConfigError, FunctionConfig, env, required};
 use continuity::control::{ControlRecord, ControlStore};
-use continuity::dynamo::{DynamoControl, DynamoJournal, Tables};
+use continuity::dynamo::{DynamoControl, DynamoJournal, DynamoRates, Tables};
 use continuity::entry::LedgerEntry;
 use continuity::error::StoreError;
 use continuity::journal::Journal;
 use continuity::metrics;
+use continuity::rate::RateStore;
 use tokio::time::timeout;
 use uuid::Uuid;
 
@@ -22,6 +23,7 @@ use crate::ledger::connect::SecretConnector;
 use crate::ledger::postgres::PostgresLedger;
 use crate::ledger::{Ledger, LedgerError, Read, Rejection, Submitted};
 use crate::limits::{REQUEST_TIMEOUT, STATEMENT_LINES};
+use crate::rate::Rates;
 use crate::statement::store::{S3Store, Store};
 use crate::telemetry::{self, Received, Told};
 use crate::trace::{self, Daemon};
@@ -45,6 +47,8 @@ pub struct Stores {
     pub ledger: Arc<dyn Ledger>,
     /// Where statements are put.
     pub statements: Arc<dyn Store>,
+    /// Where requests are counted by API key.
+    pub rates: Arc<dyn RateStore>,
 }
 
 /// Everything that a request needs.
@@ -76,6 +80,7 @@ pub struct Context {
     /// How many movements a statement may have.
     pub statement_lines: u64,
     pub(crate) keys: KeyCache,
+    pub(crate) rates: Rates,
     belief: Mutex<Option<ControlRecord>>,
 }
 
@@ -135,9 +140,13 @@ impl Context {
             config.slot.as_str(),
             Stores {
                 control: Arc::new(DynamoControl::new(tables.clone(), config.names.control_table())),
-                journal: Arc::new(DynamoJournal::new(tables, config.names.journal_table())),
+                journal: Arc::new(DynamoJournal::new(tables.clone(), config.names.journal_table())),
                 ledger: Arc::new(PostgresLedger::new(Box::new(connector))),
                 statements: Arc::new(S3Store::new(aws, required(&env, "UNDERSTUDY_DATA_BUCKET")?)),
+                rates: Arc::new(DynamoRates::new(
+                    tables,
+                    config.names.request_rates_table(config.slot),
+                )),
             },
         );
         // An address that is none is no reason not to serve.
@@ -153,6 +162,7 @@ impl Context {
             journal,
             ledger,
             statements,
+            rates,
         } = stores;
         Context {
             stack: stack.to_owned(),
@@ -169,6 +179,7 @@ impl Context {
             request_timeout: REQUEST_TIMEOUT,
             statement_lines: STATEMENT_LINES,
             keys: KeyCache::default(),
+            rates: Rates::new(rates),
             belief: Mutex::new(None),
         }
     }

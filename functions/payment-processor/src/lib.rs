@@ -10,6 +10,7 @@ pub mod currency;
 pub mod event;
 pub mod ledger;
 pub mod limits;
+mod rate;
 pub mod statement;
 pub mod tasks;
 pub mod telemetry;

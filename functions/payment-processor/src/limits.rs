@@ -31,6 +31,14 @@ pub const HEALTH_TIMEOUT: Duration = Duration::from_millis(1_700);
 pub const TASK_STATEMENT_TIMEOUT: Duration = Duration::from_secs(50);
 /// How long an API key that was found valid is trusted without another look.
 pub const API_KEY_CACHE: Duration = Duration::from_secs(30);
+/// After how many milliseconds a process tells the table of request rates again what a key has sent. The table takes a thousand
+/// writes a second of one item (<https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/bp-partition-key-design.html>):
+/// those of a hundred processes.
+pub const TELL_EVERY_MS: u64 = 100;
+/// It tells earlier what is one part in so many of what the key has left, so that a low rate is kept, too.
+pub const TELL_SHARE: u64 = 10;
+/// How long a request waits for that, from when it is told. Most requests take longer themselves.
+pub const TELL_TIMEOUT: Duration = Duration::from_millis(50);
 
 /// The largest request body, in bytes.
 pub const BODY_BYTES: usize = 64 * 1024;
@@ -72,7 +80,7 @@ pub const STATEMENT_SETTLED: Duration = Duration::from_secs(60);
 pub const STATEMENT_PIECE_BYTES: usize = 64 * 1024;
 /// A statement that is no longer is not read a second time.
 pub const STATEMENT_KEPT_BYTES: u64 = 1024 * 1024;
-/// Keys kept in the cache of valid API keys.
+/// API keys that are trusted, and whose requests are counted, at once.
 pub const CACHED_API_KEYS: usize = 1_000;
 /// Entries that a replay posts in one transaction.
 pub const REPLAY_BATCH: usize = 500;
@@ -90,3 +98,4 @@ const _: () =
 const _: () = assert!(REQUEST_TIMEOUT.as_millis() < STATEMENT_SETTLED.as_millis());
 const _: () = assert!(REQUEST_TIMEOUT.as_millis() < GATEWAY_TIMEOUT.as_millis());
 const _: () = assert!(HEALTH_TIMEOUT.as_millis() < 2_000);
+const _: () = assert!(TELL_TIMEOUT.as_millis() <= TELL_EVERY_MS as u128 && TELL_EVERY_MS < MS_PER_S);

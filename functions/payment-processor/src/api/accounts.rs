@@ -11,7 +11,7 @@ use http::{HeaderValue, Request, StatusCode};
 
 use super::problem::Problem;
 use super::query::{self, Query};
-use super::{Listed, auth, json, path_id, request};
+use super::{Listed, json, path_id, request};
 use crate::command::{Order, body};
 use crate::context::Context;
 use crate::ledger::{Account, recorded};
@@ -19,7 +19,6 @@ use crate::statement;
 
 /// `POST /v1/accounts`.
 pub async fn open(State(context): State<Arc<Context>>, request: Request<Body>) -> Result<Response, Problem> {
-    auth::check(&context, request.headers(), auth::WRITE).await?;
     let asked = request::command(request).await?;
     let entry = context
         .execute(&asked.received, asked.key, body::open_account(&asked.body)?)
@@ -29,7 +28,6 @@ pub async fn open(State(context): State<Arc<Context>>, request: Request<Body>) -
 
 /// `GET /v1/accounts`.
 pub async fn list(State(context): State<Arc<Context>>, request: Request<Body>) -> Result<Response, Problem> {
-    auth::check(&context, request.headers(), auth::READ).await?;
     let part = Query::parse(request.uri().query(), &query::PART)?.part(query::read_account_cursor)?;
     let read = context.ledger.accounts(part.after, part.limit);
     let page = context.read(read).await?;
@@ -42,7 +40,6 @@ pub async fn get(
     Path(id): Path<String>,
     request: Request<Body>,
 ) -> Result<Response, Problem> {
-    auth::check(&context, request.headers(), auth::READ).await?;
     Query::parse(request.uri().query(), &[])?;
     let read = context.ledger.account(path_id(&id)?);
     let account = context.read(read).await?.ok_or(Problem::NotFound)?;
@@ -55,7 +52,6 @@ pub async fn entries(
     Path(id): Path<String>,
     request: Request<Body>,
 ) -> Result<Response, Problem> {
-    auth::check(&context, request.headers(), auth::READ).await?;
     let part = Query::parse(request.uri().query(), &query::PART)?.part(query::read_entry_cursor)?;
     let read = context
         .ledger
@@ -70,7 +66,6 @@ pub async fn statement(
     Path(id): Path<String>,
     request: Request<Body>,
 ) -> Result<Response, Problem> {
-    auth::check(&context, request.headers(), auth::READ).await?;
     let (period, format) = Query::parse(request.uri().query(), &query::STATEMENT)?.statement()?;
     let written = statement::write(&context, path_id(&id)?, period, format).await?;
     let mut response = json(StatusCode::OK, &written);
@@ -85,7 +80,6 @@ pub async fn close(
     Path(id): Path<String>,
     request: Request<Body>,
 ) -> Result<Response, Problem> {
-    auth::check(&context, request.headers(), auth::WRITE).await?;
     let account_id = path_id(&id)?;
     let asked = request::command(request).await?;
     let order = body::nothing(Order::CloseAccount { account: account_id }, &asked.body)?;

@@ -1,5 +1,5 @@
-//! The payments API over HTTP. Checks come in one order everywhere: route and method, API key and scope, the parts of the
-//! request, whether this region serves, the ledger. The first that fails gives the answer.
+//! The payments API over HTTP. Checks come in one order everywhere: route and method, API key and scope, the key's rate, the
+//! parts of the request, whether this region serves, the ledger. The first that fails gives the answer.
 
 pub mod accounts;
 pub mod auth;
@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{MatchedPath, Request};
-use axum::middleware::{Next, from_fn};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
 use http::StatusCode;
@@ -40,6 +40,9 @@ pub const PATHS: [&str; 11] = [
     "/v1/payments/{id}/refunds",
 ];
 
+/// The one that needs no API key.
+const OPEN: &str = "/health";
+
 /// What a path of [`PATHS`] takes.
 fn methods(path: &str) -> MethodRouter<Arc<Context>> {
     match path {
@@ -60,9 +63,15 @@ fn methods(path: &str) -> MethodRouter<Arc<Context>> {
 
 /// Every route.
 pub fn router(context: Arc<Context>) -> Router {
+    let guard = from_fn_with_state(context.clone(), auth::guard);
+    let route = |path| match path {
+        OPEN => methods(path),
+        // Only where the path takes the method: what it does not take is told to anybody.
+        _ => methods(path).route_layer(guard.clone()),
+    };
     PATHS
         .into_iter()
-        .fold(Router::new(), |router, path| router.route(path, methods(path)))
+        .fold(Router::new(), |router, path| router.route(path, route(path)))
         .route_layer(from_fn(note_route))
         .fallback(async || Problem::NotFound)
         .method_not_allowed_fallback(async || Problem::MethodNotAllowed)

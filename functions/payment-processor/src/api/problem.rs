@@ -30,6 +30,11 @@ pub enum Problem {
         /// The scope that is missing.
         scope: &'static str,
     },
+    /// The API key has sent as many requests in this second as it may.
+    RateLimited {
+        /// How many that are.
+        requests_per_s: u32,
+    },
     /// The body is not declared as JSON.
     UnsupportedMediaType,
     /// The body is larger than allowed.
@@ -136,6 +141,7 @@ impl Problem {
             Problem::Forbidden {
                 scope: "payments:read",
             },
+            Problem::RateLimited { requests_per_s: 100 },
             Problem::UnsupportedMediaType,
             Problem::BodyTooLarge,
             Problem::IdempotencyKeyMissing,
@@ -196,6 +202,11 @@ impl Problem {
                 "forbidden",
                 StatusCode::FORBIDDEN,
                 "The API key does not allow this",
+            ),
+            Problem::RateLimited { .. } => (
+                "rate-limited",
+                StatusCode::TOO_MANY_REQUESTS,
+                "The API key sends too many requests",
             ),
             Problem::UnsupportedMediaType => (
                 "unsupported-media-type",
@@ -320,6 +331,9 @@ impl Problem {
         let retry = "Nothing was acknowledged. Send the same request with the same Idempotency-Key again.";
         match self {
             Problem::Forbidden { scope } => Some(format!("The scope `{scope}` is needed.")),
+            Problem::RateLimited { requests_per_s } => Some(format!(
+                "It may send {requests_per_s} a second. Nothing was executed."
+            )),
             Problem::Unauthorized => Some(format!(
                 "Send `Authorization: Bearer KEY`, at most {API_KEY_BYTES} bytes."
             )),
@@ -402,7 +416,8 @@ impl IntoResponse for Problem {
         let mut response = (status, body.to_string()).into_response();
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-        if status == StatusCode::SERVICE_UNAVAILABLE || slug == Problem::RequestInFlight.kind().0 {
+        let again = matches!(self, Problem::RequestInFlight | Problem::RateLimited { .. });
+        if status == StatusCode::SERVICE_UNAVAILABLE || again {
             headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
         }
         if status == StatusCode::UNAUTHORIZED {
@@ -518,7 +533,7 @@ mod tests {
     fn only_a_bug_is_a_500_and_what_may_be_sent_again_says_when() {
         for problem in Problem::all() {
             let status = problem.clone().kind().1;
-            let again = problem == Problem::RequestInFlight;
+            let again = matches!(problem, Problem::RequestInFlight | Problem::RateLimited { .. });
             assert_eq!(
                 status == StatusCode::INTERNAL_SERVER_ERROR,
                 matches!(problem, Problem::Internal { .. })

@@ -190,7 +190,7 @@ async fn what_is_not_available_is_a_503_that_may_be_sent_again() {
         assert_eq!(answer.retry_after.as_deref(), Some("1"));
         assert!(!answer.text.contains("memory"), "causes stay in the log");
     };
-    let Tables { control, journal } = &region.tables;
+    let Tables { control, journal, .. } = &region.tables;
 
     region.ledger.set_unreachable(true);
     refused(&pay, "ledger-unavailable").await;
@@ -456,18 +456,8 @@ async fn an_authorised_payment_is_held_captured_in_part_and_refunded() {
 
 #[tokio::test]
 async fn an_authorisation_expires_by_the_task_and_cannot_be_captured_before_that() {
-    let tables = Tables::new().await;
-    let ledger = Arc::new(MemoryLedger::in_epoch(1));
     let now_ms = Arc::new(AtomicU64::new(1_000));
-    let mut context = Context::new("dev", HOME, "primary", tables.stores(&ledger));
-    unheard(&mut context);
-    let clock = now_ms.clone();
-    context.clock = Box::new(move || clock.load(Ordering::SeqCst));
-    let region = Region {
-        service: Service::new(Arc::new(context)),
-        tables,
-        ledger,
-    };
+    let region = at(&now_ms, &Tables::new().await);
     let (a, b) = (
         region.open("a", json!(null)).await,
         region.open("b", json!(0)).await,
@@ -641,6 +631,7 @@ async fn a_revoked_key_is_refused_once_the_cache_has_forgotten_it() {
     let revoked = ApiKey {
         name: "full".into(),
         scopes: vec!["payments:read".into()],
+        requests_per_s: 100,
         revoked: true,
     };
     region
@@ -656,6 +647,110 @@ async fn a_revoked_key_is_refused_once_the_cache_has_forgotten_it() {
     );
     let fresh = region.tables.region(HOME, "primary", 1);
     assert_eq!(fresh.send(&get("/v1/payments")).await.status, 401);
+}
+
+/// A region at a time that stands still until it is moved.
+fn at(now_ms: &Arc<AtomicU64>, tables: &Tables) -> Region {
+    let ledger = Arc::new(MemoryLedger::in_epoch(1));
+    let mut context = Context::new("dev", HOME, "primary", tables.stores(&ledger));
+    unheard(&mut context);
+    let clock = now_ms.clone();
+    context.clock = Box::new(move || clock.load(Ordering::SeqCst));
+    Region {
+        service: Service::new(Arc::new(context)),
+        tables: tables.clone(),
+        ledger,
+    }
+}
+
+#[tokio::test]
+async fn a_key_over_its_rate_is_told_when_to_come_back_and_nothing_is_executed() {
+    let (tables, now_ms) = (Tables::new().await, Arc::new(AtomicU64::new(5_000)));
+    let region = at(&now_ms, &tables);
+    let open = |key: &str| post("/v1/accounts", key, json!({ "currency": "EUR" })).key("Bearer three");
+    for number in 0..3 {
+        assert_eq!(region.send(&open(&format!("open-{number}"))).await.status, 201);
+    }
+    let look = get("/v1/accounts").key("Bearer three");
+    for refused in [open("late"), look.clone(), open("open-0"), open("late").text("{")] {
+        let answer = region.send(&refused).await;
+        assert_eq!((answer.status, answer.problem().as_str()), (429, "rate-limited"));
+        assert_eq!(answer.retry_after.as_deref(), Some("1"));
+        assert!(answer.text.contains("3 a second"), "{answer:?}");
+    }
+    assert_eq!(region.ledger.log().await.unwrap().len(), 3);
+    // Another key is not held back, and what needs none is not counted.
+    assert_eq!(region.send(&get("/v1/accounts")).await.status, 200);
+    assert_eq!(
+        region.send(&get("/health").without("Authorization")).await.status,
+        200
+    );
+
+    now_ms.store(6_000, Ordering::SeqCst);
+    let (first, second) = (region.send(&open("late")).await, region.send(&open("late")).await);
+    assert_eq!(
+        (first.status, &first),
+        (201, &second),
+        "its idempotency key was not used"
+    );
+    assert_eq!(region.send(&look).await.status, 200);
+    assert_eq!(region.send(&look).await.status, 429);
+}
+
+#[tokio::test]
+async fn who_has_no_right_is_told_so_and_nothing_of_rates() {
+    let (tables, now_ms) = (Tables::new().await, Arc::new(AtomicU64::new(5_000)));
+    let region = at(&now_ms, &tables);
+    let look = get("/v1/accounts");
+    for _ in 0..10 {
+        for (key, status) in [("unknown", 401), ("revoked", 401), ("writer", 403)] {
+            let answer = region.send(&look.clone().key(&format!("Bearer {key}"))).await;
+            assert_eq!(answer.status, status, "{key}");
+        }
+    }
+    // None of these counted for the writer, either.
+    let narrow = ApiKey {
+        name: "narrow".into(),
+        scopes: vec!["payments:read".into()],
+        requests_per_s: 1,
+        revoked: false,
+    };
+    let hash = hex::encode(Sha256::digest("narrow"));
+    tables.control.put_api_key(&hash, &narrow, 0).await.unwrap();
+    let command = post("/v1/accounts", "k", json!({ "currency": "EUR" })).key("Bearer narrow");
+    for _ in 0..3 {
+        assert_eq!(region.send(&command).await.status, 403);
+    }
+    assert_eq!(region.send(&look.clone().key("Bearer narrow")).await.status, 200);
+    assert_eq!(region.send(&look.key("Bearer narrow")).await.status, 429);
+    assert_eq!(region.send(&command).await.status, 403, "403 comes first");
+}
+
+#[tokio::test]
+async fn handlers_of_a_region_share_the_rate_through_the_table_and_serve_without_it() {
+    let (tables, now_ms) = (Tables::new().await, Arc::new(AtomicU64::new(5_000)));
+    let look = get("/v1/accounts").key("Bearer three");
+    let handlers = [(); 5].map(|()| at(&now_ms, &tables));
+    // Eight requests by each in turn, within one second.
+    let served = async |begin_ms: u64| {
+        let mut served = 0;
+        for (number, handler) in (0_u64..40).zip(handlers.iter().cycle()) {
+            now_ms.store(begin_ms + 20 * number, Ordering::SeqCst);
+            let answer = handler.send(&look).await;
+            assert!([200, 429].contains(&answer.status), "{answer:?}");
+            served += usize::from(answer.status == 200);
+        }
+        served
+    };
+    // Each hears of the others with its first request, and may have served one more on what it heard first.
+    let together = served(5_000).await;
+    assert!((3..=8).contains(&together), "{together}");
+
+    tables.rates.set_unreachable(true);
+    assert_eq!(served(6_000).await, 3 * handlers.len(), "each by itself");
+    for handler in &handlers {
+        assert_eq!(handler.send(&get("/v1/accounts")).await.status, 200);
+    }
 }
 
 /// The old region commits and acknowledges, its database's tail is lost, the other region takes over.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use continuity::control::{ApiKey, ControlRecord, ControlStore};
-use continuity::memory::{MemoryControl, MemoryJournal};
+use continuity::memory::{MemoryControl, MemoryJournal, MemoryRates};
 use payment_processor::context::{Context, Stores};
 use payment_processor::event::Service;
 use payment_processor::ledger::memory::MemoryLedger;
@@ -14,11 +14,12 @@ use sha2::{Digest, Sha256};
 pub const HOME: &str = "us-east-1";
 pub const OTHER: &str = "us-east-2";
 
-/// The two tables, which both regions see.
+/// The two tables, which both regions see, and the counts, which a test has of one.
 #[derive(Clone)]
 pub struct Tables {
     pub control: Arc<MemoryControl>,
     pub journal: Arc<MemoryJournal>,
+    pub rates: Arc<MemoryRates>,
 }
 
 /// One region: its function and its ledger.
@@ -31,16 +32,18 @@ pub struct Region {
 impl Tables {
     pub async fn new() -> Tables {
         let control = Arc::new(MemoryControl::with(ControlRecord::first(HOME, "test", 0)));
-        for (key, scopes, revoked) in [
-            ("full", vec!["payments:read", "payments:write"], false),
-            ("reader", vec!["payments:read"], false),
-            ("writer", vec!["payments:write"], false),
-            ("revoked", vec!["payments:read", "payments:write"], true),
+        for (key, scopes, requests_per_s, revoked) in [
+            ("full", vec!["payments:read", "payments:write"], u32::MAX, false),
+            ("three", vec!["payments:read", "payments:write"], 3, false),
+            ("reader", vec!["payments:read"], u32::MAX, false),
+            ("writer", vec!["payments:write"], u32::MAX, false),
+            ("revoked", vec!["payments:read", "payments:write"], u32::MAX, true),
         ] {
             let scopes = scopes.into_iter().map(str::to_owned).collect();
             let key_item = ApiKey {
                 name: key.into(),
                 scopes,
+                requests_per_s,
                 revoked,
             };
             control
@@ -51,6 +54,7 @@ impl Tables {
         Tables {
             control,
             journal: Arc::default(),
+            rates: Arc::default(),
         }
     }
 
@@ -65,6 +69,7 @@ impl Tables {
             journal: self.journal.clone(),
             ledger: ledger.clone(),
             statements: Arc::new(MemoryStore::default()),
+            rates: self.rates.clone(),
         }
     }
 
