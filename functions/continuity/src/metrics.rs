@@ -3,7 +3,7 @@
 
 use std::io::Write;
 
-use serde_json::{Map, Value, json};
+use serde::{Serialize, Serializer};
 
 /// The namespace of all our metrics.
 pub const NAMESPACE: &str = "Understudy";
@@ -34,42 +34,101 @@ impl Unit {
 
 /// The line that carries `metrics`, all under the same dimensions.
 pub fn line(dimensions: &[(&str, &str)], metrics: &[(&str, Unit, u64)], now_ms: u64) -> String {
-    line_with(dimensions, metrics, &[], now_ms)
+    /// No more members.
+    #[derive(Serialize)]
+    struct Nothing {}
+    line_with(dimensions, metrics, &Nothing {}, now_ms)
 }
 
-/// The line that carries `metrics`, and members that are no metrics.
+/// The line that carries `metrics`, and the members of a struct that are no metrics.
 pub fn line_with(
     dimensions: &[(&str, &str)],
     metrics: &[(&str, Unit, u64)],
-    also: &[(&str, Value)],
+    also: &impl Serialize,
     now_ms: u64,
 ) -> String {
-    let names: Vec<&str> = dimensions.iter().map(|(name, _)| *name).collect();
-    let definitions: Vec<Value> = metrics
-        .iter()
-        .map(|(name, unit, _)| json!({"Name": name, "Unit": unit.as_str()}))
-        .collect();
-    let mut line = Map::new();
-    line.insert(
-        "_aws".into(),
-        json!({"Timestamp": now_ms, "CloudWatchMetrics": [
-            {"Namespace": NAMESPACE, "Dimensions": [names], "Metrics": definitions}]}),
-    );
-    line.extend(
-        dimensions
-            .iter()
-            .map(|(name, value)| ((*name).to_owned(), json!(value))),
-    );
-    line.extend(
-        metrics
-            .iter()
-            .map(|(name, _, value)| ((*name).to_owned(), json!(value))),
-    );
-    line.extend(
-        also.iter()
-            .map(|(name, value)| ((*name).to_owned(), value.clone())),
-    );
-    Value::Object(line).to_string()
+    let line = Line {
+        aws: Aws {
+            timestamp: now_ms,
+            directives: [Directive {
+                namespace: NAMESPACE,
+                dimensions: [List::of(dimensions, |(name, _)| *name)],
+                metrics: List::of(metrics, |(name, unit, _)| Definition {
+                    name,
+                    unit: unit.as_str(),
+                }),
+            }],
+        },
+        dimensions: Members::of(dimensions, |(name, value)| (*name, *value)),
+        metrics: Members::of(metrics, |(name, _, value)| (*name, *value)),
+        also,
+    };
+    serde_json::to_string(&line).expect("a line is plain data")
+}
+
+#[derive(Serialize)]
+struct Line<Aws, Dimensions, Metrics, Also> {
+    #[serde(rename = "_aws")]
+    aws: Aws,
+    #[serde(flatten)]
+    dimensions: Dimensions,
+    #[serde(flatten)]
+    metrics: Metrics,
+    #[serde(flatten)]
+    also: Also,
+}
+
+#[derive(Serialize)]
+struct Aws<Directive> {
+    #[serde(rename = "Timestamp")]
+    timestamp: u64,
+    #[serde(rename = "CloudWatchMetrics")]
+    directives: [Directive; 1],
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Directive<Dimensions, Metrics> {
+    namespace: &'static str,
+    dimensions: [Dimensions; 1],
+    metrics: Metrics,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Definition<'a> {
+    name: &'a str,
+    unit: &'static str,
+}
+
+/// What is made of each item, as a list.
+struct List<'a, T, F>(&'a [T], F);
+
+impl<'a, T, U, F: Fn(&'a T) -> U> List<'a, T, F> {
+    fn of(items: &'a [T], make: F) -> Self {
+        List(items, make)
+    }
+}
+
+impl<'a, T, U: Serialize, F: Fn(&'a T) -> U> Serialize for List<'a, T, F> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0.iter().map(&self.1))
+    }
+}
+
+/// What is made of each item, as the members of an object.
+struct Members<'a, T, F>(&'a [T], F);
+
+impl<'a, T, U, F: Fn(&'a T) -> (&'a str, U)> Members<'a, T, F> {
+    fn of(items: &'a [T], make: F) -> Self {
+        Members(items, make)
+    }
+}
+
+impl<'a, T, U: Serialize, F: Fn(&'a T) -> (&'a str, U)> Serialize for Members<'a, T, F> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(&self.1))
+    }
 }
 
 /// Writes the line to standard output, which is the function's log.
@@ -85,6 +144,8 @@ pub fn print(line: &str) {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::{Value, json};
+
     use super::*;
 
     #[test]

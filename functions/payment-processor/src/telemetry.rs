@@ -8,7 +8,7 @@ use continuity::acknowledge::Took;
 use continuity::entry::{EntryKind, EntryStatus};
 use continuity::metrics::{self, Unit};
 use http::Method;
-use serde_json::json;
+use serde::Serialize;
 use tokio::time::Instant;
 
 /// A request that has arrived, and what becomes known of it on its way. Clones are the same request.
@@ -89,6 +89,19 @@ pub struct Told<'a> {
     pub took: Duration,
 }
 
+/// What of a request is no metric.
+#[derive(Serialize)]
+struct Also<'a> {
+    request_id: &'a str,
+    method: &'a str,
+    route: &'a str,
+    status: u16,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    problem: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kind: Option<EntryKind>,
+}
+
 impl Told<'_> {
     /// The line of the log.
     pub fn line(&self, now_ms: u64) -> String {
@@ -98,15 +111,6 @@ impl Told<'_> {
             ("Fenced", Unit::Count, u64::from(fenced)),
             ("Latency", Unit::Microseconds, took(self.took)),
         ];
-        let mut also = vec![
-            ("request_id", json!(self.request_id)),
-            ("method", json!(self.method.as_str())),
-            ("route", json!(self.route)),
-            ("status", json!(self.status)),
-        ];
-        if let Some(problem) = self.problem {
-            also.push(("problem", json!(problem)));
-        }
         if let Some(acknowledged) = &self.acknowledged {
             let declined = acknowledged.status == EntryStatus::Declined;
             values.extend([
@@ -125,8 +129,15 @@ impl Told<'_> {
                 ),
                 ("LookLatency", Unit::Microseconds, took(acknowledged.took.look)),
             ]);
-            also.push(("kind", json!(acknowledged.kind)));
         }
+        let also = Also {
+            request_id: self.request_id,
+            method: self.method.as_str(),
+            route: self.route,
+            status: self.status,
+            problem: self.problem,
+            kind: self.acknowledged.map(|acknowledged| acknowledged.kind),
+        };
         let dimensions = [("Stack", self.stack), ("Region", self.region)];
         metrics::line_with(&dimensions, &values, &also, now_ms)
     }
@@ -135,7 +146,7 @@ impl Told<'_> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use serde_json::Value;
+    use serde_json::{Value, json};
 
     use super::*;
 
