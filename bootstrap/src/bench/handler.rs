@@ -23,6 +23,7 @@ use rand::RngExt;
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
+use super::cpu::Cpu;
 use super::report::{Latency, Load};
 use super::{EPOCH, LEDGER, Plan};
 use crate::failure::Failure;
@@ -234,7 +235,8 @@ pub fn load(
     arrival: Arrival,
 ) -> Result<Load, Failure> {
     let threads = connections.min(THREADS);
-    let start = Barrier::new(threads as usize);
+    // The threads and whoever looks at the clock of the CPU.
+    let start = Barrier::new(threads as usize + 1);
     let run = |thread: u32| -> Result<Vec<Latency>, Failure> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -261,7 +263,7 @@ pub fn load(
             try_join_all(runs).await
         })
     };
-    let runs = std::thread::scope(|scope| {
+    let (before, runs) = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..threads)
             .map(|thread| {
                 scope.spawn({
@@ -270,20 +272,23 @@ pub fn load(
                 })
             })
             .collect();
-        threads
+        start.wait();
+        let before = Cpu::now();
+        let runs = threads
             .into_iter()
             .map(|thread| {
                 thread
                     .join()
                     .unwrap_or_else(|_| Err(Failure::text("a thread of the load panicked")))
             })
-            .collect::<Result<Vec<_>, Failure>>()
-    })?;
+            .collect::<Result<Vec<_>, Failure>>();
+        (before, runs)
+    });
     let mut all = Latency::default();
-    for latency in runs.iter().flatten() {
+    for latency in runs?.iter().flatten() {
         all.merge(latency);
     }
-    Ok(Load::new(&all, plan.time))
+    Ok(Load::new(&all, plan.time, before))
 }
 
 async fn closed(mut function: Function, choice: Choice, until: Instant) -> Result<Latency, Failure> {

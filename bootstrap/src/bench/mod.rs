@@ -1,6 +1,7 @@
 //! Measurements: of the handler and its ledger, side by side with PostgreSQL's own benchmark on one server, and of the
 //! function's release build.
 
+mod cpu;
 pub mod function;
 pub mod handler;
 mod lambda;
@@ -16,7 +17,7 @@ use crate::local::throwaway::Server;
 use crate::ui::Ui;
 
 use handler::{Arrival, Choice};
-pub use report::{Latency, Report, Row};
+pub use report::{Latency, Pgbench, Report};
 
 /// What to measure.
 #[derive(Debug, Clone)]
@@ -84,7 +85,7 @@ pub async fn run(plan: &Plan, ui: &Ui) -> Result<Report, Failure> {
             let any = load(Choice::Any)?;
             let hot_row = run(scripts.hot_row())?;
             let hot = load(Choice::OneHot)?;
-            report.add(*connections, Row { tpcb, bare, hot_row }, any, hot);
+            report.add(*connections, Pgbench { tpcb, bare, hot_row }, any, hot);
         }
     }
     if let Some(rate) = plan.rate {

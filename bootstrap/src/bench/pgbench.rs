@@ -4,6 +4,8 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::cpu::Cpu;
+use super::report::Row;
 use super::{EPOCH, LEDGER, TPCB, handler};
 use crate::failure::Failure;
 use crate::local::throwaway::Server;
@@ -75,14 +77,14 @@ pub fn initialise(server: &Server, database: &str, scale: u32) -> Result<(), Fai
     output(command).map(|_| ())
 }
 
-/// Transactions a second.
+/// What it came to.
 pub fn run(
     server: &Server,
     script: &Script,
     connections: u32,
     scale: u32,
     time: Duration,
-) -> Result<f64, Failure> {
+) -> Result<Row, Failure> {
     let mut command = server.program("pgbench");
     command.args(["--no-vacuum", "--protocol=prepared"]);
     command.args(["--client", &connections.to_string()]);
@@ -99,8 +101,15 @@ pub fn run(
             command.arg("--file").arg(file).arg(database)
         }
     };
+    let before = Cpu::now();
     let text = output(command)?;
-    rate(&text).ok_or_else(|| Failure::text(format!("pgbench does not say how fast it was: {text}")))
+    let measured = rate(&text).zip(transactions(&text));
+    let (per_second, transactions) =
+        measured.ok_or_else(|| Failure::text(format!("pgbench does not say how fast it was: {text}")))?;
+    Ok(Row {
+        per_second,
+        cpu: before.and_then(|before| before.cost_since(transactions)),
+    })
 }
 
 /// Deadlocks of the ledger's database since it was made.
@@ -124,14 +133,24 @@ fn rate(text: &str) -> Option<f64> {
     line.split_whitespace().next()?.parse().ok()
 }
 
+fn transactions(text: &str) -> Option<f64> {
+    let wanted = "number of transactions actually processed: ";
+    let line = text.lines().find_map(|line| line.strip_prefix(wanted))?;
+    line.split('/').next()?.trim().parse().ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn the_rate_is_read_from_what_pgbench_prints() {
-        let text = "latency average = 0.5 ms\ninitial connection time = 9 ms\ntps = 1987.25 (without initial connection time)\n";
+    fn rate_and_number_are_read_from_what_pgbench_prints() {
+        let text = "number of transactions actually processed: 5963\nlatency average = 0.5 ms\ninitial connection time = 9 ms\ntps = 1987.25 (without initial connection time)\n";
         assert_eq!(rate(text), Some(1987.25));
-        assert_eq!(rate("pgbench: error"), None);
+        assert_eq!(transactions(text), Some(5963.0));
+        assert_eq!(
+            (rate("pgbench: error"), transactions("pgbench: error")),
+            (None, None)
+        );
     }
 }

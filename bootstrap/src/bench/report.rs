@@ -8,6 +8,7 @@ use payment_processor::telemetry::Acknowledged;
 use serde::Serialize;
 
 use super::Plan;
+use super::cpu::{Cost, Cpu};
 
 /// At least this many times pgbench's TPC-B-like script.
 const TPCB_TARGET: f64 = 1.5;
@@ -84,19 +85,23 @@ impl From<&Histogram<u64>> for Quantiles {
 /// One run of the load.
 #[derive(Debug, Clone, Serialize)]
 pub struct Load {
-    /// Payments a second.
-    pub per_second: f64,
+    /// Rate and cost.
+    #[serde(flatten)]
+    pub row: Row,
     payments: u64,
     latency: Quantiles,
     steps: Vec<(&'static str, Quantiles)>,
 }
 
 impl Load {
-    /// Of these payments in this time.
-    pub fn new(latency: &Latency, time: Duration) -> Self {
+    /// Of these payments in this time, which ends now and began `before`.
+    pub fn new(latency: &Latency, time: Duration, before: Option<Cpu>) -> Self {
         let payments = latency.whole.len();
         Load {
-            per_second: payments as f64 / time.as_secs_f64(),
+            row: Row {
+                per_second: payments as f64 / time.as_secs_f64(),
+                cpu: before.and_then(|before| before.cost_since(payments as f64)),
+            },
             payments,
             latency: (&latency.whole).into(),
             steps: STEPS
@@ -107,27 +112,36 @@ impl Load {
     }
 }
 
-/// Transactions a second of pgbench.
+/// Rate and cost of transactions.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct Row {
+    /// How many a second.
+    pub per_second: f64,
+    /// CPU time of each, where the system tells.
+    pub cpu: Option<Cost>,
+}
+
+/// What pgbench came to.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Pgbench {
     /// Its TPC-B-like script.
-    pub tpcb: f64,
+    pub tpcb: Row,
     /// The ledger's function, bare.
-    pub bare: f64,
+    pub bare: Row,
     /// One row that everybody updates.
-    pub hot_row: f64,
+    pub hot_row: Row,
 }
 
 #[derive(Debug, Serialize)]
 struct Round {
     connections: u32,
-    pgbench: Row,
+    pgbench: Pgbench,
     handler: Load,
     handler_hot: Load,
 }
 
-/// A rate of a round.
-type Rate = fn(&Round) -> f64;
+/// A measurement of a round.
+type Measured = fn(&Round) -> Row;
 
 /// Everything that was measured.
 #[derive(Debug, Serialize)]
@@ -158,7 +172,7 @@ impl Report {
     }
 
     /// Adds a round.
-    pub fn add(&mut self, connections: u32, pgbench: Row, handler: Load, handler_hot: Load) {
+    pub fn add(&mut self, connections: u32, pgbench: Pgbench, handler: Load, handler_hot: Load) {
         self.rounds.push(Round {
             connections,
             pgbench,
@@ -167,29 +181,45 @@ impl Report {
         });
     }
 
-    fn write_rate(
+    fn write_row(
         &self,
         f: &mut fmt::Formatter<'_>,
         connections: u32,
         name: &str,
-        rate: Rate,
+        measured: Measured,
     ) -> fmt::Result {
-        writeln!(f, "  {name:<24} {:10.0}", self.of(connections, rate))
+        let cost = |of: fn(Cost) -> f64| {
+            let each = self.of(connections, |round| measured(round).cpu.map_or(f64::NAN, of));
+            if each.is_nan() {
+                format!("{:>9}", "-")
+            } else {
+                format!("{each:9.0}")
+            }
+        };
+        let rate = self.of(connections, |round| measured(round).per_second);
+        write!(
+            f,
+            "  {name:<24} {rate:10.0}  {} {}",
+            cost(|cost| cost.machine_us),
+            cost(|cost| cost.client_us)
+        )
     }
 
-    /// A rate of pgbench, and how the handler's compares with it.
+    /// A measurement of pgbench, and how the handler's rate compares with it.
     fn write_beside(
         &self,
         f: &mut fmt::Formatter<'_>,
         connections: u32,
         name: &str,
-        ours: Rate,
-        theirs: Rate,
+        ours: Measured,
+        theirs: Measured,
         target: f64,
     ) -> fmt::Result {
-        let ratio = self.of(connections, |round| ours(round) / theirs(round));
-        let (rate, verdict) = (self.of(connections, theirs), verdict(ratio, target));
-        writeln!(f, "  {name:<24} {rate:10.0}   {verdict}")
+        let ratio = self.of(connections, |round| {
+            ours(round).per_second / theirs(round).per_second
+        });
+        self.write_row(f, connections, name, theirs)?;
+        writeln!(f, "   {}", verdict(ratio, target))
     }
 
     /// The median over the rounds.
@@ -218,20 +248,28 @@ impl fmt::Display for Report {
         for connections in &self.connections {
             writeln!(
                 f,
-                "\n{connections} connections                 per second   ratio of the handler"
+                "\n{:<37}   CPU microseconds each",
+                format!("{connections} connections")
             )?;
-            let any: Rate = |round| round.handler.per_second;
-            let hot: Rate = |round| round.handler_hot.per_second;
-            self.write_rate(f, *connections, "handler", any)?;
-            let beside: [(&str, Rate, f64); 2] = [
+            writeln!(
+                f,
+                "{:<27}per second       all    client   ratio of the handler's rate",
+                ""
+            )?;
+            let any: Measured = |round| round.handler.row;
+            let hot: Measured = |round| round.handler_hot.row;
+            self.write_row(f, *connections, "handler", any)?;
+            writeln!(f)?;
+            let beside: [(&str, Measured, f64); 2] = [
                 ("pgbench, TPC-B-like", |round| round.pgbench.tpcb, TPCB_TARGET),
                 ("pgbench, function bare", |round| round.pgbench.bare, BARE_TARGET),
             ];
             for (name, theirs, target) in beside {
                 self.write_beside(f, *connections, name, any, theirs, target)?;
             }
-            self.write_rate(f, *connections, "handler, one hot account", hot)?;
-            let theirs: Rate = |round| round.pgbench.hot_row;
+            self.write_row(f, *connections, "handler, one hot account", hot)?;
+            writeln!(f)?;
+            let theirs: Measured = |round| round.pgbench.hot_row;
             self.write_beside(f, *connections, "pgbench, one hot row", hot, theirs, HOT_TARGET)?;
             if let Some(last) = self
                 .rounds
@@ -244,7 +282,7 @@ impl fmt::Display for Report {
             }
         }
         if let Some(open) = &self.open {
-            writeln!(f, "\nopen loop: {:.0} payments a second", open.per_second)?;
+            writeln!(f, "\nopen loop: {:.0} payments a second", open.row.per_second)?;
             write_latency(f, ", from when it was due", open)?;
         }
         write!(
