@@ -7,6 +7,7 @@ use std::error::Error;
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
+use aws_credential_types::Credentials;
 use aws_credential_types::provider::ProvideCredentials;
 use aws_sigv4::http_request::{
     PayloadChecksumKind, PercentEncodingMode, SignableBody, SignableRequest, SignatureLocation,
@@ -160,25 +161,45 @@ impl S3Store {
     ) -> Result<SigningInstructions, Box<dyn Error + Send + Sync>> {
         let config = self.aws.config().await;
         let provider = config.credentials_provider().ok_or("no credentials are set")?;
-        let identity = Identity::from(provider.provide_credentials().await?);
+        let credentials = provider.provide_credentials().await?;
         let region = config.region().ok_or("no region is set")?;
-        let parameters = v4::SigningParams::builder()
-            .identity(&identity)
-            .region(region.as_ref())
-            .name("s3")
-            .time(SystemTime::now())
-            .settings(settings)
-            .build()?
-            .into();
-        let headers: Vec<(&str, &str)> = request
-            .headers()
-            .iter()
-            .filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)))
-            .collect();
-        let uri = request.uri().to_string();
-        let signable = SignableRequest::new(request.method().as_str(), uri, headers.into_iter(), payload)?;
-        Ok(sign(signable, &parameters)?.into_parts().0)
+        signature(
+            request,
+            payload,
+            settings,
+            credentials,
+            region.as_ref(),
+            SystemTime::now(),
+        )
     }
+}
+
+/// What makes a signed request of a request.
+fn signature<B>(
+    request: &http::Request<B>,
+    payload: SignableBody<'_>,
+    settings: SigningSettings,
+    credentials: Credentials,
+    region: &str,
+    time: SystemTime,
+) -> Result<SigningInstructions, Box<dyn Error + Send + Sync>> {
+    let identity = Identity::from(credentials);
+    let parameters = v4::SigningParams::builder()
+        .identity(&identity)
+        .region(region)
+        .name("s3")
+        .time(time)
+        .settings(settings)
+        .build()?
+        .into();
+    let headers: Vec<(&str, &str)> = request
+        .headers()
+        .iter()
+        .filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)))
+        .collect();
+    let uri = request.uri().to_string();
+    let signable = SignableRequest::new(request.method().as_str(), uri, headers.into_iter(), payload)?;
+    Ok(sign(signable, &parameters)?.into_parts().0)
 }
 
 #[async_trait]
@@ -235,7 +256,50 @@ fn refusal(status: StatusCode, body: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
+
+    /// The request of AWS's examples, signed as there.
+    fn example(
+        range: Option<&str>,
+        payload: SignableBody<'_>,
+        settings: SigningSettings,
+    ) -> http::Request<()> {
+        let mut request = http::Request::get("https://examplebucket.s3.amazonaws.com/test.txt");
+        if let Some(range) = range {
+            request = request.header("range", range);
+        }
+        let mut request = request.body(()).unwrap();
+        let (id, secret) = ("AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY");
+        let credentials = Credentials::new(id, secret, None, None, "the example");
+        let time = SystemTime::UNIX_EPOCH + Duration::from_secs(1_369_353_600);
+        signature(&request, payload, settings, credentials, "us-east-1", time)
+            .unwrap()
+            .apply_to_request_http1x(&mut request);
+        request
+    }
+
+    /// <https://docs.aws.amazon.com/AmazonS3/latest/API/sig-v4-header-based-auth.html>, "Example: GET Object".
+    #[test]
+    fn a_request_is_signed_as_in_the_example_of_aws() {
+        let nothing = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+        let payload = SignableBody::Precomputed(nothing.to_owned());
+        let signed = example(Some("bytes=0-9"), payload, in_headers());
+        let authorization = signed.headers()["authorization"].to_str().unwrap();
+        let expected = "Signature=f0e8bdb87c964420e857bd35b5d6ed310bd44f0170aba48dd91039c6036bdb41";
+        assert!(authorization.ends_with(expected), "{authorization}");
+        assert_eq!(signed.headers()["x-amz-content-sha256"], nothing);
+    }
+
+    /// <https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-query-string-auth.html>, its example.
+    #[test]
+    fn a_link_is_signed_as_in_the_example_of_aws() {
+        let day = Duration::from_secs(86_400);
+        let signed = example(None, SignableBody::UnsignedPayload, in_a_link(day));
+        let link = signed.uri().to_string();
+        let expected = "X-Amz-Signature=aeeed9bbccd4d02ee5c0109b86d86835f995330da4c265957d157751f604d404";
+        assert!(link.contains(expected), "{link}");
+    }
 
     #[test]
     fn a_refusal_is_told_in_the_words_of_s3() {
