@@ -148,6 +148,7 @@ fn spawn(lambda: &Lambda, program: &Path, more: &[(&str, String)]) -> Result<Chi
         .env("UNDERSTUDY_PRIMARY_REGION", REGION)
         .env("UNDERSTUDY_DR_REGION", "us-east-2")
         .env("UNDERSTUDY_WITNESS_REGION", "us-west-2")
+        .env("UNDERSTUDY_DATA_BUCKET", "none")
         .env("UNDERSTUDY_DB_SECRET", names.database_secret())
         .env("UNDERSTUDY_DB_HOST", "127.0.0.1")
         .env("UNDERSTUDY_DB_PORT", "1")
