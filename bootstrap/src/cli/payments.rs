@@ -392,7 +392,7 @@ fn refused(answer: Result<Value, ClientError>) -> Result<Value, Failure> {
     };
     let mut text = word(&problem["title"]);
     if let Some(detail) = problem["detail"].as_str() {
-        let _ = write!(text, ": {detail}");
+        let _ = write!(text, ": {}", detail.trim_end_matches('.'));
     }
     for wrong in problem["errors"].as_array().into_iter().flatten() {
         let _ = write!(
@@ -554,11 +554,11 @@ mod tests {
             };
             refused(Err(error)).unwrap_err()
         };
-        let problem = json!({"title": "The request is not valid", "detail": "two members are wrong",
+        let problem = json!({"title": "The request is not valid", "detail": "Two members are wrong.",
             "errors": [{"field": "amount_minor", "must": "be positive"}]});
         assert_eq!(
             refusal(422, problem).message(),
-            "The request is not valid: two members are wrong; `amount_minor` must be positive"
+            "The request is not valid: Two members are wrong; `amount_minor` must be positive"
         );
         assert!(refusal(401, json!({"title": "No"})).next().is_some());
     }
