@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use aws_smithy_types::DateTime;
 use aws_smithy_types::date_time::Format as TimeFormat;
-use clap::{Args, Subcommand, ValueEnum};
+use clap::builder::PossibleValue;
+use clap::{Args, Subcommand};
 use payment_processor::currency;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -157,8 +158,11 @@ enum AccountsCommand {
         #[arg(long, value_name = "TIME", value_parser = time_ms)]
         until: Option<u64>,
         /// How it is written: for spreadsheets, or for programs.
-        #[arg(long, value_enum, default_value_t = StatementFormat::Csv)]
-        format: StatementFormat,
+        #[arg(long, value_parser = [
+            PossibleValue::new("csv").help("RFC 4180, amounts in units of the currency"),
+            PossibleValue::new("json").help("One document, amounts in minor units"),
+        ], default_value = "csv")]
+        format: String,
         /// Where to write it.
         #[arg(long, value_name = "PATH")]
         file: Option<PathBuf>,
@@ -175,15 +179,6 @@ enum AccountsCommand {
     },
 }
 
-/// How a statement is written.
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum StatementFormat {
-    /// RFC 4180, amounts in units of the currency.
-    Csv,
-    /// One document, amounts in minor units.
-    Json,
-}
-
 impl Accounts {
     /// Runs the command.
     pub async fn run(self, ui: &Arc<Ui>) -> Result<(), Failure> {
@@ -197,10 +192,6 @@ impl Accounts {
                 file,
             } => {
                 let until = until.unwrap_or_else(continuity::clock::now_ms);
-                let format = match format {
-                    StatementFormat::Csv => "csv",
-                    StatementFormat::Json => "json",
-                };
                 let path = format!(
                     "/v1/accounts/{account}/statement?from_ms={from}&until_ms={until}&format={format}"
                 );

@@ -52,11 +52,8 @@ pub fn line_with(
             timestamp: now_ms,
             directives: [Directive {
                 namespace: NAMESPACE,
-                dimensions: [List::of(dimensions, |(name, _)| *name)],
-                metrics: List::of(metrics, |(name, unit, _)| Definition {
-                    name,
-                    unit: unit.as_str(),
-                }),
+                dimensions: [dimensions.iter().map(|(name, _)| *name).collect()],
+                metrics: metrics.iter().map(definition).collect(),
             }],
         },
         dimensions: Members::of(dimensions, |(name, value)| (*name, *value)),
@@ -67,9 +64,9 @@ pub fn line_with(
 }
 
 #[derive(Serialize)]
-struct Line<Aws, Dimensions, Metrics, Also> {
+struct Line<'a, Dimensions, Metrics, Also> {
     #[serde(rename = "_aws")]
-    aws: Aws,
+    aws: Aws<'a>,
     #[serde(flatten)]
     dimensions: Dimensions,
     #[serde(flatten)]
@@ -79,19 +76,19 @@ struct Line<Aws, Dimensions, Metrics, Also> {
 }
 
 #[derive(Serialize)]
-struct Aws<Directive> {
+struct Aws<'a> {
     #[serde(rename = "Timestamp")]
     timestamp: u64,
     #[serde(rename = "CloudWatchMetrics")]
-    directives: [Directive; 1],
+    directives: [Directive<'a>; 1],
 }
 
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
-struct Directive<Dimensions, Metrics> {
+struct Directive<'a> {
     namespace: &'static str,
-    dimensions: [Dimensions; 1],
-    metrics: Metrics,
+    dimensions: [Vec<&'a str>; 1],
+    metrics: Vec<Definition<'a>>,
 }
 
 #[derive(Serialize)]
@@ -101,18 +98,10 @@ struct Definition<'a> {
     unit: &'static str,
 }
 
-/// What is made of each item, as a list.
-struct List<'a, T, F>(&'a [T], F);
-
-impl<'a, T, U, F: Fn(&'a T) -> U> List<'a, T, F> {
-    fn of(items: &'a [T], make: F) -> Self {
-        List(items, make)
-    }
-}
-
-impl<'a, T, U: Serialize, F: Fn(&'a T) -> U> Serialize for List<'a, T, F> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq(self.0.iter().map(&self.1))
+fn definition<'a>((name, unit, _): &(&'a str, Unit, u64)) -> Definition<'a> {
+    Definition {
+        name,
+        unit: unit.as_str(),
     }
 }
 

@@ -251,8 +251,20 @@ impl PostgresLedger {
 /// A transaction that sees one moment of the ledger, as long as its connection lasts.
 struct Snapshot {
     client: Client,
-    id: Uuid,
-    period: Period,
+    account: Uuid,
+    from_ms: i64,
+    until_ms: i64,
+}
+
+impl Snapshot {
+    /// $1 to $3 of its queries.
+    fn parameters(&self) -> [(&(dyn ToSql + Sync), Type); 3] {
+        [
+            (&self.account, Type::UUID),
+            (&self.from_ms, Type::INT8),
+            (&self.until_ms, Type::INT8),
+        ]
+    }
 }
 
 #[async_trait]
@@ -268,12 +280,7 @@ impl Movements for Snapshot {
                  where credit_account = $1 and amount_minor > 0 and created_at_ms >= $2 and created_at_ms < $3) e
               order by e.epoch, e.seq"
         );
-        let parameters: [(&(dyn ToSql + Sync), Type); 3] = [
-            (&self.id, Type::UUID),
-            (&signed(self.period.from_ms), Type::INT8),
-            (&signed(self.period.until_ms), Type::INT8),
-        ];
-        let rows = self.client.query_typed_raw(&lines, parameters).await;
+        let rows = self.client.query_typed_raw(&lines, self.parameters()).await;
         let rows = rows.map_err(|error| classify(operation, error))?;
         let entries = rows.map(move |row| {
             let row = row.map_err(|error| classify(operation, error))?;
@@ -565,13 +572,15 @@ impl Ledger for PostgresLedger {
         let failed = |error| classify(operation, error);
         let one_moment = "begin isolation level repeatable read, read only";
         client.batch_execute(one_moment).await.map_err(failed)?;
-        let parameters: [(&(dyn ToSql + Sync), Type); 3] = [
-            (&id, Type::UUID),
-            (&signed(period.from_ms), Type::INT8),
-            (&signed(period.until_ms), Type::INT8),
-        ];
-        let row = client
-            .query_typed_one(STATEMENT_TOTALS, &parameters)
+        let snapshot = Snapshot {
+            client,
+            account: id,
+            from_ms: signed(period.from_ms),
+            until_ms: signed(period.until_ms),
+        };
+        let row = snapshot
+            .client
+            .query_typed_one(STATEMENT_TOTALS, &snapshot.parameters())
             .await
             .map_err(failed)?;
         let ledger_epoch = epoch(operation, &row)?;
@@ -580,7 +589,7 @@ impl Ledger for PostgresLedger {
             return Ok(Read { ledger_epoch, value });
         };
         let totals = decode(operation, totals)?;
-        let movements = Box::new(Snapshot { client, id, period });
+        let movements = Box::new(snapshot);
         Ok(Read {
             ledger_epoch,
             value: Some(Statement { totals, movements }),
