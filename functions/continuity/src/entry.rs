@@ -111,6 +111,22 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_word_of_a_kind_is_the_one_that_is_stored() {
+        for kind in [
+            EntryKind::AccountOpened,
+            EntryKind::AccountClosed,
+            EntryKind::Payment,
+            EntryKind::Authorisation,
+            EntryKind::Capture,
+            EntryKind::Void,
+            EntryKind::Expiry,
+            EntryKind::Refund,
+        ] {
+            assert_eq!(serde_json::json!(kind), kind.as_str());
+        }
+    }
+
+    #[test]
     fn sort_keys_order_as_the_ids_do() {
         let ids = [(1, 9), (1, 10), (2, 1), (10, 1)].map(|(epoch, seq)| EntryId { epoch, seq });
         let mut keys: Vec<String> = ids.iter().map(|id| id.sort_key()).collect();
