@@ -10,16 +10,18 @@ use std::time::{Duration, Instant};
 use continuity::control::{ControlRecord, ControlStore};
 use continuity::dynamo::DynamoControl;
 use continuity::names::Names;
+use continuity::rate;
+use load::{Choice, EPOCH, Events, REGION};
 use payment_processor::ledger::Ledger;
 use serde::Serialize;
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
-use super::handler::{self, Choice, Events, REGION};
+use super::LEDGER;
 use super::lambda::Lambda;
-use super::{EPOCH, LEDGER};
 use crate::artifacts;
 use crate::failure::Failure;
+use crate::keys;
 use crate::local::throwaway::Server;
 use crate::ui::Ui;
 
@@ -193,7 +195,9 @@ async fn pay(lambda: &Lambda, program: &Path, payments: u32) -> Result<Paid, Fai
     let ledger = server.ledger(LEDGER);
     ledger.migrate().await?;
     ledger.set_epoch(EPOCH).await?;
-    handler::open_accounts(&server, ACCOUNTS).await?;
+    load::open_accounts(&ledger, ACCOUNTS)
+        .await
+        .map_err(|error| Failure::new(&error))?;
 
     let names = Names::new(SUFFIX);
     let secret = serde_json::json!({"username": server.owner(), "password": "trusted", "dbname": LEDGER});
@@ -202,13 +206,14 @@ async fn pay(lambda: &Lambda, program: &Path, payments: u32) -> Result<Paid, Fai
     let mut record = ControlRecord::first(REGION, "bench", 0);
     record.epoch = EPOCH;
     control.create(&record).await?;
-    let key = handler::customer(&control).await?;
+    let scopes = keys::SCOPES.map(str::to_owned);
+    let key = keys::create(&control, "bench", &scopes, rate::MOST, 0).await?;
 
     let more = [
         ("UNDERSTUDY_DB_PORT", tls.port.to_string()),
         ("SSL_CERT_FILE", tls.certificate.display().to_string()),
     ];
-    let mut events = Events::new(key, ACCOUNTS);
+    let mut events = Events::new(key.reveal().to_owned(), ACCOUNTS);
     lambda.forget();
     let mut function = spawn(lambda, program, &more)?;
     asked(lambda, &mut function).await?;

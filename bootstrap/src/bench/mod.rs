@@ -1,5 +1,5 @@
-//! Measurements: of the handler and its ledger, side by side with PostgreSQL's own benchmark on one server, and of the
-//! function's release build.
+//! Measurements of release builds: of the handler and its ledger, side by side with PostgreSQL's own benchmark on one server,
+//! and of the function.
 
 mod cpu;
 pub mod function;
@@ -8,16 +8,17 @@ mod lambda;
 mod pgbench;
 mod report;
 
+use std::process::Command;
 use std::time::Duration;
 
+use load::{Arrival, Choice, EPOCH};
 use payment_processor::ledger::Ledger;
 
 use crate::failure::Failure;
 use crate::local::throwaway::Server;
 use crate::ui::Ui;
 
-use handler::{Arrival, Choice};
-pub use report::{Latency, Pgbench, Report};
+pub use report::{Pgbench, Report};
 
 /// What to measure.
 #[derive(Debug, Clone)]
@@ -38,13 +39,13 @@ pub struct Plan {
 const TPCB: &str = "tpcb";
 /// The database of the ledger.
 const LEDGER: &str = "payments";
-/// The epoch of the ledger.
-const EPOCH: u64 = 1;
-/// Commits are synced, as in the local cloud; the log does not wrap in a measurement.
-const SETTINGS: [&str; 4] = [
+/// Commits are synced, as in the local cloud. All tables fit into memory, as the ones in use do on a production server, and no
+/// checkpoint falls into a measurement: Aurora has none.
+const SETTINGS: [&str; 5] = [
     "max_connections=200",
-    "shared_buffers=256MB",
-    "max_wal_size=4GB",
+    "shared_buffers=1GB",
+    "max_wal_size=8GB",
+    "checkpoint_timeout=1h",
     "wal_level=replica",
 ];
 
@@ -54,16 +55,21 @@ const SETTINGS: [&str; 4] = [
 /// The server or one of the programs failed, or a payment was not answered as it should.
 pub async fn run(plan: &Plan, ui: &Ui) -> Result<Report, Failure> {
     let most = plan.connections.iter().copied().max().unwrap_or(1);
+    ui.step("building the release of the load; the first time takes minutes");
+    let program = handler::build().await?;
     ui.step("starting a PostgreSQL server");
     let server = Server::start(&SETTINGS).await?;
+    // Both before anything is in them: to make a database is to make a checkpoint.
     server.create(TPCB).await?;
-    pgbench::initialise(&server, TPCB, most)?;
     server.create(LEDGER).await?;
+    pgbench::initialise(&server, TPCB, most)?;
     let ledger = server.ledger(LEDGER);
     ledger.migrate().await?;
     ledger.set_epoch(EPOCH).await?;
     ui.step(format!("opening {} accounts", plan.accounts));
-    handler::open_accounts(&server, plan.accounts).await?;
+    load::open_accounts(&ledger, plan.accounts)
+        .await
+        .map_err(|error| Failure::new(&error))?;
     let scripts = pgbench::Scripts::write(&server, plan.accounts)?;
     scripts.prepare_hot_row(&server).await?;
 
@@ -75,11 +81,7 @@ pub async fn run(plan: &Plan, ui: &Ui) -> Result<Report, Failure> {
                 plan.rounds
             ));
             let run = |script: pgbench::Script| pgbench::run(&server, &script, *connections, most, plan.time);
-            let load = |choice| {
-                tokio::task::block_in_place(|| {
-                    handler::load(&server, *connections, plan, choice, Arrival::Closed)
-                })
-            };
+            let load = |choice| handler::load(&program, &server, *connections, plan, choice, Arrival::Closed);
             let tpcb = run(pgbench::Script::TpcB)?;
             let bare = run(scripts.bare())?;
             let any = load(Choice::Any)?;
@@ -90,9 +92,15 @@ pub async fn run(plan: &Plan, ui: &Ui) -> Result<Report, Failure> {
     }
     if let Some(rate) = plan.rate {
         ui.step(format!("{rate} payments a second, {most} connections"));
-        let arrival = Arrival::Open { rate };
-        let load = || handler::load(&server, most, plan, Choice::Any, arrival);
-        report.open = Some(tokio::task::block_in_place(load)?);
+        let arrival = Arrival::Open { per_second: rate };
+        report.open = Some(handler::load(
+            &program,
+            &server,
+            most,
+            plan,
+            Choice::Any,
+            arrival,
+        )?);
     }
     let found = ledger.verify().await?;
     if !found.problems.is_empty() {
@@ -104,4 +112,15 @@ pub async fn run(plan: &Plan, ui: &Ui) -> Result<Report, Failure> {
     report.deadlocks = pgbench::deadlocks(&server).await?;
     report.entries = found.entries;
     Ok(report)
+}
+
+/// What a program prints, if it succeeds.
+fn output(mut command: Command) -> Result<String, Failure> {
+    let output = tokio::task::block_in_place(|| command.output())?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        let program = command.get_program().to_string_lossy();
+        return Err(Failure::text(format!("`{program}` failed: {}", said.trim())));
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }

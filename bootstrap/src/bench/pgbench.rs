@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use super::cpu::Cpu;
 use super::report::Row;
-use super::{EPOCH, LEDGER, TPCB, handler};
+use load::EPOCH;
+
+use super::{LEDGER, TPCB, output};
 use crate::failure::Failure;
 use crate::local::throwaway::Server;
 
@@ -33,9 +35,9 @@ impl Scripts {
         let directory = server.directory().join("scripts");
         fs::create_dir_all(&directory)?;
         let (bare, hot_row) = (directory.join("bare.sql"), directory.join("hot_row.sql"));
-        let first = handler::FIRST_ACCOUNT;
+        let first = load::FIRST_ACCOUNT;
         let last = first + accounts - 1;
-        let prefix = handler::ACCOUNT_PREFIX;
+        let prefix = load::ACCOUNT_PREFIX;
         let call = format!(
             "\\set payer random({first}, {last})\n\
              \\set other random({first}, {last} - 1)\n\
@@ -117,15 +119,6 @@ pub async fn deadlocks(server: &Server) -> Result<i64, Failure> {
     let client = server.client(LEDGER).await?;
     let count = "select deadlocks from pg_stat_database where datname = current_database()";
     Ok(client.query_one(count, &[]).await?.get(0))
-}
-
-fn output(mut command: std::process::Command) -> Result<String, Failure> {
-    let output = command.output()?;
-    if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr);
-        return Err(Failure::text(format!("pgbench failed: {}", said.trim())));
-    }
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 fn rate(text: &str) -> Option<f64> {

@@ -1,14 +1,12 @@
 //! What was measured, for a person and for a program.
 
 use std::fmt;
-use std::time::Duration;
 
-use hdrhistogram::Histogram;
-use payment_processor::telemetry::Acknowledged;
+use load::Done;
 use serde::Serialize;
 
 use super::Plan;
-use super::cpu::{Cost, Cpu};
+use super::cpu::Cost;
 
 /// At least this many times pgbench's TPC-B-like script.
 const TPCB_TARGET: f64 = 1.5;
@@ -17,99 +15,15 @@ const BARE_TARGET: f64 = 0.9;
 /// At least this many times pgbench updating one row.
 const HOT_TARGET: f64 = 1.0;
 
-/// Times of payments: the whole and the four steps.
-#[derive(Debug)]
-pub struct Latency {
-    whole: Histogram<u64>,
-    steps: [Histogram<u64>; 4],
-}
-
-const STEPS: [&str; 4] = ["check", "ledger", "journal", "look"];
-
-fn histogram() -> Histogram<u64> {
-    Histogram::new(3).expect("three digits are allowed")
-}
-
-impl Default for Latency {
-    fn default() -> Self {
-        Latency {
-            whole: histogram(),
-            steps: [histogram(), histogram(), histogram(), histogram()],
-        }
-    }
-}
-
-fn us(time: Duration) -> u64 {
-    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
-}
-
-impl Latency {
-    /// Counts one payment.
-    pub fn add(&mut self, whole: Duration, told: &Acknowledged) {
-        self.whole.record(us(whole)).expect("it grows as needed");
-        let steps = [told.check, told.took.ledger, told.took.journal, told.took.look];
-        for (histogram, step) in self.steps.iter_mut().zip(steps) {
-            histogram.record(us(step)).expect("it grows as needed");
-        }
-    }
-
-    /// Adds what another connection counted.
-    pub fn merge(&mut self, other: &Latency) {
-        let all = self.steps.iter_mut().zip(&other.steps);
-        for (mine, theirs) in all.chain([(&mut self.whole, &other.whole)]) {
-            mine.add(theirs).expect("they grow as needed");
-        }
-    }
-}
-
-/// Quantiles, in microseconds.
-#[derive(Debug, Clone, Copy, Serialize)]
-pub struct Quantiles {
-    p50_us: u64,
-    p90_us: u64,
-    p99_us: u64,
-    max_us: u64,
-}
-
-impl From<&Histogram<u64>> for Quantiles {
-    fn from(histogram: &Histogram<u64>) -> Self {
-        Quantiles {
-            p50_us: histogram.value_at_quantile(0.5),
-            p90_us: histogram.value_at_quantile(0.9),
-            p99_us: histogram.value_at_quantile(0.99),
-            max_us: histogram.max(),
-        }
-    }
-}
-
 /// One run of the load.
 #[derive(Debug, Clone, Serialize)]
 pub struct Load {
     /// Rate and cost.
     #[serde(flatten)]
     pub row: Row,
-    payments: u64,
-    latency: Quantiles,
-    steps: Vec<(&'static str, Quantiles)>,
-}
-
-impl Load {
-    /// Of these payments in this time, which ends now and began `before`.
-    pub fn new(latency: &Latency, time: Duration, before: Option<Cpu>) -> Self {
-        let payments = latency.whole.len();
-        Load {
-            row: Row {
-                per_second: payments as f64 / time.as_secs_f64(),
-                cpu: before.and_then(|before| before.cost_since(payments as f64)),
-            },
-            payments,
-            latency: (&latency.whole).into(),
-            steps: STEPS
-                .into_iter()
-                .zip(latency.steps.iter().map(Quantiles::from))
-                .collect(),
-        }
-    }
+    /// Number and times.
+    #[serde(flatten)]
+    pub done: Done,
 }
 
 /// Rate and cost of transactions.
@@ -146,7 +60,6 @@ type Measured = fn(&Round) -> Row;
 /// Everything that was measured.
 #[derive(Debug, Serialize)]
 pub struct Report {
-    optimised: bool,
     rounds: Vec<Round>,
     /// The open loop.
     pub open: Option<Load>,
@@ -162,7 +75,6 @@ impl Report {
     /// Nothing measured yet.
     pub fn new(plan: &Plan) -> Self {
         Report {
-            optimised: !cfg!(debug_assertions),
             rounds: Vec::new(),
             open: None,
             deadlocks: 0,
@@ -242,9 +154,6 @@ fn verdict(ratio: f64, target: f64) -> String {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if !self.optimised {
-            writeln!(f, "built without optimisation: the ratios say little")?;
-        }
         for connections in &self.connections {
             writeln!(
                 f,
@@ -298,8 +207,8 @@ fn write_latency(f: &mut fmt::Formatter<'_>, what: &str, load: &Load) -> fmt::Re
         f,
         "  latency{what}, microseconds       p50      p90      p99      max"
     )?;
-    let whole = [("whole", load.latency)];
-    for (name, times) in whole.iter().chain(&load.steps) {
+    let whole = [("whole".to_owned(), load.done.latency)];
+    for (name, times) in whole.iter().chain(&load.done.steps) {
         writeln!(
             f,
             "    {name:<28} {:8} {:8} {:8} {:8}",

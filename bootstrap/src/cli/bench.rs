@@ -16,7 +16,7 @@ use crate::ui::Ui;
 /// connection each. Then the same with one account that every payment touches, beside pgbench updating one row. Journal and
 /// control table are in memory, so what is measured is the handler and the database. The ratios are medians over the rounds.
 ///
-/// Build it with optimisation (`cargo run --release -- bench`), or the ratios say little.
+/// The handler is built as it is released, in the source tree that this program comes from; the first time takes minutes.
 #[derive(Debug, Args)]
 #[command(
     args_conflicts_with_subcommands = true,

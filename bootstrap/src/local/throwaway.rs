@@ -10,10 +10,10 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use async_trait::async_trait;
-use payment_processor::ledger::connect::{Connect, ConnectError, drive, session_options};
+use load::{Database, Plain};
+use payment_processor::ledger::connect::{Connect, ConnectError};
 use payment_processor::ledger::postgres::PostgresLedger;
-use tokio_postgres::{Client, Config, NoTls};
+use tokio_postgres::Client;
 
 use super::ca::{Authority, CaError};
 use super::edge::{self, Tasks};
@@ -109,14 +109,16 @@ impl Server {
     }
 
     fn plain(&self, user: &str, database: &str) -> Plain {
-        let mut config = Config::new();
-        config
-            .host("127.0.0.1")
-            .port(self.port)
-            .user(user)
-            .dbname(database)
-            .options(session_options());
-        Plain(config)
+        self.address(user, database).connector()
+    }
+
+    fn address(&self, user: &str, database: &str) -> Database {
+        Database {
+            host: "127.0.0.1".into(),
+            port: self.port,
+            user: user.into(),
+            name: database.into(),
+        }
     }
 
     /// Makes an empty database.
@@ -135,6 +137,11 @@ impl Server {
     /// The server refused.
     pub async fn client(&self, database: &str) -> Result<Client, ConnectError> {
         self.plain(OWNER, database).connect().await
+    }
+
+    /// Where its owner finds a database.
+    pub fn database(&self, name: &str) -> Database {
+        self.address(OWNER, name)
     }
 
     /// A ledger over a database, with a connection of its own.
@@ -233,23 +240,4 @@ fn succeed(command: &mut Command) -> Result<(), ThrowawayError> {
     }
     let program = command.get_program().to_string_lossy().into_owned();
     Err(ThrowawayError::Program(program))
-}
-
-struct Plain(Config);
-
-#[async_trait]
-impl Connect for Plain {
-    async fn connect(&self) -> Result<Client, ConnectError> {
-        let (client, connection) = self
-            .0
-            .connect(NoTls)
-            .await
-            .map_err(|source| ConnectError::Server {
-                host: "127.0.0.1".into(),
-                port: self.0.get_ports().first().copied().unwrap_or_default(),
-                source,
-            })?;
-        drive(connection);
-        Ok(client)
-    }
 }

@@ -114,19 +114,16 @@ create function ledger.try_accounts(one uuid, other uuid) returns boolean langua
                 else false end
 $$;
 
--- Waits for them. The command that had to wait commits without waiting for its own log flush, so that the next in the queue
--- for the account need not wait for it either; it answers `deferred`, and the caller must call ledger.flush before it believes
--- the answer. One flush serves all that committed before it, whoever they are: log records become durable in the order of the
--- log.
-create function ledger.wait_for_accounts(one uuid, other uuid) returns boolean language plpgsql as $$
-declare
-    none text;
-begin
-    none := pg_advisory_xact_lock(least(uuid_hash_extended(one, 2), uuid_hash_extended(other, 2)));
-    none := pg_advisory_xact_lock(greatest(uuid_hash_extended(one, 2), uuid_hash_extended(other, 2)));
-    none := set_config('synchronous_commit', 'off', true);
-    return true;
-end $$;
+-- Waits for them; the answer is true. The command that had to wait commits without waiting for its own log flush, so that the
+-- next in the queue for the account need not wait for it either; it answers `deferred`, and its caller must call ledger.flush
+-- before it believes the answer. One flush serves all that committed before it, whoever they are: log records become durable in
+-- the order of the log.
+create function ledger.wait_for_accounts(one uuid, other uuid) returns boolean language sql volatile as $$
+    select case
+        when pg_advisory_xact_lock(least(uuid_hash_extended(one, 2), uuid_hash_extended(other, 2))) is null then false
+        when pg_advisory_xact_lock(greatest(uuid_hash_extended(one, 2), uuid_hash_extended(other, 2))) is null then false
+        else set_config('synchronous_commit', 'off', true) = 'off' end
+$$;
 
 -- Returns once everything that had been committed before the call is durable.
 create function ledger.flush() returns void language sql volatile as $$
@@ -288,6 +285,20 @@ begin
     end if;
     return to_jsonb(ledger.decide(
         in_epoch, key, hash, id, payer, payee, amount, in_currency, details, expires_ms, now_ms, request_id, deferred));
+end $$;
+
+-- ledger.pay and ledger.flush in one round trip, for an account that is busy: nobody waits for a log flush behind it. The answer
+-- is to be believed as it is, whether or not it says `deferred`, which is still whether it had to wait for an account.
+create procedure ledger.pay_and_flush(inout answer jsonb, in_epoch bigint, key text, hash text, id uuid, payer uuid, payee uuid,
+                                      amount bigint, in_currency text, details jsonb, expires_ms bigint, now_ms bigint,
+                                      request_id text) language plpgsql as $$
+declare
+    none    text := set_config('synchronous_commit', 'off', true);
+    flushed pg_lsn;
+begin
+    answer := ledger.pay(in_epoch, key, hash, id, payer, payee, amount, in_currency, details, expires_ms, now_ms, request_id);
+    commit;
+    flushed := pg_logical_emit_message(true, 'ledger', '');
 end $$;
 
 -- An account as it is now, in the form of the API.

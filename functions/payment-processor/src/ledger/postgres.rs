@@ -2,6 +2,7 @@
 //! of the `ledger` schema (`migrations/`).
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -39,8 +40,11 @@ pub struct PostgresLedger {
 struct Session {
     client: Client,
     pay: OnceCell<Prepared>,
+    pay_and_flush: OnceCell<Prepared>,
     submit: OnceCell<Prepared>,
     flush: OnceCell<Prepared>,
+    /// Payments until an account that had to be waited for is no longer taken for busy.
+    busy: AtomicU32,
 }
 
 impl Session {
@@ -48,20 +52,31 @@ impl Session {
         Session {
             client,
             pay: OnceCell::new(),
+            pay_and_flush: OnceCell::new(),
             submit: OnceCell::new(),
             flush: OnceCell::new(),
+            busy: AtomicU32::new(0),
         }
     }
 
     /// Executes a command: one round trip, but for the first of its kind on this connection, and for one that had to wait
-    /// for an account, which did not wait for its log flush (see `ledger.wait_for_accounts`).
+    /// for an account, which did not wait for its log flush (see `ledger.wait_for_accounts`). The payments after such a one take
+    /// one round trip again.
     async fn execute(&self, epoch: u64, command: &Command, details: &Value) -> Result<Answer, PgError> {
         let (key, hash) = (&command.idempotency_key, &command.request_hash);
         let epoch = signed(epoch);
         let now_ms = signed(command.created_at_ms);
+        let busy = self.busy.load(Ordering::Relaxed);
+        let mut flushed = false;
         let row = match &command.order {
             Order::Pay(pay) => {
-                let statement = self.statement(&self.pay, PAY).await?;
+                flushed = busy > 0;
+                let (prepared, text) = if flushed {
+                    (&self.pay_and_flush, PAY_AND_FLUSH)
+                } else {
+                    (&self.pay, PAY)
+                };
+                let statement = self.statement(prepared, text).await?;
                 let expires_ms = command.expires_at_ms().map(signed);
                 let parameters: [&(dyn ToSql + Sync); 12] = [
                     &epoch,
@@ -94,7 +109,14 @@ impl Session {
             }
         };
         let Json(answer) = row.try_get::<_, Json<Answer>>(0)?;
-        if answer.deferred == Some(true) {
+        let waited = answer.deferred == Some(true);
+        let busy = if waited {
+            STAYS_BUSY
+        } else {
+            busy.saturating_sub(1)
+        };
+        self.busy.store(busy, Ordering::Relaxed);
+        if waited && !flushed {
             let statement = self.statement(&self.flush, FLUSH).await?;
             self.client.execute(statement, &[]).await?;
         }
@@ -111,8 +133,12 @@ impl Session {
 }
 
 const PAY: &str = "select ledger.pay($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)";
+const PAY_AND_FLUSH: &str =
+    "call ledger.pay_and_flush(null, $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)";
 const SUBMIT: &str = "select to_jsonb(ledger.submit($1, $2, $3, $4))";
 const FLUSH: &str = "select ledger.flush()";
+/// For so many commands after one that had to wait, payments are made as if their accounts were busy.
+const STAYS_BUSY: u32 = 16;
 
 /// What entry `e` moved on account $1.
 const ON_ACCOUNT: &str = "jsonb_build_object('kind', e.kind, 'payment', e.subject,
