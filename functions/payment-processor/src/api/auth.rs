@@ -4,9 +4,9 @@
 //! Every route but `/health` stands behind [`guard`].
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
-use axum::extract::{Request, State};
+use axum::extract::Request;
 use axum::middleware::Next;
 use axum::response::Response;
 use continuity::control::ApiKey;
@@ -70,11 +70,7 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
 ///
 /// # Errors
 /// `Unauthorized`, which does not say why; `Forbidden`; `RateLimited`; `ControlUnavailable`. Nothing was executed then.
-pub async fn guard(
-    State(context): State<Arc<Context>>,
-    request: Request,
-    next: Next,
-) -> Result<Response, Problem> {
+pub async fn guard(context: &Context, request: Request, next: Next) -> Result<Response, Problem> {
     let scope = if request.method() == Method::POST {
         WRITE
     } else {
@@ -84,7 +80,7 @@ pub async fn guard(
     let hash: [u8; 32] = Sha256::digest(key).into();
     let requests_per_s = match context.keys.judge(&hash, scope) {
         Some(judged) => judged?,
-        None => look_up(&context, hash, scope).await?,
+        None => look_up(context, hash, scope).await?,
     };
     let now_ms = (context.clock)();
     context

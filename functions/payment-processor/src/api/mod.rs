@@ -12,8 +12,8 @@ mod request;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{MatchedPath, Request};
-use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::extract::{MatchedPath, Request, State};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
 use http::StatusCode;
@@ -63,18 +63,14 @@ fn methods(path: &str) -> MethodRouter<Arc<Context>> {
 
 /// Every route.
 pub fn router(context: Arc<Context>) -> Router {
-    let guard = from_fn_with_state(context.clone(), auth::guard);
-    let route = |path| match path {
-        OPEN => methods(path),
-        // Only where the path takes the method: what it does not take is told to anybody.
-        _ => methods(path).route_layer(guard.clone()),
-    };
+    // Only where the path takes the method: what it does not take is told to anybody.
+    let enter = from_fn_with_state(context.clone(), enter);
+    let route = |path| methods(path).route_layer(enter.clone());
     PATHS
         .into_iter()
         .fold(Router::new(), |router, path| router.route(path, route(path)))
-        .route_layer(from_fn(note_route))
         .fallback(async || Problem::NotFound)
-        .method_not_allowed_fallback(async || Problem::MethodNotAllowed)
+        .method_not_allowed_fallback(async |path| noted(path, Problem::MethodNotAllowed))
         .with_state(context)
 }
 
@@ -82,10 +78,23 @@ pub fn router(context: Arc<Context>) -> Router {
 #[derive(Debug, Clone)]
 pub struct Route(pub MatchedPath);
 
-async fn note_route(path: MatchedPath, request: Request, next: Next) -> Response {
-    let mut response = next.run(request).await;
+fn noted(path: MatchedPath, response: impl IntoResponse) -> Response {
+    let mut response = response.into_response();
     response.extensions_mut().insert(Route(path));
     response
+}
+
+async fn enter(
+    State(context): State<Arc<Context>>,
+    path: MatchedPath,
+    request: Request,
+    next: Next,
+) -> Response {
+    let response = match path.as_str() {
+        OPEN => Ok(next.run(request).await),
+        _ => auth::guard(&context, request, next).await,
+    };
+    noted(path, response)
 }
 
 /// A part of a list, as it is answered.

@@ -1,13 +1,15 @@
 //! The Lambda side: an event with `task` is a task of a workflow, every other event a request that API Gateway proxies.
 
+mod proxy;
+
 use std::sync::Arc;
 
-use aws_lambda_events::apigw::{ApiGatewayProxyRequest, ApiGatewayProxyResponse};
-use aws_lambda_events::encodings::Body as EventBody;
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::response::{IntoResponse, Response};
-use http::{HeaderMap, Request};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use http::Request;
 use serde::Serialize;
 use serde_json::Value;
 use tower::ServiceExt;
@@ -18,6 +20,8 @@ use crate::context::Context;
 use crate::tasks::{self, TaskError};
 use crate::telemetry::{Received, Told};
 use crate::trace::{self, Sampled};
+pub use proxy::{Answer, Headers};
+use proxy::{Lists, Proxied};
 
 /// What an invocation comes to.
 #[derive(Debug, Serialize)]
@@ -26,7 +30,7 @@ pub enum Handled {
     /// The answer of a task.
     Task(Value),
     /// The response to a request.
-    Response(Box<ApiGatewayProxyResponse>),
+    Response(Answer),
 }
 
 /// The function: a context and the router over it.
@@ -51,20 +55,14 @@ impl Service {
     pub async fn handle(&self, event: &str, trace: Option<&str>) -> Result<Handled, TaskError> {
         let unreadable = |error: serde_json::Error| TaskError::InvalidEvent(error.to_string());
         // Read once as what it nearly always is.
-        if let Ok(event) = serde_json::from_str::<ApiGatewayProxyRequest>(event)
-            && event.request_context.stage.is_some()
-        {
-            return Ok(Handled::Response(Box::new(self.respond(event, trace).await)));
+        if let Ok(event) = serde_json::from_str::<Proxied>(event) {
+            return Ok(Handled::Response(self.respond(event, trace).await));
         }
         let task = serde_json::from_str(event).map_err(unreadable)?;
         Ok(Handled::Task(tasks::run(&self.context, task).await?))
     }
 
-    async fn respond(
-        &self,
-        mut event: ApiGatewayProxyRequest,
-        trace: Option<&str>,
-    ) -> ApiGatewayProxyResponse {
+    async fn respond(&self, mut event: Proxied<'_>, trace: Option<&str>) -> Answer {
         let request_id = event.request_context.request_id.take();
         let received = Received::now(request_id.unwrap_or_else(|| (self.context.ids)().to_string()));
         let method = event.http_method.clone();
@@ -106,20 +104,19 @@ impl Service {
 }
 
 /// The HTTP request in an event. Its path is without the stage, its query decoded.
-fn request(event: ApiGatewayProxyRequest) -> Result<Request<Body>, Problem> {
-    let mut target = encode(event.path.as_deref().unwrap_or("/"), true);
-    let query = if event.multi_value_query_string_parameters.is_empty() {
-        &event.query_string_parameters
-    } else {
-        &event.multi_value_query_string_parameters
-    };
+fn request(event: Proxied<'_>) -> Result<Request<Body>, Problem> {
+    let mut target = encode(&event.path, true);
+    let Lists(query) = event
+        .multi_value_query_string_parameters
+        .unwrap_or(Lists(Vec::new()));
     for (number, (name, value)) in query.iter().enumerate() {
         target.push(if number == 0 { '?' } else { '&' });
         target.push_str(&format!("{}={}", encode(name, false), encode(value, false)));
     }
     let body = match (event.body, event.is_base64_encoded) {
         (None, _) => Vec::new(),
-        (Some(text), true) => EventBody::from_maybe_encoded(true, &text).to_vec(),
+        // What is no Base64 is no JSON either, which is said of it later.
+        (Some(text), true) => BASE64.decode(&text).unwrap_or(text.into_bytes()),
         (Some(text), false) => text.into_bytes(),
     };
     let mut request = Request::builder()
@@ -127,11 +124,8 @@ fn request(event: ApiGatewayProxyRequest) -> Result<Request<Body>, Problem> {
         .uri(target)
         .body(Body::from(body))
         .map_err(|_| Problem::NotFound)?;
-    *request.headers_mut() = if event.multi_value_headers.is_empty() {
-        event.headers
-    } else {
-        event.multi_value_headers
-    };
+    let Headers(headers) = event.multi_value_headers.unwrap_or_default();
+    *request.headers_mut() = headers;
     Ok(request)
 }
 
@@ -150,16 +144,16 @@ fn encode(text: &str, path: bool) -> String {
     encoded
 }
 
-async fn answer(response: Response) -> ApiGatewayProxyResponse {
+async fn answer(response: Response) -> Answer {
     let (parts, body) = response.into_parts();
     // Our own bodies are in memory: reading them cannot fail, and they are text.
     let body = to_bytes(body, usize::MAX).await.unwrap_or_default();
-    let mut event = ApiGatewayProxyResponse::default();
-    event.status_code = i64::from(parts.status.as_u16());
-    event.headers = HeaderMap::new();
-    event.multi_value_headers = parts.headers;
-    event.body = Some(EventBody::Text(String::from_utf8_lossy(&body).into_owned()));
-    event
+    Answer {
+        status_code: parts.status.as_u16(),
+        multi_value_headers: Headers(parts.headers),
+        body: String::from_utf8_lossy(&body).into_owned(),
+        is_base64_encoded: false,
+    }
 }
 
 #[cfg(test)]
@@ -168,7 +162,7 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn event(overrides: Value) -> ApiGatewayProxyRequest {
+    fn event(overrides: Value) -> String {
         let mut event = json!({
             "resource": "/{proxy+}", "path": "/v1/payments", "httpMethod": "GET", "headers": null,
             "multiValueHeaders": null, "queryStringParameters": null, "multiValueQueryStringParameters": null,
@@ -179,19 +173,22 @@ mod tests {
             .as_object_mut()
             .unwrap()
             .extend(overrides.as_object().unwrap().clone());
-        serde_json::from_value(event).unwrap()
+        event.to_string()
+    }
+
+    fn request_of(overrides: Value) -> Request<Body> {
+        request(serde_json::from_str(&event(overrides)).unwrap()).unwrap()
     }
 
     #[tokio::test]
     async fn a_proxy_event_becomes_the_request_that_the_client_sent() {
-        let request = request(event(json!({
+        let request = request_of(json!({
             "path": "/v1/accounts/a b%/entries", "httpMethod": "POST",
             "multiValueQueryStringParameters": { "limit": ["5"], "cursor": ["1.2&x=3"] },
             "multiValueHeaders": { "Idempotency-Key": ["one", "two"] },
             "headers": { "Idempotency-Key": "two" },
             "body": "eyJ9", "isBase64Encoded": true
-        })))
-        .unwrap();
+        }));
         assert_eq!(request.method(), "POST");
         assert_eq!(request.uri().path(), "/v1/accounts/a%20b%25/entries");
         let query = request.uri().query().unwrap();
@@ -206,11 +203,32 @@ mod tests {
     #[tokio::test]
     async fn a_response_keeps_status_headers_and_text() {
         let answer = answer(Problem::NotFound.into_response()).await;
-        assert_eq!(answer.status_code, 404);
         assert_eq!(
-            answer.multi_value_headers["content-type"],
-            "application/problem+json"
+            serde_json::to_value(&answer).unwrap(),
+            json!({
+                "statusCode": 404, "isBase64Encoded": false, "body": answer.body,
+                "multiValueHeaders": { "content-type": ["application/problem+json"] }
+            })
         );
-        assert!(!answer.is_base64_encoded);
+    }
+
+    #[test]
+    fn nothing_is_there_of_what_the_event_has_not_and_what_http_does_not_allow_is_left_out() {
+        let request = request_of(json!({
+            "multiValueHeaders": { "a": ["1", "\n", "\u{e9}"], "no name": ["2"], "b": null }
+        }));
+        let headers: Vec<_> = request
+            .headers()
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_bytes()))
+            .collect();
+        assert_eq!(headers, [("a", &b"1"[..]), ("a", "\u{e9}".as_bytes())]);
+        assert_eq!(request.uri().query(), None);
+    }
+
+    #[test]
+    fn what_has_no_stage_is_no_request() {
+        let event = event(json!({ "requestContext": { "httpMethod": "GET" } }));
+        assert!(serde_json::from_str::<Proxied>(&event).is_err());
     }
 }
