@@ -734,6 +734,70 @@ async fn migrating_twice_is_migrating_once_and_a_changed_migration_is_refused() 
     ));
 }
 
+/// What the payment-processor calls, as it has been released. The code before a migration goes on calling it while the migration
+/// runs and after it: a line may be added here, never changed or taken away.
+const CALLED: [&str; 11] = [
+    "account_json(a ledger.accounts) jsonb",
+    "entry_json(e ledger.entries) jsonb",
+    "flush() void",
+    "pay(in_epoch bigint, key text, hash text, id uuid, payer uuid, payee uuid, amount bigint, in_currency text, details jsonb, \
+     expires_ms bigint, now_ms bigint, request_id text) jsonb",
+    "pay_and_flush(INOUT answer jsonb, IN in_epoch bigint, IN key text, IN hash text, IN id uuid, IN payer uuid, IN payee uuid, \
+     IN amount bigint, IN in_currency text, IN details jsonb, IN expires_ms bigint, IN now_ms bigint, IN request_id text) procedure",
+    "payment_json(id uuid) jsonb",
+    "payment_json(o ledger.entries) jsonb",
+    "replay(in_epoch bigint, entries jsonb) jsonb",
+    "set_epoch(to_epoch bigint) bigint",
+    "submit(in_epoch bigint, key text, hash text, command jsonb) ledger.submitted",
+    "verify() jsonb",
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn migrations_keep_every_function_that_the_code_before_them_calls() {
+    let code = include_str!("../../functions/payment-processor/src/ledger/postgres.rs");
+    let called: BTreeSet<&str> = code
+        .split("ledger.")
+        .skip(1)
+        .filter_map(|rest| rest.split_once('(').map(|(name, _)| name))
+        .filter(|name| !name.is_empty() && name.chars().all(|c| c.is_ascii_lowercase() || c == '_'))
+        .collect();
+    let database = Database::with_ledger(1).await;
+    let signatures = "select format('%s(%s) %s', p.proname, pg_get_function_identity_arguments(p.oid),
+                                    case p.prokind when 'p' then 'procedure' else pg_get_function_result(p.oid) end)
+                        from pg_proc p where p.pronamespace = 'ledger'::regnamespace and p.proname = any ($1)
+                       order by 1";
+    let called: Vec<&str> = called.into_iter().collect();
+    let rows = database
+        .client()
+        .await
+        .query(signatures, &[&called])
+        .await
+        .unwrap();
+    let found: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+    assert_eq!(found, CALLED);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn payments_go_on_while_migrations_run() {
+    let database = Database::with_ledger(1).await;
+    let ledger = database.ledger();
+    for opening in [open(1, "EUR", None), open(2, "EUR", None)] {
+        entry(&ledger, 1, &opening).await;
+    }
+    let migrating = async {
+        for _ in 0..10 {
+            assert_eq!(database.ledger().migrate().await.unwrap(), 2);
+        }
+    };
+    let paying = async {
+        for number in 0..100 {
+            entry(&ledger, 1, &pay(&format!("payment-{number}"), 1, 2, 5, "EUR")).await;
+        }
+    };
+    tokio::join!(migrating, paying);
+    check_rules(&ledger).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_database_refuses_to_change_the_log_or_a_balance_by_hand() {
     let database = Database::with_ledger(1).await;

@@ -85,7 +85,7 @@ fn check_account(field: &'static str, text: &str, wrong: &mut Vec<Invalid>) -> U
 pub fn id(text: &str) -> Option<Uuid> {
     Uuid::try_parse(text)
         .ok()
-        .filter(|id| id.hyphenated().to_string() == text)
+        .filter(|id| id.hyphenated().encode_lower(&mut Uuid::encode_buffer()) == text)
 }
 
 fn check_metadata(metadata: &Metadata, wrong: &mut Vec<Invalid>) {

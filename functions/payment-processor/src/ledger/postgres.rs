@@ -415,7 +415,7 @@ struct Answer {
 
 impl Answer {
     /// What it means for this command, which was executed in `epoch`. `None` for what the functions never answer.
-    fn read(self, epoch: u64, command: &Command, details: &Value) -> Option<Submitted> {
+    fn read(self, epoch: u64, command: &Command, details: Value) -> Option<Submitted> {
         let status = |reason: Option<String>| PaymentStatus::parse(&reason?);
         let rejection = match self.result.as_str() {
             "other-epoch" => return Some(Submitted::OtherEpoch),
@@ -424,7 +424,7 @@ impl Answer {
                     epoch,
                     seq: self.seq?,
                 };
-                let entry = created(command, details.clone(), id, self.reason);
+                let entry = created(command, details, id, self.reason);
                 return Some(Submitted::Outcome(Box::new(entry.into())));
             }
             "entry" => {
@@ -511,10 +511,11 @@ const NEWEST: EntryId = EntryId {
 impl Ledger for PostgresLedger {
     async fn submit(&self, epoch: u64, command: &Command) -> Result<Submitted, LedgerError> {
         let operation = "submit";
-        let details = &command.details();
+        let details = command.details();
+        let recorded = &details;
         let answer = self
             .run(operation, |session| async move {
-                session.execute(epoch, command, details).await
+                session.execute(epoch, command, recorded).await
             })
             .await?;
         answer
