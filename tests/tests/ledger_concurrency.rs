@@ -5,7 +5,7 @@ mod support;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use continuity::control::{ApiKey, ControlRecord, ControlStore};
@@ -284,42 +284,52 @@ async fn set_epoch_waits_for_commands_under_way_and_lets_none_of_the_old_epoch_f
     submit(&ledger, 2, &pay("new", a, b)).await;
 }
 
+/// Until so many more requests have an answer: they are refused, not stuck.
+async fn until_more_are_answered(answered: &AtomicU32, more: u32) {
+    let wanted = answered.load(Ordering::SeqCst) + more;
+    let until = Instant::now() + Duration::from_secs(30);
+    while answered.load(Ordering::SeqCst) < wanted {
+        assert!(Instant::now() < until, "they are stuck");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_of_an_epoch_commits_after_set_epoch_returned() {
     let database = Database::with_ledger(1).await;
     let ledger = database.ledger();
     let (a, b) = (open(&ledger, 1).await, open(&ledger, 1).await);
     let stop = Arc::new(AtomicBool::new(false));
+    let answered = Arc::new(AtomicU32::new(0));
     let handlers: Vec<_> = (0..6)
         .map(|worker| {
-            let (ledger, stop) = (database.ledger(), stop.clone());
+            let (ledger, stop, answered) = (database.ledger(), stop.clone(), answered.clone());
             tokio::spawn(async move {
-                let mut number = 0;
-                while !stop.load(Ordering::SeqCst) {
-                    number += 1;
+                for number in 0.. {
                     // Handlers that outlive every takeover: they go on in epoch 1.
                     let _ = ledger
                         .submit(1, &pay(&format!("{worker}-{number}"), a, b))
                         .await
                         .unwrap();
+                    answered.fetch_add(1, Ordering::SeqCst);
+                    if stop.load(Ordering::SeqCst) {
+                        break;
+                    }
                 }
-                number
             })
         })
         .collect();
+    until_more_are_answered(&answered, 6).await;
     for epoch in 2..10 {
         assert_eq!(ledger.set_epoch(epoch).await.unwrap(), epoch);
         let count = ledger.summary().await.unwrap().entries;
-        tokio::task::yield_now().await;
+        until_more_are_answered(&answered, 6).await;
         assert_eq!(ledger.summary().await.unwrap().entries, count);
     }
     stop.store(true, Ordering::SeqCst);
-    let sent: u32 = join_all(handlers)
-        .await
-        .into_iter()
-        .map(|sent| sent.unwrap())
-        .sum();
-    assert!(sent > 6, "they were refused, not stuck");
+    for handler in handlers {
+        handler.await.unwrap();
+    }
     assert!(
         ledger
             .log()
