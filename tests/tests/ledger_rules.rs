@@ -739,7 +739,7 @@ async fn migrating_twice_is_migrating_once_and_a_changed_migration_is_refused() 
 const CALLED: [&str; 11] = [
     "account_json(a ledger.accounts) jsonb",
     "entry_json(e ledger.entries) jsonb",
-    "flush() void",
+    "flush() pg_lsn",
     "pay(in_epoch bigint, key text, hash text, id uuid, payer uuid, payee uuid, amount bigint, in_currency text, details jsonb, \
      expires_ms bigint, now_ms bigint, request_id text) jsonb",
     "pay_and_flush(INOUT answer jsonb, IN in_epoch bigint, IN key text, IN hash text, IN id uuid, IN payer uuid, IN payee uuid, \

@@ -126,8 +126,8 @@ create function ledger.wait_for_accounts(one uuid, other uuid) returns boolean l
 $$;
 
 -- Returns once everything that had been committed before the call is durable.
-create function ledger.flush() returns void language sql volatile as $$
-    select from pg_logical_emit_message(true, 'ledger', '')
+create function ledger.flush() returns pg_lsn language sql volatile as $$
+    select pg_logical_emit_message(true, 'ledger', '')
 $$;
 
 -- What an entry about a payment relies on: what the payment was before.
@@ -298,7 +298,7 @@ declare
 begin
     answer := ledger.pay(in_epoch, key, hash, id, payer, payee, amount, in_currency, details, expires_ms, now_ms, request_id);
     commit;
-    flushed := pg_logical_emit_message(true, 'ledger', '');
+    flushed := ledger.flush();
 end $$;
 
 -- An account as it is now, in the form of the API.

@@ -106,9 +106,7 @@ impl Service {
 /// The HTTP request in an event. Its path is without the stage, its query decoded.
 fn request(event: Proxied<'_>) -> Result<Request<Body>, Problem> {
     let mut target = encode(&event.path, true);
-    let Lists(query) = event
-        .multi_value_query_string_parameters
-        .unwrap_or(Lists(Vec::new()));
+    let Lists(query) = event.multi_value_query_string_parameters.unwrap_or_default();
     for (number, (name, value)) in query.iter().enumerate() {
         target.push(if number == 0 { '?' } else { '&' });
         target.push_str(&format!("{}={}", encode(name, false), encode(value, false)));

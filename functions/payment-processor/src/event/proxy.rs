@@ -119,6 +119,7 @@ impl Serialize for Headers {
 }
 
 /// Pairs of name and value, in their order.
+#[derive(Default)]
 pub struct Lists<'a>(pub Vec<(Cow<'a, str>, Cow<'a, str>)>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for Lists<'a> {
