@@ -66,7 +66,7 @@ impl Function {
             Stores {
                 control,
                 journal: Arc::new(Nowhere),
-                ledger: Arc::new(PostgresLedger::new(Box::new(plan.database.connector()))),
+                ledger: Arc::new(PostgresLedger::new(Box::new(plan.database.clone()))),
                 statements: Arc::new(MemoryStore::default()),
                 rates: Arc::new(MemoryRates::default()),
             },

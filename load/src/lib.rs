@@ -117,12 +117,10 @@ pub enum LoadError {
     Panicked,
 }
 
-/// Connections to a database without TLS and without a password.
-pub struct Plain(Config);
-
-impl Database {
-    /// Its connections, with the options that the handler's have.
-    pub fn connector(&self) -> Plain {
+/// Without TLS, with the options that the handler's connections have.
+#[async_trait]
+impl Connect for Database {
+    async fn connect(&self) -> Result<Client, ConnectError> {
         let mut config = Config::new();
         config
             .host(&self.host)
@@ -130,22 +128,12 @@ impl Database {
             .user(&self.user)
             .dbname(&self.name)
             .options(session_options());
-        Plain(config)
-    }
-}
-
-#[async_trait]
-impl Connect for Plain {
-    async fn connect(&self) -> Result<Client, ConnectError> {
-        let (client, connection) = self
-            .0
-            .connect(NoTls)
-            .await
-            .map_err(|source| ConnectError::Server {
-                host: "127.0.0.1".into(),
-                port: self.0.get_ports().first().copied().unwrap_or_default(),
-                source,
-            })?;
+        let connected = config.connect(NoTls).await;
+        let (client, connection) = connected.map_err(|source| ConnectError::Server {
+            host: self.host.clone(),
+            port: self.port,
+            source,
+        })?;
         drive(connection);
         Ok(client)
     }

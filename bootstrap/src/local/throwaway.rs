@@ -10,7 +10,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use load::{Database, Plain};
+use load::Database;
 use payment_processor::ledger::connect::{Connect, ConnectError};
 use payment_processor::ledger::postgres::PostgresLedger;
 use tokio_postgres::Client;
@@ -100,16 +100,12 @@ impl Server {
     async fn answer(&self) -> Result<Client, ThrowawayError> {
         let until = Instant::now() + PATIENCE;
         loop {
-            match self.plain(ADMIN, "postgres").connect().await {
+            match self.address(ADMIN, "postgres").connect().await {
                 Ok(client) => return Ok(client),
                 Err(error) if Instant::now() > until => return Err(ThrowawayError::Silent(error)),
                 Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
             }
         }
-    }
-
-    fn plain(&self, user: &str, database: &str) -> Plain {
-        self.address(user, database).connector()
     }
 
     fn address(&self, user: &str, database: &str) -> Database {
@@ -136,7 +132,7 @@ impl Server {
     /// # Errors
     /// The server refused.
     pub async fn client(&self, database: &str) -> Result<Client, ConnectError> {
-        self.plain(OWNER, database).connect().await
+        self.address(OWNER, database).connect().await
     }
 
     /// Where its owner finds a database.
@@ -146,7 +142,7 @@ impl Server {
 
     /// A ledger over a database, with a connection of its own.
     pub fn ledger(&self, database: &str) -> PostgresLedger {
-        PostgresLedger::new(Box::new(self.plain(OWNER, database)))
+        PostgresLedger::new(Box::new(self.address(OWNER, database)))
     }
 
     /// A program of PostgreSQL, told where the server is.
