@@ -5,6 +5,7 @@
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
 
 use continuity::entry::{EntryId, EntryKind, EntryStatus, LedgerEntry, Posting};
 use futures::TryStreamExt;
@@ -732,6 +733,86 @@ async fn migrating_twice_is_migrating_once_and_a_changed_migration_is_refused() 
         ledger.migrate().await,
         Err(LedgerError::MigrationChanged { version: 1 })
     ));
+}
+
+/// Rows of the log that connections which have ended read, through its indexes or without.
+async fn rows_read(database: &Database) -> i64 {
+    let client = database.client().await;
+    // A connection counts what it read when it ends.
+    let others = "select count(*) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()";
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while client.query_one(others, &[]).await.unwrap().get::<_, i64>(0) > 0 {
+        assert!(Instant::now() < deadline, "the other connections do not end");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let read = "select (seq_tup_read + (select sum(idx_tup_read) from pg_stat_user_indexes i where i.relid = t.relid))::bigint
+                  from pg_stat_user_tables t where t.relid = 'ledger.entries'::regclass";
+    client.query_one(read, &[]).await.unwrap().get(0)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_of_an_account_or_of_a_payment_reads_nothing_of_others() {
+    const OTHERS: i32 = 20_000;
+    let database = Database::with_ledger(1).await;
+    let ledger = database.ledger();
+    for account in 1..=4 {
+        entry(&ledger, 1, &open(account, "EUR", None)).await;
+    }
+    let mut ours = Vec::new();
+    for number in 0..6 {
+        let key = format!("ours-{number}");
+        ours.push(entry(&ledger, 1, &pay(&key, 1 + number % 2, 2 - number % 2, 5, "EUR")).await);
+    }
+    let paid = Uuid::parse_str(&ours[0].subject).unwrap();
+    let refunds = [1, 2, 3].map(|number| refund(&format!("refund-{number}"), paid, Some(1)));
+    let mut refunded = Vec::new();
+    for refund in &refunds {
+        refunded.push(entry(&ledger, 1, refund).await);
+    }
+    let client = database.client().await;
+    let others = format!(
+        "select count(ledger.append(1, nextval('ledger.entry_seq'), 1, 1, 'payment', 'declined', 'other-' || n, 'hash', 'request',
+                gen_random_uuid(), '{}', '{}', 0, 'EUR', '{{}}')) from generate_series(1, {OTHERS}) n",
+        id(3),
+        id(4)
+    );
+    client
+        .batch_execute(&format!("{others}; analyze ledger.entries"))
+        .await
+        .unwrap();
+    let newest = entry(&ledger, 1, &pay("newest", 1, 2, 5, "EUR")).await;
+    drop((client, ledger));
+    let before = rows_read(&database).await;
+
+    let ledger = database.ledger();
+    let entries = ledger
+        .account_entries(id(1), Some(newest.id), 3)
+        .await
+        .unwrap()
+        .value
+        .unwrap();
+    let seqs: Vec<u64> = entries.items.iter().map(|entry| entry.entry().seq).collect();
+    let refunded: Vec<u64> = refunded.iter().rev().map(|entry| entry.id.seq).collect();
+    assert_eq!(seqs, refunded);
+    let filter = PaymentFilter {
+        account: Some(id(2)),
+        ..PaymentFilter::default()
+    };
+    let payments = ledger.payments(&filter, Some(newest.id), 3).await.unwrap().value;
+    let seqs: Vec<u64> = payments.items.iter().map(|payment| payment.seq).collect();
+    let expected: Vec<u64> = ours.iter().rev().take(3).map(|entry| entry.id.seq).collect();
+    assert_eq!(seqs, expected);
+    let found = ledger
+        .refunds(paid, Some(newest.id), 3)
+        .await
+        .unwrap()
+        .value
+        .unwrap();
+    let seqs: Vec<u64> = found.items.iter().map(|refund| refund.seq).collect();
+    assert_eq!(seqs, refunded);
+    drop(ledger);
+    let read = rows_read(&database).await - before;
+    assert!((1..200).contains(&read), "{read} rows were read");
 }
 
 /// What the payment-processor calls, as it has been released. The code before a migration goes on calling it while the migration

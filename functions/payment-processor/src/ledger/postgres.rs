@@ -164,6 +164,21 @@ const STATEMENT_TOTALS: &str = "
                              where credit_account = $1 and amount_minor > 0 and created_at_ms >= $2) as sides) m
              where a.id = $1) as totals";
 
+/// The newest $4 entries between account $1 and others, from before ($2, $3). Each side is one range of its index: beside an
+/// equation, PostgreSQL estimates `(epoch, seq) < ...` by its first column, finds hardly an entry of an earlier epoch, and reads
+/// the whole log backwards in the hope of them.
+fn of_account(condition: &str) -> String {
+    let side = |account: &str| {
+        format!(
+            "(select * from ledger.entries
+               where ({account}, epoch, seq) < ($1, $2, $3) and ({account}, epoch, seq) >= ($1, 0, 0) and {condition}
+               order by {account} desc, epoch desc, seq desc limit $4)"
+        )
+    };
+    let (debit, credit) = (side("debit_account"), side("credit_account"));
+    format!("select * from ({debit} union all {credit}) as sides order by epoch desc, seq desc limit $4")
+}
+
 /// A statement's parameters with their types.
 type Parameters<'a> = &'a [(&'a (dyn ToSql + Sync), Type)];
 
@@ -572,15 +587,10 @@ impl Ledger for PostgresLedger {
         limit: u32,
     ) -> Result<Read<Option<Page<AccountEntry>>>, LedgerError> {
         let before = before.unwrap_or(NEWEST);
+        let entries = of_account("amount_minor > 0");
         let found = format!(
             "select coalesce((select jsonb_agg({ON_ACCOUNT} order by e.epoch desc, e.seq desc)
-              from (select * from (
-                      (select * from ledger.entries where debit_account = $1 and amount_minor > 0 and (epoch, seq) < ($2, $3)
-                        order by epoch desc, seq desc limit $4)
-                      union all
-                      (select * from ledger.entries where credit_account = $1 and amount_minor > 0 and (epoch, seq) < ($2, $3)
-                        order by epoch desc, seq desc limit $4)) as sides
-                     order by epoch desc, seq desc limit $4) e), '[]')
+              from ({entries}) e), '[]')
             from ledger.accounts a where a.id = $1"
         );
         let parameters: Parameters<'_> = &[
@@ -642,19 +652,10 @@ impl Ledger for PostgresLedger {
         }
         let before = before.unwrap_or(NEWEST);
         let scan = match filter.account {
-            None => {
-                "select * from ledger.entries where $4::uuid is null and (epoch, seq) < ($1, $2)
-                  order by epoch desc, seq desc limit $3"
-            }
-            Some(_) => {
-                "select * from (
-                     (select * from ledger.entries where debit_account = $4 and (epoch, seq) < ($1, $2)
-                       order by epoch desc, seq desc limit $3)
-                     union all
-                     (select * from ledger.entries where credit_account = $4 and (epoch, seq) < ($1, $2)
-                       order by epoch desc, seq desc limit $3)) as sides
-                  order by epoch desc, seq desc limit $3"
-            }
+            None => "select * from ledger.entries where $1::uuid is null and (epoch, seq) < ($2, $3)
+                  order by epoch desc, seq desc limit $4"
+                .to_owned(),
+            Some(_) => of_account("true"),
         };
         let found = format!(
             "with scanned as materialized ({scan})
@@ -673,10 +674,10 @@ impl Ledger for PostgresLedger {
         );
         let status = filter.status.map(PaymentStatus::as_str);
         let parameters: Parameters<'_> = &[
+            (&filter.account, Type::UUID),
             (&signed(before.epoch), Type::INT8),
             (&signed(before.seq), Type::INT8),
             (&i64::from(PAGE_SCAN), Type::INT8),
-            (&filter.account, Type::UUID),
             (&filter.reference, Type::TEXT),
             (&status, Type::TEXT),
             (&filter.created_from_ms.map(signed), Type::INT8),
@@ -708,7 +709,8 @@ impl Ledger for PostgresLedger {
                  select jsonb_agg((e.details - 'payment') || jsonb_build_object('payment', e.subject, 'status', e.status,
                             'epoch', e.epoch, 'seq', e.seq, 'posted_epoch', e.posted_epoch, 'created_at_ms', e.created_at_ms)
                             order by e.epoch desc, e.seq desc)
-                   from (select * from ledger.entries where subject = $1 and kind = 'refund' and (epoch, seq) < ($2, $3)
+                   from (select * from ledger.entries
+                          where subject = $1 and kind = 'refund' and (subject, epoch, seq) < ($1, $2, $3)
                           order by epoch desc, seq desc limit $4) e), '[]') end";
         let parameters: Parameters<'_> = &[
             (&payment, Type::UUID),
