@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
-use payment_processor::telemetry::Acknowledged;
+use payments::telemetry::Acknowledged;
 use serde::{Deserialize, Serialize};
 
 use crate::Done;

@@ -12,12 +12,12 @@ use continuity::control::{ApiKey, ControlRecord, ControlStore};
 use continuity::journal::Journal;
 use continuity::memory::{MemoryControl, MemoryJournal, MemoryRates};
 use futures::future::join_all;
-use payment_processor::command::{AccountDetails, Command, Metadata, Order, PaymentOrder};
-use payment_processor::context::{Context, Stores};
-use payment_processor::event::Service;
-use payment_processor::ledger::postgres::PostgresLedger;
-use payment_processor::ledger::{Ledger, Submitted};
-use payment_processor::statement::memory::MemoryStore;
+use payments::command::{AccountDetails, Command, Metadata, Order, PaymentOrder};
+use payments::context::{Context, Stores};
+use payments::event::Service;
+use payments::ledger::postgres::PostgresLedger;
+use payments::ledger::{Ledger, Submitted};
+use payments::statement::memory::MemoryStore;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use support::Database;
@@ -371,7 +371,7 @@ async fn a_read_only_database_is_a_standby_and_takes_no_command() {
     assert!(fresh.status().await.unwrap().in_recovery);
     let error = fresh.submit(1, &pay("refused", a, b)).await.unwrap_err();
     assert!(
-        matches!(error, payment_processor::ledger::LedgerError::Unavailable { .. }),
+        matches!(error, payments::ledger::LedgerError::Unavailable { .. }),
         "{error:?}"
     );
     client

@@ -9,13 +9,13 @@ use std::time::{Duration, Instant};
 
 use continuity::entry::{EntryId, EntryKind, EntryStatus, LedgerEntry, Posting};
 use futures::TryStreamExt;
-use payment_processor::command::{AccountDetails, Command, Metadata, Order, PaymentOrder, RefundOrder};
-use payment_processor::ledger::memory::MemoryLedger;
-use payment_processor::ledger::{
+use payments::command::{AccountDetails, Command, Metadata, Order, PaymentOrder, RefundOrder};
+use payments::ledger::memory::MemoryLedger;
+use payments::ledger::{
     AccountEntry, Ledger, LedgerError, PaymentFilter, PaymentStatus, Rejection, Submitted, recorded,
 };
-use payment_processor::limits::BALANCE_RANGE;
-use payment_processor::statement::{Period, Statement, Totals};
+use payments::limits::BALANCE_RANGE;
+use payments::statement::{Period, Statement, Totals};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
@@ -835,7 +835,7 @@ const CALLED: [&str; 11] = [
 
 #[tokio::test(flavor = "multi_thread")]
 async fn migrations_keep_every_function_that_the_code_before_them_calls() {
-    let code = include_str!("../../functions/payment-processor/src/ledger/postgres.rs");
+    let code = include_str!("../../functions/payments/src/ledger/postgres.rs");
     let called: BTreeSet<&str> = code
         .split("ledger.")
         .skip(1)
@@ -990,10 +990,7 @@ fn every_region_that_a_stack_may_use_has_the_authorities_of_its_databases() {
     for region in infra::spec::regions::STRONG_SETS.iter().copied().flatten() {
         for kind in ["RSA2048", "RSA4096", "ECC384"] {
             let name = format!("Amazon RDS {region} Root CA {kind} G1");
-            assert!(
-                payment_processor::ledger::connect::RDS_ROOTS.contains(&name),
-                "{name}"
-            );
+            assert!(payments::ledger::connect::RDS_ROOTS.contains(&name), "{name}");
         }
     }
 }

@@ -12,7 +12,7 @@ use continuity::dynamo::DynamoControl;
 use continuity::names::Names;
 use continuity::rate;
 use load::{Choice, EPOCH, Events, REGION};
-use payment_processor::ledger::Ledger;
+use payments::ledger::Ledger;
 use serde::Serialize;
 use tokio::process::{Child, Command};
 use tokio::time::timeout;

@@ -63,7 +63,7 @@ pub fn load(
 mod tests {
     #![allow(clippy::unwrap_used)]
     use load::{EPOCH, Quantiles};
-    use payment_processor::ledger::Ledger;
+    use payments::ledger::Ledger;
 
     use super::*;
 

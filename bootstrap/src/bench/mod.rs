@@ -12,7 +12,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use load::{Arrival, Choice, EPOCH};
-use payment_processor::ledger::Ledger;
+use payments::ledger::Ledger;
 
 use crate::failure::Failure;
 use crate::local::throwaway::Server;

@@ -10,7 +10,7 @@ use aws_smithy_types::DateTime;
 use aws_smithy_types::date_time::Format as TimeFormat;
 use clap::builder::PossibleValue;
 use clap::{Args, Subcommand};
-use payment_processor::currency;
+use payments::currency;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;

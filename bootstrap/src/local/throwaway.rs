@@ -11,8 +11,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use load::Database;
-use payment_processor::ledger::connect::{Connect, ConnectError};
-use payment_processor::ledger::postgres::PostgresLedger;
+use payments::ledger::connect::{Connect, ConnectError};
+use payments::ledger::postgres::PostgresLedger;
 use tokio_postgres::Client;
 
 use super::ca::{Authority, CaError};

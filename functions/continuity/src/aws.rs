@@ -123,7 +123,7 @@ pub fn install_tracing() {
         .try_init();
 }
 
-/// What is logged, by `RUST_LOG`: levels, or levels of targets, as `info,payment_processor=debug` (default `info`).
+/// What is logged, by `RUST_LOG`: levels, or levels of targets, as `info,payments=debug` (default `info`).
 ///
 /// Not by expressions over fields, which would bring an engine for regular expressions into every function.
 pub fn log_filter() -> Targets {

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use lambda_runtime::{LambdaEvent, service_fn};
-use payment_processor::context::Context;
-use payment_processor::event;
+use payments::context::Context;
+use payments::event;
 use serde_json::value::RawValue;
 
 #[tokio::main(flavor = "current_thread")]

@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
 
 use bootstrap::local::throwaway::Server;
-use payment_processor::ledger::Ledger;
-use payment_processor::ledger::postgres::PostgresLedger;
+use payments::ledger::Ledger;
+use payments::ledger::postgres::PostgresLedger;
 use tokio::sync::Mutex;
 use tokio_postgres::Client;
 

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use continuity::control::{ApiKey, ControlRecord, ControlStore};
 use continuity::memory::{MemoryControl, MemoryJournal, MemoryRates};
-use payment_processor::context::{Context, Stores};
-use payment_processor::event::Service;
-use payment_processor::ledger::memory::MemoryLedger;
-use payment_processor::statement::memory::MemoryStore;
+use payments::context::{Context, Stores};
+use payments::event::Service;
+use payments::ledger::memory::MemoryLedger;
+use payments::statement::memory::MemoryStore;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 

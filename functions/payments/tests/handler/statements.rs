@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use payment_processor::command::{Command, Metadata, Order, PaymentOrder};
-use payment_processor::context::{Context, Stores};
-use payment_processor::event::Service;
-use payment_processor::ledger::Ledger;
-use payment_processor::ledger::memory::MemoryLedger;
-use payment_processor::limits::STATEMENT_LINES;
-use payment_processor::statement::memory::MemoryStore;
+use payments::command::{Command, Metadata, Order, PaymentOrder};
+use payments::context::{Context, Stores};
+use payments::event::Service;
+use payments::ledger::Ledger;
+use payments::ledger::memory::MemoryLedger;
+use payments::limits::STATEMENT_LINES;
+use payments::statement::memory::MemoryStore;
 use serde_json::{Value, json};
 use uuid::Uuid;
 

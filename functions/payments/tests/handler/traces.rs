@@ -4,10 +4,10 @@ use std::net::{Ipv4Addr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
-use payment_processor::context::Context;
-use payment_processor::event::Service;
-use payment_processor::ledger::memory::MemoryLedger;
-use payment_processor::trace::Daemon;
+use payments::context::Context;
+use payments::event::Service;
+use payments::ledger::memory::MemoryLedger;
+use payments::trace::Daemon;
 use serde_json::{Value, json};
 
 use crate::stage::{HOME, Region, Request, Tables, get, payment, post, unheard};

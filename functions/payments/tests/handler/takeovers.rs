@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use continuity::control::Phase;
 use continuity::entry::{EntryKind, EntryStatus, LedgerEntry};
-use payment_processor::ledger::Ledger;
-use payment_processor::ledger::memory::MemoryLedger;
+use payments::ledger::Ledger;
+use payments::ledger::memory::MemoryLedger;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
