@@ -2,6 +2,7 @@
 //! clients may rely on, and a takeover seen from both regions.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod logs;
 mod stage;
 mod statements;
 mod takeovers;
