@@ -322,9 +322,9 @@ async fn nothing_of_an_epoch_commits_after_set_epoch_returned() {
     until_more_are_answered(&answered, 6).await;
     for epoch in 2..10 {
         assert_eq!(ledger.set_epoch(epoch).await.unwrap(), epoch);
-        let count = ledger.summary().await.unwrap().entries;
+        let count = ledger.verify().await.unwrap().entries;
         until_more_are_answered(&answered, 6).await;
-        assert_eq!(ledger.summary().await.unwrap().entries, count);
+        assert_eq!(ledger.verify().await.unwrap().entries, count);
     }
     stop.store(true, Ordering::SeqCst);
     for handler in handlers {
@@ -352,7 +352,7 @@ async fn a_command_survives_the_loss_of_its_connection() {
         other.batch_execute(kill).await.unwrap();
         submit(&ledger, 1, &pay(&format!("payment-{number}"), a, b)).await;
     }
-    assert_eq!(ledger.summary().await.unwrap().entries, 2 + 5);
+    assert_eq!(ledger.verify().await.unwrap().entries, 2 + 5);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -710,7 +710,7 @@ async fn migrating_twice_is_migrating_once_and_a_changed_migration_is_refused() 
         (
             before.status.reachable,
             before.status.ledger_epoch,
-            before.entries
+            before.last_seq
         ),
         (true, None, 0)
     );

@@ -778,19 +778,15 @@ impl Ledger for PostgresLedger {
     async fn summary(&self) -> Result<Summary, LedgerError> {
         let operation = "summary";
         let status = self.status().await?;
-        let counts = "select coalesce((select seq from ledger.entries order by epoch desc, seq desc limit 1), 0) as last_seq,
-                             (select count(*) from ledger.entries) as entries";
-        match self.row(operation, counts, &[]).await {
+        let newest = "select coalesce((select seq from ledger.entries order by epoch desc, seq desc limit 1), 0) as last_seq";
+        match self.row(operation, newest, &[]).await {
             Ok(row) => Ok(Summary {
                 status,
                 last_seq: unsigned(cell(operation, &row, "last_seq")?),
-                entries: unsigned(cell(operation, &row, "entries")?),
             }),
-            Err(LedgerError::Unavailable { source, .. }) if schema_missing(source.as_ref()) => Ok(Summary {
-                status,
-                last_seq: 0,
-                entries: 0,
-            }),
+            Err(LedgerError::Unavailable { source, .. }) if schema_missing(source.as_ref()) => {
+                Ok(Summary { status, last_seq: 0 })
+            }
             Err(error) => Err(error),
         }
     }
