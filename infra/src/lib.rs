@@ -22,6 +22,7 @@ pub mod plan;
 pub mod resources;
 pub mod spec;
 pub mod tagged;
+pub mod waiting;
 pub mod wanted;
 pub mod warnings;
 

@@ -230,9 +230,23 @@ impl Names {
         format!("api.{zone}")
     }
 
+    /// The switchover execution that raises the epoch to `epoch`, as with [`Names::failover_execution`].
+    pub fn switchover_execution(&self, epoch: u64) -> String {
+        format!("switchover-{}-{epoch}", self.suffix)
+    }
+
     /// The failover execution that raises the epoch to `epoch`. Its name is the idempotency token: one per epoch.
     pub fn failover_execution(&self, epoch: u64) -> String {
         format!("failover-{}-{epoch}", self.suffix)
+    }
+}
+
+/// The exercise that an execution is an attempt of: `failover-dev-2-3` is the third of `failover-dev-2`. Suffixes hold no
+/// hyphen.
+pub fn exercise_id(execution: &str) -> &str {
+    match execution.match_indices('-').nth(2) {
+        Some((end, _)) => &execution[..end],
+        None => execution,
     }
 }
 
@@ -253,6 +267,18 @@ mod tests {
             Names::public_name(&names.default_zone()),
             "api.dr-payments-dev.test.local"
         );
+    }
+
+    #[test]
+    fn attempts_belong_to_one_exercise() {
+        for (execution, id) in [
+            ("failover-dev-2", "failover-dev-2"),
+            ("failover-dev-2-3", "failover-dev-2"),
+            ("switchover-dev-12-2", "switchover-dev-12"),
+            ("by-hand", "by-hand"),
+        ] {
+            assert_eq!(exercise_id(execution), id);
+        }
     }
 
     #[test]

@@ -29,6 +29,9 @@ pub enum Refused {
     /// The region is active already.
     #[error("region `{0}` is active already")]
     AlreadyActive(String),
+    /// The phase does not allow the transition.
+    #[error("the phase is {0}")]
+    WrongPhase(Phase),
     /// The record's active region is not the one that wants to open.
     #[error("region `{0}` is not the one that takes over")]
     NotTheTarget(String),
@@ -80,6 +83,66 @@ pub fn fence(
         version: record.version + 1,
         ..record.clone()
     }))
+}
+
+/// Begins a planned change of `epoch` to `to_region`: the active region stops acknowledging, and what it acknowledged reaches
+/// the standby. Undone by [`undrain`]. `changed_by` names the change, not its attempt.
+///
+/// # Errors
+/// Refused when the record is at another epoch, `to_region` is active, or another change is under way.
+pub fn drain(
+    record: &ControlRecord,
+    epoch: u64,
+    to_region: &str,
+    changed_by: &str,
+    now_ms: u64,
+) -> Result<Transition, Refused> {
+    if record.epoch != epoch {
+        return Err(Refused::OtherEpoch {
+            expected: epoch,
+            actual: record.epoch,
+        });
+    }
+    if record.active_region == to_region {
+        return Err(Refused::AlreadyActive(to_region.to_owned()));
+    }
+    match record.phase {
+        Phase::Draining => Ok(Transition::AlreadyDone(record.clone())),
+        Phase::Recovering => Err(Refused::WrongPhase(record.phase)),
+        Phase::Serving => Ok(Transition::Store(ControlRecord {
+            phase: Phase::Draining,
+            repair_frozen: true,
+            changed_by: changed_by.to_owned(),
+            since_ms: now_ms,
+            version: record.version + 1,
+            ..record.clone()
+        })),
+    }
+}
+
+/// Gives a planned change up before the epoch rose: the active region of `epoch` acknowledges again. The caller must know that
+/// its database still is the writer.
+///
+/// # Errors
+/// Refused when the record is at another epoch, or recovering.
+pub fn undrain(record: &ControlRecord, epoch: u64, now_ms: u64) -> Result<Transition, Refused> {
+    if record.epoch != epoch {
+        return Err(Refused::OtherEpoch {
+            expected: epoch,
+            actual: record.epoch,
+        });
+    }
+    match record.phase {
+        Phase::Serving => Ok(Transition::AlreadyDone(record.clone())),
+        Phase::Recovering => Err(Refused::WrongPhase(record.phase)),
+        Phase::Draining => Ok(Transition::Store(ControlRecord {
+            phase: Phase::Serving,
+            repair_frozen: false,
+            since_ms: now_ms,
+            version: record.version + 1,
+            ..record.clone()
+        })),
+    }
 }
 
 /// Opens `epoch` in `region` after its replay: phase `serving`, repair allowed again.
@@ -213,6 +276,63 @@ mod tests {
         assert_eq!(
             open(&opened, 2, "us-east-2", 12),
             Ok(Transition::AlreadyDone(opened))
+        );
+    }
+
+    #[test]
+    fn draining_twice_equals_once_and_is_undone_before_the_epoch_rises_only() {
+        let before = serving(3);
+        let Ok(Transition::Store(draining)) = drain(&before, 3, "us-east-2", "switchover-4", 10) else {
+            panic!("stored")
+        };
+        assert_eq!((draining.epoch, draining.phase), (3, Phase::Draining));
+        assert!(draining.repair_frozen && !draining.may_acknowledge("us-east-1", 3));
+        assert_eq!(
+            drain(&draining, 3, "us-east-2", "switchover-4", 20),
+            Ok(Transition::AlreadyDone(draining.clone()))
+        );
+        let Ok(Transition::Store(undone)) = undrain(&draining, 3, 30) else {
+            panic!("stored")
+        };
+        assert!(undone.may_acknowledge("us-east-1", 3) && !undone.repair_frozen);
+        assert_eq!(undrain(&undone, 3, 40), Ok(Transition::AlreadyDone(undone)));
+        let Ok(Transition::Store(risen)) = fence(&draining, 3, "us-east-2", "switchover-4", 20) else {
+            panic!("stored")
+        };
+        assert_eq!(
+            undrain(&risen, 3, 50),
+            Err(Refused::OtherEpoch {
+                expected: 3,
+                actual: 4
+            })
+        );
+        assert_eq!(
+            undrain(&risen, 4, 50),
+            Err(Refused::WrongPhase(Phase::Recovering))
+        );
+    }
+
+    #[test]
+    fn only_a_serving_region_is_drained_and_not_for_itself() {
+        let record = serving(3);
+        assert_eq!(
+            drain(&record, 2, "us-east-2", "s", 10),
+            Err(Refused::OtherEpoch {
+                expected: 2,
+                actual: 3
+            })
+        );
+        assert_eq!(
+            drain(&record, 3, "us-east-1", "s", 10),
+            Err(Refused::AlreadyActive("us-east-1".into()))
+        );
+        let recovering = ControlRecord {
+            phase: Phase::Recovering,
+            ..record
+        };
+        assert_eq!(
+            drain(&recovering, 3, "us-east-2", "s", 10),
+            Err(Refused::WrongPhase(Phase::Recovering))
         );
     }
 

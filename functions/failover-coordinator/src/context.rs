@@ -3,21 +3,33 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use aws_config::Region;
 use continuity::config::FunctionConfig;
 use continuity::control::{ControlRecord, ControlStore};
 use continuity::dynamo::DynamoControl;
+use continuity::names::Slot;
 use infra::cloud::Cloud;
 
 use crate::effects::aurora::RdsAurora;
 use crate::effects::engine::CloudEngine;
 use crate::effects::events::EventBridge;
 use crate::effects::executions::StepFunctions;
+use crate::effects::notices::Sns;
 use crate::effects::probes::LambdaProbes;
 use crate::effects::processor::LambdaProcessor;
 use crate::effects::public_name::HttpPublicName;
 use crate::effects::timer::SystemTimer;
-use crate::effects::{Aurora, Engine, Events, Executions, Probes, Processor, PublicName, Timer};
+use crate::effects::{Aurora, Engine, Events, Executions, Notices, Probes, Processor, PublicName, Timer};
 use crate::error::StepError;
+
+/// What a planned change reaches in the other serving region. A failover does not touch it.
+#[derive(Clone)]
+pub struct Peer {
+    /// The database's control plane there.
+    pub aurora: Arc<dyn Aurora>,
+    /// The payment-processor there.
+    pub processor: Arc<dyn Processor>,
+}
 
 /// Configuration, and the effects behind their traits.
 pub struct Context {
@@ -29,6 +41,8 @@ pub struct Context {
     pub aurora: Arc<dyn Aurora>,
     /// The payment-processor of this region.
     pub processor: Arc<dyn Processor>,
+    /// The other serving region. Not used by a failover.
+    pub peer: Peer,
     /// The public name, as a client sees it.
     pub public_name: Arc<dyn PublicName>,
     /// The probes of all regions. Not used by a failover.
@@ -39,13 +53,15 @@ pub struct Context {
     pub executions: Arc<dyn Executions>,
     /// The event bus of this region.
     pub events: Arc<dyn Events>,
+    /// The alert topic of this region.
+    pub notices: Arc<dyn Notices>,
     /// The clock.
     pub timer: Arc<dyn Timer>,
 }
 
 impl Context {
-    /// With clients of the function's own region; only the engine, the probes and the executions, which a failover does not
-    /// use, reach further.
+    /// With clients of the function's own region; only the peer, the engine, the probes and the executions, which a failover
+    /// does not use, reach further.
     ///
     /// # Errors
     /// The HTTP client cannot be built: no usable root certificates.
@@ -53,6 +69,14 @@ impl Context {
         let sdk = continuity::aws::load(Some(config.region())).await;
         let cloud = Cloud::new(sdk.clone());
         let names = &config.names;
+        let peer = match config.slot {
+            Slot::Primary => Slot::Dr,
+            Slot::Dr | Slot::Witness => Slot::Primary,
+        };
+        let peer_sdk = sdk
+            .to_builder()
+            .region(Region::new(config.regions.of(peer).to_owned()))
+            .build();
         Ok(Context {
             control: Arc::new(DynamoControl::new(
                 aws_sdk_dynamodb::Client::new(&sdk),
@@ -63,10 +87,18 @@ impl Context {
                 names.aurora_global(),
             )),
             processor: Arc::new(LambdaProcessor::new(&sdk, names.payment_processor(config.slot))),
+            peer: Peer {
+                aurora: Arc::new(RdsAurora::new(
+                    aws_sdk_rds::Client::new(&peer_sdk),
+                    names.aurora_global(),
+                )),
+                processor: Arc::new(LambdaProcessor::new(&peer_sdk, names.payment_processor(peer))),
+            },
             public_name: Arc::new(HttpPublicName::new()?),
             probes: Arc::new(LambdaProbes::new(&sdk, &config.regions, names)),
             engine: Arc::new(CloudEngine::new(cloud.clone(), config.region())),
             events: Arc::new(EventBridge::new(cloud.events(config.region()))),
+            notices: Arc::new(Sns::new(cloud.sns(config.region()))),
             executions: Arc::new(StepFunctions::new(cloud)),
             timer: Arc::new(SystemTimer),
             config,

@@ -7,17 +7,22 @@ use continuity::observe::{Look, Observation};
 use continuity::takeover::{LedgerStatus, Refused, fit_to_take_over};
 use infra::control_plane::{self, needs_us_east_1};
 use infra::engine::Write;
+use infra::waiting::Choice;
 
 use crate::effects::aurora::Topology;
 use crate::effects::engine::Pass;
-use crate::event::FailoverInput;
+use crate::effects::processor::LedgerSummary;
+use crate::event::{Step, TakeoverInput};
 use crate::limits::{REPAIR_PASSES, STUCK_PASSES};
+use serde_json::Value;
 
 /// Whether a failover goes on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Assessment {
     /// To the fence.
     Go(Vec<String>),
+    /// A person has to approve.
+    Propose(Vec<String>),
     /// Not now: nothing has changed.
     Hold(Vec<String>),
 }
@@ -39,15 +44,144 @@ pub struct Signs<'a> {
     pub now_ms: u64,
 }
 
-/// Whether this execution has raised the epoch already.
-pub fn fenced_by(record: &ControlRecord, input: &FailoverInput, execution: &str) -> bool {
-    record.epoch == input.epoch + 1
-        && record.active_region == input.to_region
-        && record.changed_by == execution
+/// Whether an attempt of this failover has raised the epoch already.
+pub fn fenced_by(record: &ControlRecord, input: &TakeoverInput, exercise: &str) -> bool {
+    has_risen(record, input) && record.changed_by == exercise
+}
+
+/// Whether the epoch has risen for this change.
+pub fn has_risen(record: &ControlRecord, input: &TakeoverInput) -> bool {
+    record.epoch == input.epoch + 1 && record.active_region == input.to_region
+}
+
+/// Whether the region that this change takes over from is draining.
+pub fn is_draining(record: &ControlRecord, input: &TakeoverInput) -> bool {
+    record.epoch == input.epoch && record.phase == Phase::Draining
+}
+
+/// Whether the answer of a person, the result of `ask-approval`, is yes.
+pub fn is_approved(answer: Option<&Value>) -> bool {
+    answer.is_some_and(|answer| answer["decision"] == Choice::Approve.as_str())
+}
+
+/// The reasons in the result of an assessment.
+pub fn reasons(assessment: Option<&Value>) -> Vec<String> {
+    let reasons = assessment.and_then(|assessment| assessment["reasons"].as_array());
+    let texts = reasons.into_iter().flatten().filter_map(Value::as_str);
+    texts.map(str::to_owned).collect()
+}
+
+/// What a person may answer after this step failed. A ledger that does not add up may be opened all the same, which a person
+/// answers for; what cannot be left out is tried again.
+pub fn choices_at(step: &str) -> Vec<Choice> {
+    match Step::ALL.into_iter().find(|known| known.as_str() == step) {
+        Some(Step::Verify) => vec![Choice::Retry, Choice::Skip, Choice::Abort],
+        _ => vec![Choice::Retry],
+    }
+}
+
+/// Whether a person said to go on without `step`, by the result of a pause.
+pub fn is_skipped(pause: Option<&Value>, step: Step) -> bool {
+    pause.is_some_and(|pause| pause["decision"] == Choice::Skip.as_str() && pause["step"] == step.as_str())
+}
+
+/// What a planned change looks at.
+#[derive(Debug, Clone)]
+pub struct SwitchoverSigns<'a> {
+    /// The control record.
+    pub record: &'a ControlRecord,
+    /// The global cluster.
+    pub topology: &'a Topology,
+    /// What the ledger of this region says.
+    pub here: &'a LedgerStatus,
+    /// What the ledger of the active region says, or why it says nothing.
+    pub there: Result<LedgerStatus, String>,
+    /// This region.
+    pub region: &'a str,
+}
+
+/// Whether a planned change goes on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// It does.
+    Go,
+    /// Not now, for all of these reasons.
+    Hold(Vec<String>),
+}
+
+/// Whether a planned change may begin, or go on after an attempt that died. All reasons against it are collected.
+pub fn may_switch_over(signs: &SwitchoverSigns<'_>, input: &TakeoverInput, exercise: &str) -> Change {
+    let record = signs.record;
+    if has_risen(record, input) {
+        return Change::Go;
+    }
+    if record.epoch != input.epoch {
+        let why = format!(
+            "the epoch is {}, this change is for the end of {}",
+            record.epoch, input.epoch
+        );
+        return Change::Hold(vec![why]);
+    }
+    let mut against = Vec::new();
+    if record.active_region == input.to_region {
+        against.push(format!("`{}` is active already", input.to_region));
+    }
+    match record.phase {
+        Phase::Serving => {}
+        Phase::Draining if record.changed_by == exercise => {}
+        Phase::Draining | Phase::Recovering => {
+            against.push(format!(
+                "`{}` is {} by `{}`",
+                record.active_region, record.phase, record.changed_by
+            ));
+        }
+    }
+    let switched = promotion(signs.topology, signs.region) == Promotion::Done;
+    for region in [signs.region, record.active_region.as_str()] {
+        if promotion(signs.topology, region) == Promotion::NotAMember {
+            against.push(format!("the global cluster has no cluster in `{region}`"));
+        }
+    }
+    if let Some(target) = &signs.topology.changing_to
+        && promotion(signs.topology, signs.region) != Promotion::UnderWay
+    {
+        against.push(format!("the global cluster is changing to `{target}`"));
+    }
+    let here = LedgerStatus {
+        in_recovery: signs.here.in_recovery || !switched,
+        ..signs.here.clone()
+    };
+    if let Err(refused) = fit_to_take_over(record, &here) {
+        against.push(format!("`{}`: {refused}", signs.region));
+    }
+    match &signs.there {
+        // It has given the role away, and may be restarting.
+        _ if switched => {}
+        Err(why) => against.push(format!("`{}` does not answer: {why}", record.active_region)),
+        Ok(there) if !there.reachable => {
+            against.push(format!(
+                "the database of `{}` does not answer",
+                record.active_region
+            ));
+        }
+        Ok(_) => {}
+    }
+    if against.is_empty() {
+        Change::Go
+    } else {
+        Change::Hold(against)
+    }
+}
+
+/// Whether the ledger `here` has what `wanted` had as its newest entry.
+pub fn has_caught_up(here: &LedgerSummary, wanted: &LedgerSummary) -> bool {
+    here.status.reachable
+        && here.status.ledger_epoch == wanted.status.ledger_epoch
+        && here.last_seq >= wanted.last_seq
 }
 
 /// Decides again what the probe decided, with the ledger of this region before its eyes (rule i).
-pub fn assess_again(signs: &Signs<'_>, input: &FailoverInput) -> Assessment {
+pub fn assess_again(signs: &Signs<'_>, input: &TakeoverInput, approved: bool) -> Assessment {
     let record = signs.record;
     if record.epoch != input.epoch {
         return Assessment::Hold(vec![format!(
@@ -55,8 +189,14 @@ pub fn assess_again(signs: &Signs<'_>, input: &FailoverInput) -> Assessment {
             record.epoch, input.epoch
         )]);
     }
+    if record.active_region == input.to_region {
+        return Assessment::Hold(vec![format!("`{}` is active already", input.to_region)]);
+    }
     if let Err(refused) = fit_to_take_over(record, signs.ledger) {
         return Assessment::Hold(vec![refused.to_string()]);
+    }
+    if input.by_person {
+        return Assessment::Go(input.reasons.clone());
     }
     let verdict = assess(
         record,
@@ -67,14 +207,23 @@ pub fn assess_again(signs: &Signs<'_>, input: &FailoverInput) -> Assessment {
     );
     match verdict {
         Verdict::Hold { reasons } => Assessment::Hold(reasons),
-        Verdict::Propose { mut reasons, .. } => {
-            reasons.push("a person has to approve".to_owned());
-            Assessment::Hold(reasons)
+        Verdict::Propose {
+            to_region,
+            mut reasons,
+            ..
+        } if to_region == input.to_region => {
+            if approved {
+                reasons.push("a person approved".to_owned());
+                Assessment::Go(reasons)
+            } else {
+                reasons.push("a person has to approve".to_owned());
+                Assessment::Propose(reasons)
+            }
         }
         Verdict::Failover {
             to_region, reasons, ..
         } if to_region == input.to_region => Assessment::Go(reasons),
-        Verdict::Failover { to_region, .. } => {
+        Verdict::Failover { to_region, .. } | Verdict::Propose { to_region, .. } => {
             Assessment::Hold(vec![format!("`{to_region}` is the one to take over")])
         }
     }
@@ -391,14 +540,25 @@ mod tests {
         ControlRecord::first(HOME, "deploy", 0)
     }
 
-    fn input(epoch: u64) -> FailoverInput {
-        FailoverInput {
+    fn input(epoch: u64) -> TakeoverInput {
+        TakeoverInput {
             epoch,
             to_region: DR.into(),
             started_by: "health-probe".into(),
             reasons: vec![],
             decided_ms: None,
+            mode: crate::event::Mode::Ungraceful,
+            by_person: false,
+            or_ungraceful: false,
         }
+    }
+
+    /// What an assessment comes to.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    enum Word {
+        Go,
+        Propose,
+        Hold,
     }
 
     #[test]
@@ -414,82 +574,287 @@ mod tests {
             &'a str,
             ControlRecord,
             &'a [Observation],
-            Policy,
+            &'a Policy,
             LedgerStatus,
+            TakeoverInput,
             bool,
+            Word,
         );
+        let automatic = Policy::default();
+        let ours = || input(1);
+        let by_person = || TakeoverInput {
+            by_person: true,
+            reasons: vec!["the operator says so".into()],
+            ..input(1)
+        };
+        let unreachable = LedgerStatus {
+            reachable: false,
+            ..fit.clone()
+        };
+        let active_here = ControlRecord {
+            active_region: DR.into(),
+            ..record()
+        };
         let rows: Vec<Row<'_>> = vec![
             (
                 "all signs agree",
                 record(),
                 &down,
-                Policy::default(),
+                &automatic,
                 fit.clone(),
-                true,
+                ours(),
+                false,
+                Word::Go,
             ),
             (
                 "another takeover came first",
                 changed,
                 &down,
-                Policy::default(),
+                &automatic,
                 fit.clone(),
+                ours(),
                 false,
+                Word::Hold,
             ),
             (
                 "the observers no longer agree",
                 record(),
                 &down[..1],
-                Policy::default(),
+                &automatic,
                 fit.clone(),
+                ours(),
                 false,
+                Word::Hold,
             ),
             (
                 "rule (i): our ledger is behind, whatever the observers saw",
                 record(),
                 &down,
-                Policy::default(),
+                &automatic,
                 standby_ledger(0),
+                ours(),
                 false,
+                Word::Hold,
             ),
             (
                 "our database does not answer",
                 record(),
                 &down,
-                Policy::default(),
-                LedgerStatus {
-                    reachable: false,
-                    ..fit.clone()
-                },
+                &automatic,
+                unreachable.clone(),
+                ours(),
                 false,
+                Word::Hold,
             ),
             (
                 "a person has to approve",
                 record(),
                 &down,
-                approve,
+                &approve,
                 fit.clone(),
+                ours(),
                 false,
+                Word::Propose,
+            ),
+            (
+                "a person approved",
+                record(),
+                &down,
+                &approve,
+                fit.clone(),
+                ours(),
+                true,
+                Word::Go,
+            ),
+            (
+                "a person approved what is over",
+                record(),
+                &down[..1],
+                &approve,
+                fit.clone(),
+                ours(),
+                true,
+                Word::Hold,
+            ),
+            (
+                "a person decided, whatever is seen",
+                record(),
+                &[],
+                &approve,
+                fit.clone(),
+                by_person(),
+                false,
+                Word::Go,
+            ),
+            (
+                "a person cannot decide against rule (i)",
+                record(),
+                &[],
+                &automatic,
+                standby_ledger(0),
+                by_person(),
+                false,
+                Word::Hold,
+            ),
+            (
+                "a person cannot decide against a dead database",
+                record(),
+                &[],
+                &automatic,
+                unreachable,
+                by_person(),
+                false,
+                Word::Hold,
+            ),
+            (
+                "the region is active already",
+                active_here,
+                &[],
+                &automatic,
+                fit.clone(),
+                by_person(),
+                false,
+                Word::Hold,
             ),
         ];
-        for (row, record, observations, policy, ledger, goes) in rows {
+        for (row, record, observations, policy, ledger, input, approved, expected) in rows {
             let signs = Signs {
                 record: &record,
                 observations,
-                policy: &policy,
+                policy,
                 regions: &Regions::default(),
                 ledger: &ledger,
                 now_ms: NOW,
             };
-            let assessment = assess_again(&signs, &input(1));
-            match &assessment {
-                Assessment::Go(reasons) => assert!(goes && !reasons.is_empty(), "{row}: {assessment:?}"),
-                Assessment::Hold(reasons) => assert!(!goes && !reasons.is_empty(), "{row}: {assessment:?}"),
-            }
+            let assessment = assess_again(&signs, &input, approved);
+            let (word, reasons) = match &assessment {
+                Assessment::Go(reasons) => (Word::Go, reasons),
+                Assessment::Propose(reasons) => (Word::Propose, reasons),
+                Assessment::Hold(reasons) => (Word::Hold, reasons),
+            };
+            assert_eq!(word, expected, "{row}: {assessment:?}");
+            assert!(!reasons.is_empty(), "{row}");
         }
     }
 
     #[test]
-    fn an_execution_recognises_its_own_fence_only() {
+    fn planned_changes_as_a_table() {
+        let serving = LedgerStatus {
+            in_recovery: false,
+            ..standby_ledger(1)
+        };
+        let draining = |by: &str| ControlRecord {
+            phase: Phase::Draining,
+            changed_by: by.into(),
+            ..record()
+        };
+        let risen = ControlRecord {
+            epoch: 2,
+            active_region: DR.into(),
+            phase: Phase::Recovering,
+            ..record()
+        };
+        let silent = || Err("no answer in time".to_owned());
+        let rows = [
+            (
+                "both are well",
+                record(),
+                topology(HOME, None),
+                standby_ledger(1),
+                Ok(serving.clone()),
+                0,
+            ),
+            (
+                "an attempt of ours died",
+                draining("switchover-dev-2"),
+                topology(HOME, None),
+                standby_ledger(1),
+                Ok(serving.clone()),
+                0,
+            ),
+            (
+                "the database has switched",
+                draining("switchover-dev-2"),
+                topology(DR, None),
+                serving.clone(),
+                silent(),
+                0,
+            ),
+            (
+                "the database is switching",
+                draining("switchover-dev-2"),
+                topology(HOME, Some(DR)),
+                standby_ledger(1),
+                Ok(serving.clone()),
+                0,
+            ),
+            (
+                "the epoch has risen for us",
+                risen,
+                topology(DR, None),
+                serving.clone(),
+                silent(),
+                0,
+            ),
+            (
+                "another change drains",
+                draining("switchover-dev-3"),
+                topology(HOME, None),
+                standby_ledger(1),
+                Ok(serving.clone()),
+                1,
+            ),
+            (
+                "the active region does not answer",
+                record(),
+                topology(HOME, None),
+                standby_ledger(1),
+                silent(),
+                1,
+            ),
+            (
+                "rule (i)",
+                record(),
+                topology(HOME, None),
+                standby_ledger(0),
+                Ok(serving.clone()),
+                1,
+            ),
+            (
+                "the cluster changes elsewhere",
+                record(),
+                topology(HOME, Some(HOME)),
+                standby_ledger(1),
+                Ok(serving.clone()),
+                1,
+            ),
+            (
+                "the standby is no member",
+                record(),
+                Topology::default(),
+                standby_ledger(0),
+                silent(),
+                4,
+            ),
+        ];
+        for (row, record, topology, here, there, against) in rows {
+            let signs = SwitchoverSigns {
+                record: &record,
+                topology: &topology,
+                here: &here,
+                there,
+                region: DR,
+            };
+            let reasons = match may_switch_over(&signs, &input(1), "switchover-dev-2") {
+                Change::Go => vec![],
+                Change::Hold(reasons) => reasons,
+            };
+            assert_eq!(reasons.len(), against, "{row}: {reasons:?}");
+        }
+    }
+
+    #[test]
+    fn a_failover_recognises_its_own_fence_only() {
         let fenced = ControlRecord {
             epoch: 2,
             active_region: DR.into(),
@@ -497,7 +862,7 @@ mod tests {
             ..record()
         };
         assert!(fenced_by(&fenced, &input(1), "failover-dev-2"));
-        assert!(!fenced_by(&fenced, &input(1), "failover-dev-2-2"));
+        assert!(!fenced_by(&fenced, &input(1), "switchover-dev-2"));
         assert!(!fenced_by(&fenced, &input(2), "failover-dev-2"));
         assert!(!fenced_by(&record(), &input(1), "failover-dev-2"));
     }

@@ -5,7 +5,7 @@ use continuity::takeover::Refused;
 use lambda_runtime::Diagnostic;
 
 /// Every type an error of a step can have.
-pub const TYPES: [&str; 20] = [
+pub const TYPES: [&str; 22] = [
     "UnknownStep",
     "MalformedInput",
     "NotDeployed",
@@ -26,6 +26,8 @@ pub const TYPES: [&str; 20] = [
     "EventNotSent",
     "ProbeFailed",
     "NotServing",
+    "NotStarted",
+    "NoticeNotSent",
 ];
 
 /// Why a step did not succeed.
@@ -115,6 +117,18 @@ pub enum StepError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// An execution could not be started.
+    #[error("execution `{execution}` could not be started")]
+    NotStarted {
+        /// Its name.
+        execution: String,
+        /// What went wrong.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The alert topic did not take a notice.
+    #[error("the notice was not sent")]
+    NoticeNotSent(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The observers do not see the active region serve yet.
     #[error("not serving yet: {0}")]
     NotServing(String),
@@ -144,6 +158,8 @@ impl StepError {
             StepError::EngineFailed(_) => "EngineFailed",
             StepError::ProbeFailed { .. } => "ProbeFailed",
             StepError::NotServing(_) => "NotServing",
+            StepError::NotStarted { .. } => "NotStarted",
+            StepError::NoticeNotSent(_) => "NoticeNotSent",
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::error::StepError;
@@ -26,7 +26,23 @@ pub enum Step {
     ReportDrift,
     /// failover: decide again, here.
     Assess,
-    /// failover: raise the epoch.
+    /// failover: ask a person.
+    AskApproval,
+    /// switchover: may it go on?
+    Evaluate,
+    /// switchover: the active region stops acknowledging.
+    Drain,
+    /// switchover: our ledger has what theirs has.
+    AwaitStandby,
+    /// switchover: the database changes its writer without loss.
+    SwitchDatabase,
+    /// switchover: give it up.
+    Undrain,
+    /// switchover: go on as a failover.
+    HandOver,
+    /// failover, switchover: wait for a person, and tell.
+    Pause,
+    /// failover, switchover: raise the epoch.
     Fence,
     /// failover: make our database the writer.
     Promote,
@@ -48,7 +64,7 @@ pub enum Step {
 
 impl Step {
     /// All steps.
-    pub const ALL: [Step; 17] = [
+    pub const ALL: [Step; 25] = [
         Step::Reconcile,
         Step::Initialise,
         Step::StartProbes,
@@ -57,6 +73,14 @@ impl Step {
         Step::Repair,
         Step::ReportDrift,
         Step::Assess,
+        Step::AskApproval,
+        Step::Evaluate,
+        Step::Drain,
+        Step::AwaitStandby,
+        Step::SwitchDatabase,
+        Step::Undrain,
+        Step::HandOver,
+        Step::Pause,
         Step::Fence,
         Step::Promote,
         Step::AwaitWriter,
@@ -92,6 +116,14 @@ impl Step {
             Step::Repair => "repair",
             Step::ReportDrift => "report-drift",
             Step::Assess => "assess",
+            Step::AskApproval => "ask-approval",
+            Step::Evaluate => "evaluate",
+            Step::Drain => "drain",
+            Step::AwaitStandby => "await-standby",
+            Step::SwitchDatabase => "switch-database",
+            Step::Undrain => "undrain",
+            Step::HandOver => "hand-over",
+            Step::Pause => "pause",
             Step::Fence => "fence",
             Step::Promote => "promote",
             Step::AwaitWriter => "await-writer",
@@ -128,6 +160,10 @@ pub struct Request {
     pub execution_arn: String,
     /// The execution's state: its input, and the results of the steps so far under their [`Step::result_key`].
     pub input: Value,
+    /// The token of a task that waits for a person.
+    pub token: Option<String>,
+    /// Of a pause: the step that failed.
+    pub at: Option<String>,
     /// The time that an engine pass may take, if the caller limits it.
     pub budget_ms: Option<u64>,
     /// When the invocation must have ended, milliseconds since the Unix epoch.
@@ -148,9 +184,20 @@ pub struct DeployInput {
     pub prune: bool,
 }
 
-/// The input of a failover execution.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub struct FailoverInput {
+/// How a change of the active region is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// A failover: the region that fails is not asked.
+    #[default]
+    Ungraceful,
+    /// A switchover: without loss, and both regions take part.
+    Graceful,
+}
+
+/// The input of a failover or switchover execution.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TakeoverInput {
     /// The epoch that ends.
     pub epoch: u64,
     /// The region that takes over.
@@ -163,6 +210,15 @@ pub struct FailoverInput {
     /// When it was decided.
     #[serde(default)]
     pub decided_ms: Option<u64>,
+    /// Failover or switchover.
+    #[serde(default)]
+    pub mode: Mode,
+    /// A person decided: what the observers see and what the policy says is not asked. Whether the standby is fit still is.
+    #[serde(default)]
+    pub by_person: bool,
+    /// A switchover that cannot be made goes on as a failover.
+    #[serde(default)]
+    pub or_ungraceful: bool,
 }
 
 impl Request {
@@ -180,6 +236,8 @@ impl Request {
             execution_arn: String,
             #[serde(default)]
             input: Value,
+            token: Option<String>,
+            at: Option<String>,
             #[serde(default)]
             budget_ms: Option<u64>,
         }
@@ -190,17 +248,19 @@ impl Request {
             execution: event.execution,
             execution_arn: event.execution_arn,
             input: event.input,
+            token: event.token,
+            at: event.at,
             budget_ms: event.budget_ms,
             deadline_ms,
         })
     }
 
-    /// The failover that this invocation is a part of, in region `me`.
+    /// The failover or switchover that this invocation is a part of, in region `me`.
     ///
     /// # Errors
     /// `MalformedInput`, also when another region is to take over: the workflow runs only where it takes over.
-    pub fn failover(&self, me: &str) -> Result<FailoverInput, StepError> {
-        let input = FailoverInput::deserialize(&self.input)
+    pub fn takeover(&self, me: &str) -> Result<TakeoverInput, StepError> {
+        let input = TakeoverInput::deserialize(&self.input)
             .map_err(|error| StepError::MalformedInput(error.to_string()))?;
         if self.execution.is_empty() {
             return Err(StepError::MalformedInput("the execution has no name".to_owned()));
@@ -271,9 +331,9 @@ mod tests {
         let event = json!({"step": "fence", "execution": "failover-dev-2", "input": {
             "epoch": 1, "to_region": "us-east-2", "started_by": "health-probe", "reasons": ["seen"]}});
         let request = Request::parse(&event, 0).unwrap();
-        assert_eq!(request.failover("us-east-2").unwrap().epoch, 1);
+        assert_eq!(request.takeover("us-east-2").unwrap().epoch, 1);
         assert_eq!(
-            request.failover("us-east-1").unwrap_err().error_type(),
+            request.takeover("us-east-1").unwrap_err().error_type(),
             "MalformedInput"
         );
     }

@@ -14,6 +14,16 @@ pub const STATUS_LIMIT: Duration = Duration::from_secs(10);
 pub const WATCH_LIMIT: Duration = Duration::from_secs(20);
 /// Between two looks of a step that watches.
 pub const WATCH_INTERVAL: Duration = Duration::from_millis(100);
+/// How often the active region's ledger is asked before a planned change is held.
+pub const EVALUATE_ATTEMPTS: u32 = 3;
+/// The standby has this long to catch up while the active region drains; customers get 503 meanwhile.
+pub const DRAIN_LIMIT: Duration = Duration::from_secs(15);
+/// A proposed failover waits this long for a person; `${ApprovalSeconds}` of the workflow.
+pub const APPROVAL_LIMIT: Duration = Duration::from_secs(1800);
+/// A step that failed for long waits this long for a person before it is tried again.
+pub const PAUSE_LIMIT: Duration = Duration::from_secs(30);
+/// Names that a failover started by a switchover may try.
+pub const HAND_OVER_ATTEMPTS: u32 = 50;
 /// Traffic has this long to follow before the failover is recorded without it.
 pub const TRAFFIC_LIMIT: Duration = Duration::from_secs(60);
 /// One request to the public name.

@@ -368,6 +368,7 @@ fn data(context: &Context<'_>) -> Vec<Value> {
                 "rds:ModifyGlobalCluster",
                 "rds:RemoveFromGlobalCluster",
                 "rds:ResetDBClusterParameterGroup",
+                "rds:SwitchoverGlobalCluster",
             ],
             json!([
                 format!("arn:aws:rds::{account}:global-cluster:{}", names.aurora_global()),
@@ -546,6 +547,8 @@ fn compute(context: &Context<'_>) -> Vec<Value> {
                 "states:DescribeStateMachine",
                 "states:TagResource",
                 "states:ListTagsForResource",
+                // A switchover that goes on as a failover.
+                "states:StartExecution",
             ],
             json!(format!("arn:aws:states:*:{account}:stateMachine:*-{suffix}")),
         ),

@@ -14,18 +14,22 @@ use crate::resources::lambda_function::{self, LambdaFunction};
 use crate::resources::schedule::{self, Schedule};
 use crate::resources::state_machine::{self, StateMachine};
 
-/// Definitions by workflow. Each is rendered with `CoordinatorArn`.
-const DEFINITIONS: [(&str, &str); 4] = [
+/// How long a proposed failover waits for a person, in seconds.
+const APPROVAL_SECONDS: u64 = 1800;
+
+/// Definitions by workflow. Each is rendered with `CoordinatorArn` and `ApprovalSeconds`.
+const DEFINITIONS: [(&str, &str); 5] = [
     ("deploy", include_str!("../../workflows/deploy.asl.json")),
     ("failover", include_str!("../../workflows/failover.asl.json")),
     ("reconcile", include_str!("../../workflows/reconcile.asl.json")),
+    ("switchover", include_str!("../../workflows/switchover.asl.json")),
     ("teardown", include_str!("../../workflows/teardown.asl.json")),
 ];
 
 /// The workflows of a slot: all of them wherever the stack may be active.
 pub fn workflows(slot: Slot) -> &'static [&'static str] {
     match slot {
-        Slot::Primary | Slot::Dr => &["deploy", "failover", "reconcile", "teardown"],
+        Slot::Primary | Slot::Dr => &["deploy", "failover", "reconcile", "switchover", "teardown"],
         Slot::Witness => &[],
     }
 }
@@ -216,8 +220,21 @@ fn definition(workflow: &str, coordinator_arn: &str) -> Value {
         .find(|(name, _)| *name == workflow)
         .expect("every workflow has a definition");
     let template: Value = serde_json::from_str(text).expect("the definition is JSON, a test says so");
-    let values = BTreeMap::from([("CoordinatorArn", coordinator_arn.to_owned())]);
-    render(&template, &values).expect("every placeholder has a value, a test says so")
+    let values = BTreeMap::from([
+        ("CoordinatorArn", coordinator_arn.to_owned()),
+        ("ApprovalSeconds", APPROVAL_SECONDS.to_string()),
+    ]);
+    let mut rendered = render(&template, &values).expect("every placeholder has a value, a test says so");
+    // A placeholder is text, a time a number.
+    for state in rendered["States"].as_object_mut().into_iter().flatten() {
+        if let Some(seconds) = state.1["TimeoutSeconds"]
+            .as_str()
+            .and_then(|text| text.parse().ok())
+        {
+            state.1["TimeoutSeconds"] = Value::Number(u64::into(seconds));
+        }
+    }
+    rendered
 }
 
 #[cfg(test)]
@@ -264,7 +281,14 @@ mod tests {
                     .flatten()
                     .filter(|state| state["Type"] == "Task")
                 {
-                    assert_eq!(state["Resource"], "arn:coordinator", "{workflow}");
+                    let called = match state["Resource"].as_str() {
+                        Some("arn:aws:states:::lambda:invoke.waitForTaskToken") => {
+                            &state["Parameters"]["FunctionName"]
+                        }
+                        _ => &state["Resource"],
+                    };
+                    assert_eq!(called, "arn:coordinator", "{workflow}");
+                    assert!(state["TimeoutSeconds"].is_u64(), "{workflow}");
                 }
             }
         }

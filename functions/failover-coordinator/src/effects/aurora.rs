@@ -36,6 +36,8 @@ pub trait Aurora: Send + Sync {
     async fn topology(&self) -> Result<Topology, StepError>;
     /// `FailoverGlobalCluster`, allowing data loss: what the old writer did not send is in the journal.
     async fn failover(&self, target_arn: &str) -> Result<(), StepError>;
+    /// `SwitchoverGlobalCluster`, without loss. To be called in the region of the writer.
+    async fn switchover(&self, target_arn: &str) -> Result<(), StepError>;
 }
 
 /// RDS in this region.
@@ -106,6 +108,17 @@ impl Aurora for RdsAurora {
             .send()
             .await
             .map_err(|error| self.failed("FailoverGlobalCluster", error))?;
+        Ok(())
+    }
+
+    async fn switchover(&self, target_arn: &str) -> Result<(), StepError> {
+        self.client
+            .switchover_global_cluster()
+            .global_cluster_identifier(&self.global_cluster)
+            .target_db_cluster_identifier(target_arn)
+            .send()
+            .await
+            .map_err(|error| self.failed("SwitchoverGlobalCluster", error))?;
         Ok(())
     }
 }

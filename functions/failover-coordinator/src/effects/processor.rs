@@ -108,6 +108,17 @@ fn failed(task: &Task, source: impl Into<Box<dyn std::error::Error + Send + Sync
     }
 }
 
+/// What a region's ledger says of itself, and how far it is.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct LedgerSummary {
+    /// The state of the database.
+    #[serde(flatten)]
+    pub status: LedgerStatus,
+    /// The newest entry's sequence number, 0 when there is none.
+    #[serde(default)]
+    pub last_seq: u64,
+}
+
 async fn run_as<T: DeserializeOwned>(processor: &dyn Processor, task: Task) -> Result<T, StepError> {
     let answer = processor.run(&task).await?;
     serde_json::from_value(answer).map_err(|error| failed(&task, error))
@@ -117,7 +128,7 @@ async fn run_as<T: DeserializeOwned>(processor: &dyn Processor, task: Task) -> R
 ///
 /// # Errors
 /// `ProcessorFailed`.
-pub async fn ledger_status(processor: &dyn Processor) -> Result<LedgerStatus, StepError> {
+pub async fn ledger_status(processor: &dyn Processor) -> Result<LedgerSummary, StepError> {
     run_as(processor, Task::LedgerStatus).await
 }
 

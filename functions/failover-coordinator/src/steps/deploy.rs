@@ -265,7 +265,7 @@ pub async fn initialise(context: &Context, request: &Request) -> Result<Value, S
         .map_err(StepError::RepairRefused)?;
     let schema = processor::migrate(context.processor.as_ref()).await?;
     if record.is_some() {
-        let ledger = processor::ledger_status(context.processor.as_ref()).await?;
+        let ledger = processor::ledger_status(context.processor.as_ref()).await?.status;
         if ledger.reachable && ledger.ledger_epoch.is_none() {
             return Err(StepError::LedgerEmpty);
         }

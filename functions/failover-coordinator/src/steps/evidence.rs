@@ -4,19 +4,19 @@ use serde_json::{Value, json};
 
 use crate::context::Context;
 use crate::error::StepError;
-use crate::event::{FailoverInput, Request, Step};
+use crate::event::{Request, Step, TakeoverInput};
 
 /// Stores the evidence under the execution's name. It follows from the execution's state alone, so storing it again
 /// stores the same.
 pub async fn record(context: &Context, request: &Request) -> Result<Value, StepError> {
-    let input = request.failover(context.region())?;
+    let input = request.takeover(context.region())?;
     let id = format!("exercise#{}", request.execution);
     let document = evidence(request, &input, context.config.regions.peer_of(context.region()));
     context.control.put_document(&id, &document.to_string()).await?;
     Ok(json!({"item": id}))
 }
 
-fn evidence(request: &Request, input: &FailoverInput, from_region: Option<&str>) -> Value {
+fn evidence(request: &Request, input: &TakeoverInput, from_region: Option<&str>) -> Value {
     let of = |step| request.result_of(step).cloned().unwrap_or(Value::Null);
     let timeline: Vec<Value> = Step::FAILOVER
         .into_iter()
@@ -65,7 +65,7 @@ mod tests {
             "failure": {"Error": "ControlUnavailable", "Cause": "once"},
         }});
         let request = Request::parse(&event, 0).unwrap();
-        let input = request.failover("us-east-2").unwrap();
+        let input = request.takeover("us-east-2").unwrap();
         let document = evidence(&request, &input, Some("us-east-1"));
         assert_eq!(document["epoch"], 2);
         assert_eq!(document["replay"]["posted"], 7);

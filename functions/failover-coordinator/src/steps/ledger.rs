@@ -12,7 +12,7 @@ use crate::event::{Request, Step};
 
 /// Raises the ledger's epoch, so that the database itself refuses commands of an older one (rule h).
 pub async fn set_epoch(context: &Context, request: &Request) -> Result<Value, StepError> {
-    let input = request.failover(context.region())?;
+    let input = request.takeover(context.region())?;
     let record = still_ours(context, &input).await?;
     if record.phase != Phase::Recovering {
         return Ok(json!({"ledger_epoch": record.epoch, "skipped": "the epoch is open"}));
@@ -24,7 +24,7 @@ pub async fn set_epoch(context: &Context, request: &Request) -> Result<Value, St
 /// Posts what the journal has and the ledger lacks, for the epochs since the last that served (rule d), and puts all of it
 /// under the new epoch (rule g).
 pub async fn replay(context: &Context, request: &Request) -> Result<Value, StepError> {
-    let input = request.failover(context.region())?;
+    let input = request.takeover(context.region())?;
     let record = still_ours(context, &input).await?;
     let epochs = epochs_to_replay(&record);
     if epochs.is_empty() {
@@ -42,7 +42,7 @@ pub async fn replay(context: &Context, request: &Request) -> Result<Value, StepE
 
 /// Debits equal credits, per currency; otherwise the region must not open.
 pub async fn verify(context: &Context, request: &Request) -> Result<Value, StepError> {
-    let input = request.failover(context.region())?;
+    let input = request.takeover(context.region())?;
     still_ours(context, &input).await?;
     let verified = processor::verify(context.processor.as_ref()).await?;
     if !verified.balanced {

@@ -7,9 +7,11 @@ mod fencing;
 mod gate;
 mod ledger;
 mod opening;
+mod planned;
 mod promotion;
 mod repair;
 mod swap;
+mod waiting;
 
 use serde_json::{Value, json};
 
@@ -62,6 +64,11 @@ async fn run(context: &Context, request: &Request) -> Result<Value, StepError> {
         Step::Repair => repair::repair(context, request).await,
         Step::ReportDrift => repair::report(context, request).await,
         Step::Assess => fencing::assess(context, request).await,
+        Step::Evaluate => planned::evaluate(context, request).await,
+        Step::Drain => planned::drain(context, request).await,
+        Step::AwaitStandby => planned::await_standby(context, request).await,
+        Step::SwitchDatabase => planned::switch_database(context, request).await,
+        Step::Undrain => planned::undrain(context, request).await,
         Step::Fence => fencing::fence(context, request).await,
         Step::Promote => promotion::promote(context, request).await,
         Step::AwaitWriter => promotion::await_writer(context, request).await,
@@ -70,6 +77,9 @@ async fn run(context: &Context, request: &Request) -> Result<Value, StepError> {
         Step::Verify => ledger::verify(context, request).await,
         Step::Open => opening::open(context, request).await,
         Step::AwaitTraffic => opening::await_traffic(context, request).await,
+        Step::AskApproval => waiting::ask_approval(context, request).await,
+        Step::Pause => waiting::pause(context, request).await,
+        Step::HandOver => waiting::hand_over(context, request).await,
         Step::Record => evidence::record(context, request).await,
     }
 }

@@ -7,17 +7,24 @@ use serde_json::{Value, json};
 use super::change::configuration;
 use super::swap::transit;
 use crate::context::Context;
+use crate::decide;
 use crate::error::StepError;
-use crate::event::{Request, Step};
+use crate::event::{Mode, Request, Step};
 use crate::limits::{TRAFFIC_LIMIT, WATCH_INTERVAL};
 
 /// Phase serving. Health checks turn green by themselves.
 ///
-/// The step before it must have found the ledger balanced; without its result this refuses.
+/// What must come before it has left its result; without that this refuses.
 pub async fn open(context: &Context, request: &Request) -> Result<Value, StepError> {
-    let input = request.failover(context.region())?;
-    for needed in [Step::Replay, Step::Verify] {
-        if request.result_of(needed).is_none() {
+    let input = request.takeover(context.region())?;
+    // A planned change loses nothing, so there is nothing to replay; its ledger is verified while it serves.
+    let needed: &[Step] = match input.mode {
+        Mode::Ungraceful => &[Step::Replay, Step::Verify],
+        Mode::Graceful => &[Step::AwaitWriter, Step::SetEpoch],
+    };
+    for &needed in needed {
+        let skipped = decide::is_skipped(request.result_of(Step::Pause), needed);
+        if request.result_of(needed).is_none() && !skipped {
             let reason = format!("no result of step `{}`", needed.as_str());
             return Err(StepError::MalformedInput(reason));
         }
@@ -32,7 +39,7 @@ pub async fn open(context: &Context, request: &Request) -> Result<Value, StepErr
 
 /// Waits a limited time until the public name answers from this region. What it saw is evidence; it never blocks.
 pub async fn await_traffic(context: &Context, request: &Request) -> Result<Value, StepError> {
-    request.failover(context.region())?;
+    request.takeover(context.region())?;
     let host = match configuration(context).await.map(|stored| stored.spec) {
         Ok(spec) => spec.public_name(),
         Err(_) => Names::public_name(&context.config.names.default_zone()),

@@ -5,7 +5,7 @@ use continuity::takeover::Transition;
 
 use crate::context::Context;
 use crate::error::StepError;
-use crate::event::FailoverInput;
+use crate::event::TakeoverInput;
 use crate::limits::SWAP_ATTEMPTS;
 
 /// Reads the record, asks `transition`, and stores what it says; from the start again when somebody else was first.
@@ -35,7 +35,7 @@ pub async fn transit(
 ///
 /// # Errors
 /// `Superseded` when it is not; `ControlUnavailable`.
-pub async fn still_ours(context: &Context, input: &FailoverInput) -> Result<ControlRecord, StepError> {
+pub async fn still_ours(context: &Context, input: &TakeoverInput) -> Result<ControlRecord, StepError> {
     let record = context.record().await?;
     if record.epoch == input.epoch + 1 && record.active_region == input.to_region {
         return Ok(record);

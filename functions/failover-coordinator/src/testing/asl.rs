@@ -10,7 +10,11 @@ use continuity::names::Slot;
 use serde_json::{Value, json};
 
 use super::World;
+use crate::limits::APPROVAL_LIMIT;
 use crate::steps::handle;
+
+/// A task that waits for a person.
+pub(crate) const WAITS: &str = "arn:aws:states:::lambda:invoke.waitForTaskToken";
 
 /// States an execution may enter before it counts as one that never ends.
 const MAX_STATES: usize = 2_000;
@@ -122,15 +126,13 @@ impl Machine {
                 }
                 Some("Succeed") => None,
                 Some("Fail") => {
-                    let at = |field: &str| {
-                        select(&run.data, state[field].as_str().unwrap())
-                            .as_str()
-                            .unwrap()
-                            .to_owned()
+                    let at = |field: &str| match state[format!("{field}Path")].as_str() {
+                        Some(path) => select(&run.data, path).as_str().unwrap().to_owned(),
+                        None => state[field].as_str().unwrap().to_owned(),
                     };
                     run.end = End::Failed {
-                        error: at("ErrorPath"),
-                        cause: at("CausePath"),
+                        error: at("Error"),
+                        cause: at("Cause"),
                     };
                     return run;
                 }
@@ -165,7 +167,13 @@ async fn task(
     times: usize,
 ) -> Result<Option<String>, (String, String)> {
     let context = world.context(slot);
-    let payload = parameters(&state["Parameters"], data, context.region(), execution);
+    let waits = state["Resource"] == WAITS;
+    let template = if waits {
+        &state["Parameters"]["Payload"]
+    } else {
+        &state["Parameters"]
+    };
+    let payload = parameters(template, data, context.region(), execution);
     let mut attempts: BTreeMap<usize, u64> = BTreeMap::new();
     loop {
         let deadline_ms = world.now_ms() + 120_000;
@@ -173,14 +181,18 @@ async fn task(
         for _ in 1..times {
             outcome = handle(&context, &payload, deadline_ms).await;
         }
-        let error = match outcome {
+        let outcome = outcome.map_err(|error| (error.error_type(), continuity::error::chain(&error)));
+        let outcome = match outcome {
+            Ok(_) if waits => answer(world, state),
+            outcome => outcome,
+        };
+        let (name, cause) = match outcome {
             Ok(result) => {
                 put(data, state["ResultPath"].as_str().unwrap(), result);
                 return Ok(state["Next"].as_str().map(str::to_owned));
             }
             Err(error) => error,
         };
-        let name = error.error_type();
         let retriers = state["Retry"].as_array().unwrap();
         let retrier = retriers
             .iter()
@@ -194,7 +206,6 @@ async fn task(
                 continue;
             }
         }
-        let cause = continuity::error::chain(&error);
         let catchers = state["Catch"].as_array().unwrap();
         let Some(catcher) = catchers.iter().find(|catcher| matches(catcher, name)) else {
             return Err((name.to_owned(), cause));
@@ -205,6 +216,20 @@ async fn task(
             json!({"Error": name, "Cause": cause}),
         );
         return Ok(catcher["Next"].as_str().map(str::to_owned));
+    }
+}
+
+/// What a person answers to a task that waits; without an answer its time passes.
+fn answer(world: &World, state: &Value) -> Result<Value, (&'static str, String)> {
+    match world.answer() {
+        Some(answer) => Ok(answer),
+        None => {
+            let seconds = state["TimeoutSeconds"]
+                .as_u64()
+                .unwrap_or(APPROVAL_LIMIT.as_secs());
+            world.advance(Duration::from_secs(seconds));
+            Err(("States.Timeout", "nobody answered".to_owned()))
+        }
     }
 }
 
@@ -221,6 +246,7 @@ fn parameters(template: &Value, data: &Value, region: &str, execution: &str) -> 
         let value = match value.as_str().unwrap() {
             "$$.Execution.Name" => json!(execution),
             "$$.Execution.Id" => json!(execution_arn(region, execution)),
+            "$$.Task.Token" => json!("token"),
             path => select(data, path),
         };
         (plain.to_owned(), value)

@@ -172,38 +172,105 @@ async fn an_error_before_the_fence_aborts_with_its_reason() {
     assert_untouched(&world, "no control table");
 }
 
-#[tokio::test]
-async fn an_unbalanced_ledger_stays_closed() {
+/// The standby's ledger does not add up, and people answer so.
+async fn run_unbalanced(answers: &[&str]) -> (Arc<World>, Run) {
     let world = World::home_failed().await;
     world.change_ledger(DR, |ledger| ledger.unbalanced = true);
+    for answer in answers {
+        world.will_answer(json!({"decision": answer, "step": "verify"}));
+    }
     let run = run(&world, &once()).await;
-    assert!(
-        matches!(&run.end, End::Failed { error, .. } if error == "LedgerUnbalanced"),
-        "{:?}",
-        run.end
-    );
-    let record = world.record();
+    (world, run)
+}
+
+#[tokio::test]
+async fn an_unbalanced_ledger_stays_closed_until_a_person_opens_it() {
+    for answers in [&[][..], &["abort"], &["retry", "abort"]] {
+        let (world, run) = run_unbalanced(answers).await;
+        assert!(
+            matches!(&run.end, End::Failed { error, .. } if error == "LedgerUnbalanced"),
+            "{answers:?}: {:?}",
+            run.end
+        );
+        let record = world.record();
+        assert_eq!(
+            (record.epoch, record.phase, record.repair_frozen),
+            (2, Phase::Recovering, true)
+        );
+        let notice = world.notices().remove(0);
+        assert!(
+            notice.contains("LedgerUnbalanced") && notice.contains("understudy skip --suffix dev"),
+            "{notice}"
+        );
+    }
+    let (world, run) = run_unbalanced(&["retry", "skip"]).await;
+    assert_eq!(run.end, End::Succeeded, "{:?}", run.path);
+    assert_took_over(&world, "a person answers for it");
+}
+
+/// The home region failed, and people have to approve.
+async fn run_for_approval(answers: &[&str]) -> (Arc<World>, Run) {
+    let world = World::home_failed().await;
+    world.change_spec(|spec| spec.failover.decider = continuity::assess::Decider::Approve);
+    for answer in answers {
+        world.will_answer(json!({"decision": answer}));
+    }
+    let run = run(&world, &once()).await;
+    (world, run)
+}
+
+#[tokio::test]
+async fn a_proposed_failover_waits_for_a_person_who_is_told_how_to_answer() {
+    let (world, approved) = run_for_approval(&["approve"]).await;
+    assert_eq!(approved.end, End::Succeeded, "{:?}", approved.path);
+    assert_took_over(&world, "approved");
+    let notice = world.notices().remove(0);
+    assert!(notice.contains("understudy approve --suffix dev"), "{notice}");
+    assert!(notice.contains("us-west-2 saw"), "the reasons: {notice}");
+    assert!(!notice.contains("token"), "{notice}");
+}
+
+#[tokio::test]
+async fn a_proposal_that_is_declined_or_expires_changes_nothing() {
+    for (answers, end) in [(&["decline"][..], "Held"), (&[], "Expired")] {
+        let (world, run) = run_for_approval(answers).await;
+        assert_eq!(run.end, End::Succeeded);
+        assert_eq!(run.path.last().map(String::as_str), Some(end), "{:?}", run.path);
+        assert_untouched(&world, end);
+    }
+}
+
+#[tokio::test]
+async fn a_second_attempt_for_the_same_epoch_changes_nothing() {
+    let world = World::home_failed().await;
+    run(&world, &once()).await;
+    let (version, ledger) = (world.record().version, world.ledger(DR).entries);
+    let late = Machine::load("failover")
+        .run(&world, Slot::Dr, "failover-dev-2-2", input())
+        .await;
+    assert_eq!(late.end, End::Succeeded, "{:?}", late.path);
     assert_eq!(
-        (record.epoch, record.phase, record.repair_frozen),
-        (2, Phase::Recovering, true)
+        (world.record().version, world.ledger(DR).entries),
+        (version, ledger)
     );
 }
 
 #[tokio::test]
-async fn a_second_execution_for_the_same_epoch_changes_nothing() {
-    let world = World::home_failed().await;
-    run(&world, &once()).await;
-    let version = world.record().version;
-    let late = Machine::load("failover")
-        .run(&world, Slot::Dr, "failover-dev-2-2", input())
-        .await;
-    assert_eq!(
-        late.path.last().map(String::as_str),
-        Some("Held"),
-        "{:?}",
-        late.path
-    );
-    assert_eq!(world.record().version, version);
+async fn killed_after_any_step_the_next_attempt_ends_what_the_first_began() {
+    for tasks in 0..10 {
+        let case = format!("killed after {tasks} tasks");
+        let world = World::home_failed().await;
+        let treatment = Treatment {
+            kill_after_tasks: Some(tasks),
+            ..once()
+        };
+        run(&world, &treatment).await;
+        let again = Machine::load("failover")
+            .run(&world, Slot::Dr, "failover-dev-2-2", input())
+            .await;
+        assert_eq!(again.end, End::Succeeded, "{case}: {:?}", again.path);
+        assert_took_over(&world, &case);
+    }
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 
 mod asl;
 mod failover;
+mod switchover;
 mod workflows;
 mod world;
 

@@ -21,11 +21,12 @@ use infra::spec::Spec;
 use serde_json::{Value, json};
 
 use super::{DR, HOME, home_down};
-use crate::context::Context;
+use crate::context::{Context, Peer};
 use crate::effects::aurora::{Aurora, Member, Topology};
 use crate::effects::engine::{Direction, Engine, Job, Pass};
 use crate::effects::events::Events;
-use crate::effects::executions::Executions;
+use crate::effects::executions::{Executions, Started};
+use crate::effects::notices::Notices;
 use crate::effects::probes::Probes;
 use crate::effects::processor::{Processor, Task};
 use crate::effects::public_name::{Answer, PublicName};
@@ -74,6 +75,9 @@ struct State {
     epoch_changes_to: Option<String>,
     permitted_writes: usize,
     traffic_follows: bool,
+    answers: std::collections::VecDeque<Value>,
+    notices: Vec<String>,
+    started: Vec<(String, String, String)>,
     calls: Vec<String>,
     fault: Option<(usize, Fault)>,
 }
@@ -154,6 +158,10 @@ impl World {
             world: Arc::clone(self),
             region: regions.of(slot).to_owned(),
         });
+        let peer = Arc::new(Double {
+            world: Arc::clone(self),
+            region: regions.peer_of(regions.of(slot)).unwrap().to_owned(),
+        });
         Context {
             config: FunctionConfig {
                 names: Names::new("dev"),
@@ -168,6 +176,11 @@ impl World {
             engine: double.clone(),
             executions: double.clone(),
             events: double.clone(),
+            notices: double.clone(),
+            peer: Peer {
+                aurora: peer.clone(),
+                processor: peer,
+            },
             timer: double,
         }
     }
@@ -243,6 +256,25 @@ impl World {
     /// From now on a pass does what the comparison found, as far as its permit allows.
     pub(crate) fn act_on_next_look(&self) {
         self.state.lock().unwrap().acts_on_look = true;
+    }
+
+    /// What a person answers next, and after that.
+    pub(crate) fn will_answer(&self, answer: Value) {
+        self.state.lock().unwrap().answers.push_back(answer);
+    }
+
+    pub(crate) fn answer(&self) -> Option<Value> {
+        self.state.lock().unwrap().answers.pop_front()
+    }
+
+    /// Notices published, subject and text.
+    pub(crate) fn notices(&self) -> Vec<String> {
+        self.state.lock().unwrap().notices.clone()
+    }
+
+    /// Executions started: machine, name, input.
+    pub(crate) fn started(&self) -> Vec<(String, String, String)> {
+        self.state.lock().unwrap().started.clone()
     }
 
     /// Events sent, by detail-type and detail.
@@ -491,6 +523,24 @@ impl Aurora for Double {
         };
         self.gate("failover", database_failed, promote).await
     }
+
+    async fn switchover(&self, target_arn: &str) -> Result<(), StepError> {
+        let switch = async {
+            let mut state = self.state();
+            assert_eq!(
+                state.writer, self.region,
+                "called in the writer's region, once only"
+            );
+            let target = target_arn.split(':').nth(3).unwrap().to_owned();
+            let all = state.ledgers[&self.region].clone();
+            state.ledgers.get_mut(&self.region).unwrap().in_recovery = true;
+            let ledger = state.ledgers.get_mut(&target).unwrap();
+            (ledger.entries, ledger.epoch, ledger.in_recovery) = (all.entries, all.epoch, false);
+            state.writer = target;
+            Ok(())
+        };
+        self.gate("switchover", database_failed, switch).await
+    }
 }
 
 fn processor_failed() -> StepError {
@@ -516,7 +566,8 @@ impl Processor for Double {
             Ok(match task {
                 Task::Migrate => json!({"schema_version": 1}),
                 Task::LedgerStatus => {
-                    json!({"reachable": true, "in_recovery": ledger.in_recovery, "ledger_epoch": ledger.epoch, "last_seq": 9})
+                    json!({"reachable": true, "in_recovery": ledger.in_recovery, "ledger_epoch": ledger.epoch,
+                        "last_seq": ledger.entries.len()})
                 }
                 Task::SetEpoch { epoch } => {
                     ledger.epoch = ledger.epoch.max(Some(*epoch));
@@ -627,7 +678,33 @@ impl Engine for Double {
 }
 
 #[async_trait]
+impl Notices for Double {
+    async fn publish(&self, topic_arn: &str, subject: &str, text: &str) -> Result<(), StepError> {
+        assert!(topic_arn.starts_with(&format!("arn:aws:sns:{}:000000000000:alerts-", self.region)));
+        self.state().notices.push(format!("{subject}\n{text}"));
+        Ok(())
+    }
+}
+
+#[async_trait]
 impl Executions for Double {
+    async fn start(&self, machine_arn: &str, name: &str, input: &str) -> Result<Started, StepError> {
+        let start = async {
+            let mut state = self.state();
+            if state.started.iter().any(|(_, started, _)| started == name) {
+                return Ok(Started::Running);
+            }
+            let entry = (machine_arn.to_owned(), name.to_owned(), input.to_owned());
+            state.started.push(entry);
+            Ok(Started::Created)
+        };
+        let error = || StepError::NotStarted {
+            execution: name.to_owned(),
+            source: "injected".into(),
+        };
+        self.gate("start-execution", error, start).await
+    }
+
     async fn ended(&self, execution_arn: &str, _: &str) -> bool {
         self.state().ended.contains(execution_arn)
     }
