@@ -14,6 +14,7 @@ pub mod local;
 pub mod plan;
 pub mod stack;
 pub mod status;
+pub mod takeover;
 pub mod ui;
 pub mod up;
 pub mod workflow;

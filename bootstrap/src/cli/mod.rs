@@ -5,10 +5,12 @@ pub mod local;
 pub mod payments;
 pub mod prepare;
 pub mod stack;
+pub mod takeover;
 
 use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
+use infra::waiting::Choice;
 
 use crate::failure::Failure;
 use crate::ui::{Output, Ui};
@@ -38,6 +40,16 @@ enum Command {
     Up(stack::Up),
     Down(stack::Down),
     Status(stack::Status),
+    Failover(takeover::Failover),
+    Failback(takeover::Failback),
+    Approve(takeover::Approve),
+    /// Runs the step again at which a workflow is paused.
+    Retry(takeover::Answer),
+    /// Goes on without the step at which a workflow is paused, where that is possible.
+    Skip(takeover::Answer),
+    /// Ends the workflow that is paused, where that is safe.
+    Abort(takeover::Answer),
+    Maintenance(takeover::Maintenance),
     Keys(stack::Keys),
     Pay(payments::Pay),
     Accounts(payments::Accounts),
@@ -82,6 +94,13 @@ pub async fn run(cli: Cli) -> Result<Ending, Failure> {
         Command::Up(args) => args.run(&ui).await,
         Command::Down(args) => args.run(&ui).await,
         Command::Status(args) => args.run(&ui).await,
+        Command::Failover(args) => args.run(&ui).await,
+        Command::Failback(args) => args.run(&ui).await,
+        Command::Approve(args) => args.run(&ui).await,
+        Command::Retry(args) => args.run(Choice::Retry, &ui).await,
+        Command::Skip(args) => args.run(Choice::Skip, &ui).await,
+        Command::Abort(args) => args.run(Choice::Abort, &ui).await,
+        Command::Maintenance(args) => args.run(&ui).await,
         Command::Keys(args) => args.run(&ui).await,
         Command::Pay(args) => args.run(&ui).await,
         Command::Accounts(args) => args.run(&ui).await,

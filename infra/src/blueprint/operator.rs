@@ -362,6 +362,8 @@ fn run(context: &Context<'_>) -> Vec<Value> {
             ],
             json!(format!("arn:aws:states:*:{account}:execution:*-{suffix}:*")),
         ),
+        // A token names no machine; it is in the control table.
+        allow("AnswerWorkflows", &["states:SendTaskSuccess"], json!("*")),
         // To compare this very list with what a person may do.
         allow(
             "AskWhatIsAllowed",
