@@ -28,6 +28,7 @@ pub struct Ui {
     bars: MultiProgress,
     groups: Mutex<Vec<(String, ProgressBar)>>,
     last_plain: Mutex<Option<(Instant, String)>>,
+    silent: bool,
 }
 
 /// How often progress is repeated where there is no terminal.
@@ -42,6 +43,15 @@ impl Ui {
             bars: MultiProgress::with_draw_target(ProgressDrawTarget::stderr()),
             groups: Mutex::new(Vec::new()),
             last_plain: Mutex::new(None),
+            silent: false,
+        }
+    }
+
+    /// A voice that says nothing while work goes on: for what runs many times within one command.
+    pub fn silent() -> Self {
+        Ui {
+            silent: true,
+            ..Ui::new(Output::Text)
         }
     }
 
@@ -51,6 +61,9 @@ impl Ui {
     }
 
     fn line(&self, text: &str) {
+        if self.silent {
+            return;
+        }
         // Bars are redrawn below the line.
         self.bars.suspend(|| eprintln!("{text}"));
     }

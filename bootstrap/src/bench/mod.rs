@@ -7,6 +7,7 @@ pub mod handler;
 mod lambda;
 mod pgbench;
 mod report;
+pub mod takeover;
 
 use std::process::Command;
 use std::time::Duration;

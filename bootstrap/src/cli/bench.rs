@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
-use crate::bench::{self, Plan, function};
+use crate::bench::{self, Plan, function, takeover};
 use crate::failure::Failure;
 use crate::ui::Ui;
 
@@ -20,7 +20,7 @@ use crate::ui::Ui;
 #[derive(Debug, Args)]
 #[command(
     args_conflicts_with_subcommands = true,
-    after_help = "Examples:\n  understudy bench                               1, 4 and 16 connections, three rounds of five seconds each\n  understudy bench --connections 16 --rounds 5   more of the busiest\n  understudy bench --rate 1000                   also: 1,000 payments a second, whether or not the last was answered\n  understudy bench function                      the release build: size, start, memory"
+    after_help = "Examples:\n  understudy bench                               1, 4 and 16 connections, three rounds of five seconds each\n  understudy bench --connections 16 --rounds 5   more of the busiest\n  understudy bench --rate 1000                   also: 1,000 payments a second, whether or not the last was answered\n  understudy bench function                      the release build: size, start, memory\n  understudy bench takeover --runs 20            how long customers wait when the active region changes"
 )]
 pub struct Bench {
     #[command(subcommand)]
@@ -45,6 +45,7 @@ pub struct Bench {
 #[derive(Debug, Subcommand)]
 enum What {
     Function(Function),
+    Takeover(Takeover),
 }
 
 /// Measures the payment-processor's release build: its package, its start, its memory.
@@ -62,13 +63,48 @@ struct Function {
     payments: u32,
 }
 
+/// Measures how long customers are without an answer when the active region changes.
+///
+/// Starts a local cloud in a temporary folder and deploys the stack; customers pay all along. Each run has a planned change and one
+/// back, an unplanned one with the home region cut off and its database killed (nobody starts the takeover), and a planned change
+/// home. Prints the distributions, and looks every acknowledged payment up. Exits with 1 if one was lost or duplicated.
+#[derive(Debug, Args)]
+struct Takeover {
+    /// Runs.
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    runs: u32,
+}
+
+impl Takeover {
+    async fn run(self, ui: &Arc<Ui>) -> Result<(), Failure> {
+        let folder = tempfile::Builder::new().prefix("understudy-bench-").tempdir()?;
+        let report = tokio::select! {
+            report = takeover::run(folder.path(), self.runs, ui) => report?,
+            // Dropping the run ends the local cloud.
+            _ = tokio::signal::ctrl_c() => return Err(Failure::text("interrupted; the local cloud is being stopped")),
+        };
+        ui.result(&report, report.to_string());
+        if report.lost + report.duplicated == 0 {
+            return Ok(());
+        }
+        Err(Failure::text(format!(
+            "{} lost, {} duplicated",
+            report.lost, report.duplicated
+        )))
+    }
+}
+
 impl Bench {
     /// Runs the command.
     pub async fn run(self, ui: &Arc<Ui>) -> Result<(), Failure> {
-        if let Some(What::Function(Function { starts, payments })) = self.what {
-            let report = function::run(&function::Plan { starts, payments }, ui).await?;
-            ui.result(&report, report.to_string());
-            return Ok(());
+        match self.what {
+            Some(What::Function(Function { starts, payments })) => {
+                let report = function::run(&function::Plan { starts, payments }, ui).await?;
+                ui.result(&report, report.to_string());
+                return Ok(());
+            }
+            Some(What::Takeover(takeover)) => return takeover.run(ui).await,
+            None => {}
         }
         let plan = Plan {
             connections: self.connections,

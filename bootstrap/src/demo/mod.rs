@@ -279,7 +279,11 @@ async fn within<T>(
 }
 
 /// Waits until a condition of the load holds.
-async fn until(load: &mut Load, what: &str, condition: impl Fn(&Load) -> bool) -> Result<(), Failure> {
+pub(crate) async fn until(
+    load: &mut Load,
+    what: &str,
+    condition: impl Fn(&Load) -> bool,
+) -> Result<(), Failure> {
     let started = Instant::now();
     while !condition(load) {
         if let Some(error) = load.failure() {
@@ -356,7 +360,7 @@ async fn narrate_takeover(
 }
 
 /// Waits until the region's database is a standby that streams again.
-async fn rejoined(cloud: &local::Cloud, region: &str) -> Result<(), Failure> {
+pub(crate) async fn rejoined(cloud: &local::Cloud, region: &str) -> Result<(), Failure> {
     let region: local::Region = region.parse()?;
     let started = Instant::now();
     loop {

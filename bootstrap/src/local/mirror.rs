@@ -105,7 +105,12 @@ impl Mirror {
     /// 3. make sure that it arrived;
     /// 4. promote;
     /// 5. start the former writer as standby. Where a step failed it is started as what it was.
-    async fn switch(&self, to: Region) -> Result<(), MirrorError> {
+    ///
+    /// What is left to do of the last step is returned: when the new writer writes, nobody has to wait for the old one.
+    async fn switch(
+        &self,
+        to: Region,
+    ) -> Result<impl Future<Output = Result<(), MirrorError>> + Send + 'static, MirrorError> {
         let from = self.writer();
         let (old, new) = (self.pair.server(from), self.pair.server(to));
         let roles = roles(&self.pair).await.map_err(failed)?;
@@ -130,15 +135,19 @@ impl Mirror {
         let changed = new.role().await.is_ok_and(|role| role == Role::Writer);
         if changed {
             self.set_writer(to);
-            old.demote_stopped().await.map_err(failed)?;
-        }
-        old.start().await.map_err(failed)?;
-        outcome.map_err(failed)?;
-        if changed {
-            Ok(())
         } else {
-            refused("the secondary cluster did not receive everything")
+            old.start().await.map_err(failed)?;
         }
+        outcome.map_err(failed)?;
+        if !changed {
+            return refused("the secondary cluster did not receive everything");
+        }
+        let pair = self.pair.clone();
+        Ok(async move {
+            let old = pair.server(from);
+            old.demote_stopped().await.map_err(failed)?;
+            old.start().await.map_err(failed)
+        })
     }
 }
 
@@ -202,7 +211,7 @@ impl AuroraMirror for Mirror {
             let _change = self.change.lock().await;
             if self.writer() != region {
                 // A new global cluster is born where its first cluster is, wherever the last one had its writer.
-                self.switch(region).await?;
+                self.switch(region).await?.await?;
             }
         }
         let server = self.pair.server(region);
@@ -284,12 +293,18 @@ impl AuroraMirror for Mirror {
     }
 
     async fn switchover(&self, to: Region) -> Result<(), MirrorError> {
-        let _change = self.change.lock().await;
+        let change = self.change.clone().lock_owned().await;
         if self.writer() == to {
-            Ok(())
-        } else {
-            self.switch(to).await
+            return Ok(());
         }
+        let rest = self.switch(to).await?;
+        tokio::spawn(async move {
+            let _change = change;
+            if let Err(error) = rest.await {
+                tracing::error!(%error, "the former writer is not back as standby");
+            }
+        });
+        Ok(())
     }
 
     async fn delete_cluster(&self, region: Region) -> Result<(), MirrorError> {
