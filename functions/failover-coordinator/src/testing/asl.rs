@@ -48,6 +48,21 @@ pub(crate) struct Treatment {
     pub(crate) times: usize,
     /// The execution is killed after this many tasks.
     pub(crate) kill_after_tasks: Option<usize>,
+    /// What happens to one task.
+    pub(crate) blow: Option<Blow>,
+}
+
+/// How a task fails.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Blow {
+    /// Which task, by its place in the execution, from 0.
+    pub(crate) task: usize,
+    /// The error that Step Functions sees.
+    pub(crate) error: &'static str,
+    /// How many attempts of it fail in a row.
+    pub(crate) attempts: usize,
+    /// The step does its work, and only the answer is lost.
+    pub(crate) answer_lost: bool,
 }
 
 impl Machine {
@@ -110,8 +125,9 @@ impl Machine {
                     if treatment.kill_after_tasks == Some(tasks) {
                         return run;
                     }
+                    let blow = treatment.blow.filter(|blow| blow.task == tasks);
                     tasks += 1;
-                    match task(world, slot, name, state, &mut run.data, treatment.times).await {
+                    match task(world, slot, name, state, &mut run.data, (treatment.times, blow)).await {
                         Ok(following) => following,
                         Err((error, cause)) => {
                             run.end = End::Failed { error, cause };
@@ -153,7 +169,7 @@ impl Machine {
     }
 }
 
-fn execution_arn(region: &str, name: &str) -> String {
+pub(crate) fn execution_arn(region: &str, name: &str) -> String {
     format!("arn:aws:states:{region}:000000000000:execution:machine:{name}")
 }
 
@@ -164,7 +180,7 @@ async fn task(
     execution: &str,
     state: &Value,
     data: &mut Value,
-    times: usize,
+    (times, blow): (usize, Option<Blow>),
 ) -> Result<Option<String>, (String, String)> {
     let context = world.context(slot);
     let waits = state["Resource"] == WAITS;
@@ -175,13 +191,23 @@ async fn task(
     };
     let payload = parameters(template, data, context.region(), execution);
     let mut attempts: BTreeMap<usize, u64> = BTreeMap::new();
+    let mut blows = blow.map_or(0, |blow| blow.attempts);
     loop {
         let deadline_ms = world.now_ms() + 120_000;
-        let mut outcome = handle(&context, &payload, deadline_ms).await;
-        for _ in 1..times {
-            outcome = handle(&context, &payload, deadline_ms).await;
-        }
-        let outcome = outcome.map_err(|error| (error.error_type(), continuity::error::chain(&error)));
+        let struck = blow.filter(|_| blows > 0);
+        let outcome = if let Some(blow) = struck {
+            blows -= 1;
+            if blow.answer_lost {
+                let _ = handle(&context, &payload, deadline_ms).await;
+            }
+            Err((blow.error, "injected".to_owned()))
+        } else {
+            let mut outcome = handle(&context, &payload, deadline_ms).await;
+            for _ in 1..times {
+                outcome = handle(&context, &payload, deadline_ms).await;
+            }
+            outcome.map_err(|error| (error.error_type(), continuity::error::chain(&error)))
+        };
         let outcome = match outcome {
             Ok(_) if waits => answer(world, state),
             outcome => outcome,

@@ -3,6 +3,7 @@
 
 mod asl;
 mod failover;
+mod harness;
 mod switchover;
 mod workflows;
 mod world;
