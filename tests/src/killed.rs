@@ -9,7 +9,7 @@
 
 mod cycle;
 pub mod points;
-mod programs;
+pub mod programs;
 mod reference;
 pub mod series;
 mod stage;
