@@ -307,6 +307,10 @@ impl AuroraMirror for Mirror {
         Ok(())
     }
 
+    async fn joined(&self) -> Result<(), MirrorError> {
+        self.settle().await
+    }
+
     async fn delete_cluster(&self, region: Region) -> Result<(), MirrorError> {
         if self.writer() != region {
             return Ok(());

@@ -144,6 +144,9 @@ pub trait AuroraMirror: Send + Sync + 'static {
     /// SwitchoverGlobalCluster: the writer stops, the other has everything, the roles change. Nothing is lost.
     async fn switchover(&self, to: Region) -> Result<(), MirrorError>;
 
+    /// A region that an experiment cut off is joined again: its server follows the writer, whichever that is now.
+    async fn joined(&self) -> Result<(), MirrorError>;
+
     /// DeleteDBCluster: the writer's drops the database and the role, a secondary's changes nothing.
     async fn delete_cluster(&self, region: Region) -> Result<(), MirrorError>;
 }

@@ -13,6 +13,9 @@ use super::Region;
 pub struct NetworkState {
     /// Regions that nothing enters or leaves.
     pub cut: BTreeSet<Region>,
+    /// Regions that an experiment of Fault Injection Service cuts off. The service itself and CloudWatch, whose alarms stop it,
+    /// are AWS's: it keeps them out of what it breaks.
+    pub isolated: BTreeSet<Region>,
     /// Regions whose incoming replication stream is held back.
     pub lagging: BTreeSet<Region>,
 }
@@ -20,7 +23,22 @@ pub struct NetworkState {
 impl NetworkState {
     /// Whether the region is cut off from the rest.
     pub fn is_cut(&self, region: Region) -> bool {
-        self.cut.contains(&region)
+        self.cut.contains(&region) || self.isolated.contains(&region)
+    }
+
+    /// Whether any region is cut off.
+    pub fn is_any_cut(&self) -> bool {
+        !self.cut.is_empty() || !self.isolated.is_empty()
+    }
+
+    /// The faults as API calls of a service meet them: by the name under which they are signed.
+    #[must_use]
+    pub fn for_calls_of(&self, service: &str) -> NetworkState {
+        let mut state = self.clone();
+        if ["fis", "monitoring"].contains(&service) {
+            state.isolated.clear();
+        }
+        state
     }
 
     /// Whether bytes from `source` reach `target`. Inside one region they always do.
@@ -58,9 +76,21 @@ impl Network {
         self.change(|state| state.cut.insert(region))
     }
 
-    /// Joins the region again and lets its replication flow; says whether that changed anything.
+    /// Cuts the region off for an experiment; says whether that changed anything.
+    pub fn isolate(&self, region: Region) -> bool {
+        self.change(|state| state.isolated.insert(region))
+    }
+
+    /// Takes back what the experiment did; says whether that changed anything.
+    pub fn rejoin(&self, region: Region) -> bool {
+        self.change(|state| state.isolated.remove(&region))
+    }
+
+    /// Joins the region again, whatever cut it off, and lets its replication flow; says whether that changed anything.
     pub fn heal(&self, region: Region) -> bool {
-        self.change(|state| state.cut.remove(&region) | state.lagging.remove(&region))
+        self.change(|state| {
+            state.cut.remove(&region) | state.isolated.remove(&region) | state.lagging.remove(&region)
+        })
     }
 
     /// Holds or releases the replication stream into the region; says whether that changed anything.
@@ -112,6 +142,28 @@ mod tests {
         for (source, target, passes) in cases {
             assert_eq!(state.passes(source, target), passes, "{source:?} -> {target:?}");
         }
+        assert!(network.heal(UsEast1));
+        assert_eq!(network.now(), NetworkState::default());
+    }
+
+    #[test]
+    fn an_experiment_cuts_all_but_what_stops_it_and_takes_back_only_what_it_did() {
+        let network = Network::default();
+        assert!(network.isolate(UsEast1));
+        let state = network.now();
+        assert!(state.is_cut(UsEast1) && state.is_any_cut());
+        for (service, passes) in [("fis", true), ("monitoring", true), ("dynamodb", false)] {
+            let state = state.for_calls_of(service);
+            assert_eq!(state.passes(Some(UsEast2), Some(UsEast1)), passes, "{service}");
+        }
+        network.cut(UsEast1);
+        assert!(
+            !network.now().for_calls_of("fis").passes(None, Some(UsEast1)),
+            "a real outage"
+        );
+        assert!(network.rejoin(UsEast1));
+        assert!(network.now().is_cut(UsEast1));
+        network.isolate(UsEast1);
         assert!(network.heal(UsEast1));
         assert_eq!(network.now(), NetworkState::default());
     }

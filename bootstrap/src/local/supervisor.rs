@@ -489,7 +489,7 @@ impl Commands for Daemon {
             zones: self.edge.dns().status().zones,
             parts,
             databases,
-            cut: network.cut,
+            cut: &network.cut | &network.isolated,
             lagging: network.lagging,
         }
     }

@@ -396,6 +396,10 @@ impl AuroraMirror for Notes {
         self.note(format!("switchover {to}"))
     }
 
+    async fn joined(&self) -> Result<(), MirrorError> {
+        self.note("joined".into())
+    }
+
     async fn delete_cluster(&self, region: Region) -> Result<(), MirrorError> {
         self.note(format!("delete {region}"))
     }

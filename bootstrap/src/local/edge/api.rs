@@ -17,10 +17,10 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::{
     Call, Needs, Shared, Verdict,
-    bridges::{aurora, global_tables::GlobalTables, health_checks, rds_endpoints},
+    bridges::{aurora, fis, global_tables::GlobalTables, health_checks, rds_endpoints},
     connect,
     forward::{self, Body, Unanswered},
-    net::{Severed, severed},
+    net::{Severed, severed_call},
     operation::{self, Scope},
     percent,
     record::Outcome,
@@ -130,9 +130,9 @@ async fn answered(
 ) -> Result<Response<Body>, Severed> {
     let blow = shared.strikes.meets(&call);
     let (source, target) = (exchange.source, exchange.target);
-    let faults = shared.network.now();
+    let faults = shared.network.now().for_calls_of(&exchange.scope.service);
     let needs = match exchange.body.bytes() {
-        Some(bytes) if exchange.scope.service == "dynamodb" && !faults.cut.is_empty() => {
+        Some(bytes) if exchange.scope.service == "dynamodb" && faults.is_any_cut() => {
             shared.global_tables.needs(&exchange.operation, bytes)
         }
         _ => Needs::Nothing,
@@ -147,10 +147,11 @@ async fn answered(
         Verdict::Pass => {
             // To its end, whatever becomes of the caller: a call that reached AWS takes effect, the bridges must learn what it
             // did, and the database servers must not stop half way between two roles. A body that breaks off ends it.
+            let service = exchange.scope.service.clone();
             let work = tokio::spawn(exchanged(shared.clone(), exchange));
             tokio::select! {
                 biased;
-                () = severed(shared.network.subscribe(), source, target) => Err(Severed),
+                () = severed_call(shared.network.subscribe(), service, source, target) => Err(Severed),
                 answer = work => Ok(answer.unwrap_or_else(|_| internal_failure())),
             }
         }
@@ -185,7 +186,7 @@ fn is_internal(path: &str, service: &str) -> bool {
 
 /// Whether the call's body is read into memory: where the operation or what a bridge must know is in it.
 fn is_read(parts: &Parts, scope: &Scope) -> bool {
-    matches!(scope.service.as_str(), "dynamodb" | "rds") || operation::is_in_body(&parts.headers)
+    matches!(scope.service.as_str(), "dynamodb" | "rds" | "fis") || operation::is_in_body(&parts.headers)
 }
 
 enum Payload {
@@ -229,6 +230,7 @@ async fn exchanged(shared: Arc<Shared>, exchange: Exchange) -> Response<Body> {
     let writes = parts.method != Method::GET;
     let result = match (scope.service.as_str(), target, body) {
         ("rds", Some(region), Payload::Read(form)) => rds(&shared, region, parts, path, form).await,
+        ("fis", Some(region), Payload::Read(body)) => Ok(fis::answer(&shared, region, &parts, &body)),
         ("dynamodb", _, Payload::Read(request)) if GlobalTables::concerns(&operation) => {
             global_table(&shared, &operation, parts, path, request).await
         }
@@ -238,7 +240,7 @@ async fn exchanged(shared: Arc<Shared>, exchange: Exchange) -> Response<Body> {
                 Payload::Stream(body) => forward::streamed(body),
             };
             shared.emulator.send(parts, path, body).await.map(|response| {
-                let guard = severed(shared.network.subscribe(), source, target);
+                let guard = severed_call(shared.network.subscribe(), scope.service.clone(), source, target);
                 response.map(|body| forward::guarded(body, guard))
             })
         }

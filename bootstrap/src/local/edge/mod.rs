@@ -32,7 +32,10 @@ use rustls::ServerConfig;
 use tokio::{net::TcpListener, sync::Mutex};
 
 use self::{
-    bridges::global_tables::GlobalTables, forward::Emulator, front_door::Stages, record::Recorder,
+    bridges::{fis, global_tables::GlobalTables},
+    forward::Emulator,
+    front_door::Stages,
+    record::Recorder,
     strike::Strikes,
 };
 use super::{
@@ -144,6 +147,7 @@ struct Shared {
     tasks: Tasks,
     stages: Stages,
     global_tables: GlobalTables,
+    fis: fis::Fis,
     mirror: Arc<dyn AuroraMirror>,
     /// Held while an RDS call changes the servers.
     changing_servers: Mutex<()>,
@@ -211,10 +215,12 @@ impl Edge {
         let tasks = Tasks::default();
         let log = config.directory.join(LOG_FILE);
         let recorder = Recorder::open(&log)?;
-        let global_tables = GlobalTables::open(&config.directory).map_err(|source| EdgeError::File {
+        let unusable = |source| EdgeError::File {
             path: config.directory.clone(),
             source,
-        })?;
+        };
+        let global_tables = GlobalTables::open(&config.directory).map_err(unusable)?;
+        let fis = fis::Fis::open(&config.directory).map_err(unusable)?;
         let dns = listeners.dns.start(
             DnsConfig {
                 emulator: upstreams.emulator,
@@ -240,12 +246,14 @@ impl Edge {
             tasks,
             stages: Stages::default(),
             global_tables,
+            fis,
             mirror: upstreams.mirror,
             changing_servers: Mutex::default(),
             front_doors: addresses.front_doors.clone(),
             front_door_tls: front_door_tls.into(),
             databases: addresses.databases.clone(),
         });
+        fis::resume(&shared);
         api::serve(&shared, listeners.outside, None);
         for (region, listener) in listeners.regions {
             api::serve(&shared, listener, Some(region));

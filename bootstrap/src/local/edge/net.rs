@@ -78,15 +78,28 @@ pub(super) fn refuse(stream: TcpStream) {
 
 /// Resolves when nothing passes between the two any more.
 pub(super) async fn severed(
-    mut network: watch::Receiver<NetworkState>,
+    network: watch::Receiver<NetworkState>,
     source: Option<Region>,
     target: Option<Region>,
 ) {
-    let cut = network
-        .wait_for(|state| !state.passes(source, target))
-        .await
-        .is_ok();
-    if !cut {
+    until(network, |state| !state.passes(source, target)).await;
+}
+
+/// Resolves when calls of the service do not pass between the two any more.
+pub(super) async fn severed_call(
+    network: watch::Receiver<NetworkState>,
+    service: String,
+    source: Option<Region>,
+    target: Option<Region>,
+) {
+    until(network, |state| {
+        !state.for_calls_of(&service).passes(source, target)
+    })
+    .await;
+}
+
+async fn until(mut network: watch::Receiver<NetworkState>, cut: impl FnMut(&NetworkState) -> bool) {
+    if network.wait_for(cut).await.is_err() {
         // Whoever could cut is gone.
         pending::<()>().await;
     }

@@ -2,6 +2,7 @@
 //! fails when the emulator does it itself: then the bridge can go.
 
 pub(super) mod aurora;
+pub(super) mod fis;
 pub(super) mod global_tables;
 pub(in crate::local) mod health_checks;
 pub(super) mod rds_endpoints;
