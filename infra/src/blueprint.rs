@@ -8,6 +8,7 @@ pub mod dns;
 pub mod domain;
 pub mod encryption;
 pub mod functions;
+pub mod isolation;
 pub mod keys;
 pub mod network;
 pub mod observability;
@@ -111,6 +112,7 @@ pub fn blueprint(spec: &Spec, account: &str) -> Blueprint {
         let rates = control::request_rates(&mut stack, &context, slot);
         stack.order(&processor, &rates);
         workflows::expiry_schedule(&mut stack, &context, slot, &processor);
+        isolation::isolation(&mut stack, &context, slot, &networks[index].subnets);
         api::api(&mut stack, &context, slot, &processor)
     });
     for (index, (slot, bucket)) in Slot::ALL.into_iter().zip(&packages).enumerate() {

@@ -155,6 +155,7 @@ clients! {
     dynamodb: aws_sdk_dynamodb, "DynamoDB";
     ec2: aws_sdk_ec2, "EC2";
     events: aws_sdk_eventbridge, "EventBridge";
+    fis: aws_sdk_fis, "Fault Injection Service";
     iam: aws_sdk_iam, "IAM";
     kms: aws_sdk_kms, "KMS";
     lambda: aws_sdk_lambda, "Lambda";

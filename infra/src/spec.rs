@@ -159,6 +159,9 @@ pub struct Reconcile {
 pub struct Drill {
     /// When, as an EventBridge Scheduler expression in UTC: `cron(0 6 ? * TUE *)`. Without one nothing is exercised unasked.
     pub schedule: Option<String>,
+    /// Minutes after which the isolation of a region ends by itself, whatever became of the drill: 1 to 60. DynamoDB may go on
+    /// replicating for the first five.
+    pub isolation_minutes: u16,
 }
 
 /// The probes that look at both regions from outside.
@@ -301,6 +304,7 @@ impl Default for Drill {
     fn default() -> Self {
         Drill {
             schedule: Some("cron(0 6 ? * TUE *)".into()),
+            isolation_minutes: 10,
         }
     }
 }

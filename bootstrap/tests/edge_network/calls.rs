@@ -26,7 +26,7 @@ use crate::cloud::{Cloud, PATIENCE, eventually, signature};
 
 type Dynamo = aws_sdk_dynamodb::Client;
 
-async fn dynamo(cloud: &Cloud, source: Option<Region>, region: Region) -> Dynamo {
+pub async fn dynamo(cloud: &Cloud, source: Option<Region>, region: Region) -> Dynamo {
     Dynamo::new(&cloud.aws(source, region).await)
 }
 
@@ -83,7 +83,7 @@ async fn strengthen(client: &Dynamo, name: &str) -> String {
 }
 
 /// `ok`, `error CODE` or `broken`.
-async fn put(client: &Dynamo, table: &str) -> String {
+pub async fn put(client: &Dynamo, table: &str) -> String {
     outcome(
         client
             .put_item()

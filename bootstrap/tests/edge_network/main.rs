@@ -5,6 +5,7 @@
 mod calls;
 mod cloud;
 mod database;
+mod faults;
 mod gaps;
 mod https;
 mod names;

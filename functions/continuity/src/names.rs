@@ -165,6 +165,16 @@ impl Names {
         self.regional(workflow, slot)
     }
 
+    /// The FIS experiment template that isolates a slot's region: its `Name` tag.
+    pub fn isolation(&self, slot: Slot) -> String {
+        self.regional("isolate", slot)
+    }
+
+    /// The alarm that stops the isolation of a slot's region when nobody watches it.
+    pub fn unwatched_alarm(&self, slot: Slot) -> String {
+        self.regional("drill-unwatched", slot)
+    }
+
     /// The bucket that holds the functions' packages in a slot's region.
     pub fn artifact_bucket(&self, slot: Slot, account: &str) -> String {
         format!("artifacts-{slot}-{}-{account}", self.suffix)

@@ -23,6 +23,7 @@ const LOOK: &[&str] = &[
     "ec2:DescribeVpcAttribute",
     "ec2:DescribeVpcEndpoints",
     "ec2:DescribeVpcs",
+    "fis:ListExperimentTemplates",
     "iam:ListRoles",
     "kms:ListAliases",
     "kms:ListKeys",
@@ -141,13 +142,14 @@ fn see(context: &Context<'_>) -> Vec<Value> {
             ],
             json!(buckets),
         ),
-        // Keys, APIs and certificates have ids that nobody knows before.
+        // Keys, APIs, certificates and experiments have ids that nobody knows before.
         allow(
             "SeeById",
             &[
                 "acm:DescribeCertificate",
                 "acm:ListTagsForCertificate",
                 "apigateway:GET",
+                "fis:GetExperimentTemplate",
                 "kms:DescribeKey",
                 "kms:GetKeyRotationStatus",
                 "kms:ListResourceTags",
@@ -157,6 +159,7 @@ fn see(context: &Context<'_>) -> Vec<Value> {
                 "arn:aws:apigateway:*::/domainnames*",
                 "arn:aws:apigateway:*::/restapis*",
                 "arn:aws:apigateway:*::/tags/*",
+                format!("arn:aws:fis:*:{account}:experiment-template/*"),
                 format!("arn:aws:kms:*:{account}:key/*"),
             ]),
         ),

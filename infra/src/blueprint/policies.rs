@@ -155,6 +155,7 @@ pub fn failover_coordinator(context: &Context<'_>) -> Vec<Value> {
 pub fn failover_coordinator_more(context: &Context<'_>) -> Vec<Value> {
     let mut statements = network(context);
     statements.extend(alerts(context));
+    statements.extend(faults(context));
     statements.extend(roles(context));
     statements
 }
@@ -199,6 +200,8 @@ fn look() -> Value {
             "cloudwatch:ListDashboards",
             "sns:ListTopics",
             "acm:ListCertificates",
+            "fis:ListExperiments",
+            "fis:ListExperimentTemplates",
         ],
         json!("*"),
     )
@@ -629,6 +632,54 @@ fn alerts(context: &Context<'_>) -> Vec<Value> {
     ]
 }
 
+/// The experiments that isolate a region in a drill. What a template does is asked about, too: actions have no tags.
+fn faults(context: &Context<'_>) -> Vec<Value> {
+    let fis = |what: &str| json!(format!("arn:aws:fis:*:{}:{what}/*", context.account));
+    let (templates, experiments) = (fis("experiment-template"), fis("experiment"));
+    let change = ["fis:CreateExperimentTemplate", "fis:UpdateExperimentTemplate"];
+    let actions =
+        super::isolation::ACTIONS.map(|action| format!("arn:aws:fis:*:{}:action/{action}", context.account));
+    vec![
+        allow("FaultActions", &change, json!(actions)),
+        allow_if(
+            "MakeFaults",
+            &["fis:CreateExperimentTemplate", "fis:TagResource"],
+            templates.clone(),
+            of_this_stack(context, "RequestTag"),
+        ),
+        allow_if(
+            "UseFaults",
+            &[
+                "fis:DeleteExperimentTemplate",
+                "fis:GetExperimentTemplate",
+                "fis:StartExperiment",
+                "fis:UpdateExperimentTemplate",
+            ],
+            templates,
+            of_this_stack(context, "ResourceTag"),
+        ),
+        allow_if(
+            "StartFaults",
+            &["fis:StartExperiment", "fis:TagResource"],
+            experiments.clone(),
+            of_this_stack(context, "RequestTag"),
+        ),
+        allow_if(
+            "EndFaults",
+            &["fis:GetExperiment", "fis:StopExperiment"],
+            experiments,
+            of_this_stack(context, "ResourceTag"),
+        ),
+        // Says that the drill is watched.
+        allow_if(
+            "Metrics",
+            &["cloudwatch:PutMetricData"],
+            json!("*"),
+            json!({"StringEquals": {"cloudwatch:namespace": super::observability::NAMESPACE}}),
+        ),
+    ]
+}
+
 fn roles(context: &Context<'_>) -> Vec<Value> {
     let (account, suffix) = (context.account, &context.spec.suffix);
     let ours = json!(format!("arn:aws:iam::{account}:role{}*-{suffix}", iam_role::PATH));
@@ -688,14 +739,15 @@ fn roles(context: &Context<'_>) -> Vec<Value> {
             ours,
             json!({"StringEquals": {"iam:PassedToService": [
                 "lambda.amazonaws.com", "states.amazonaws.com", "scheduler.amazonaws.com", "s3.amazonaws.com",
-                "apigateway.amazonaws.com"]}}),
+                "apigateway.amazonaws.com", "fis.amazonaws.com"]}}),
         ),
         allow_if(
             "ServiceRoles",
             &["iam:CreateServiceLinkedRole"],
             json!(format!("arn:aws:iam::{account}:role/aws-service-role/*")),
             json!({"StringEquals": {"iam:AWSServiceName": [
-                "replication.dynamodb.amazonaws.com", "rds.amazonaws.com", "ops.apigateway.amazonaws.com"]}}),
+                "replication.dynamodb.amazonaws.com", "rds.amazonaws.com", "ops.apigateway.amazonaws.com",
+                "fis.amazonaws.com"]}}),
         ),
     ]
 }

@@ -76,8 +76,14 @@ pub fn service<R: Refs>(
     } = purpose;
     let place = place(context, slot);
     let name = context.names.regional(what, slot);
-    // Only these two say on whose behalf they take a role.
-    let conditions = if ["states.amazonaws.com", "scheduler.amazonaws.com"].contains(&service) {
+    // Only these say on whose behalf they take a role.
+    let conditions = if [
+        "states.amazonaws.com",
+        "scheduler.amazonaws.com",
+        "fis.amazonaws.com",
+    ]
+    .contains(&service)
+    {
         json!({"StringEquals": {"aws:SourceAccount": context.account}})
     } else {
         Value::Null

@@ -118,6 +118,9 @@ const CLASSES: &[Class] = &[
         equal(
             &["partition_key", "sort_key", "replicas", "strong", "on_demand", "deletion_protection", "tagged"], &[],
             &["table", "witness"])),
+    class("fis-template", &[("name", TAG)], [N, N, N, N, N, N, N],
+        equal(&["description", "fails_without_target", "tagged"], &["targets", "actions", "stop_alarms"],
+            &["name", "role_arn"])),
     class("global-cluster", &[("identifier", RDS)], [N, N, Y, N, Y, N, N],
         Parity::Alone("one has members in both regions")),
     class("health-check", &[("host", HOST)], [N, N, N, N, N, N, N],

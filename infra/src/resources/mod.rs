@@ -13,6 +13,7 @@ pub mod db_cluster_parameter_group;
 pub mod db_instance;
 pub mod db_subnet_group;
 pub mod dynamodb_table;
+pub mod fis_template;
 pub mod global_cluster;
 pub mod health_check;
 pub mod hosted_zone;
@@ -74,6 +75,7 @@ pub fn listers() -> Vec<Lister> {
         Lister::of::<db_instance::DbInstance>(),
         Lister::of::<db_subnet_group::DbSubnetGroup>(),
         Lister::of::<dynamodb_table::DynamodbTable>(),
+        Lister::of::<fis_template::FisTemplate>(),
         Lister::of::<global_cluster::GlobalCluster>(),
         Lister::of::<health_check::HealthCheck>(),
         Lister::of::<hosted_zone::HostedZone>(),

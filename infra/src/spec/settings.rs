@@ -89,6 +89,8 @@ pub const SETTINGS: &[Setting] = &[
     setting("reconcile.interval_minutes", Shape::Whole(1, 1440)),
     setting("reconcile.repair", Shape::Switch),
     setting("drill.schedule", Shape::Text),
+    // The shortest action of FIS takes a minute. An hour is longer than any failover.
+    setting("drill.isolation_minutes", Shape::Whole(1, 60)),
     setting("tags", Shape::Texts),
 ];
 

@@ -352,6 +352,7 @@ fn what_cannot_work_is_refused_with_the_field_and_the_remedy() {
         ),
         ("reconcile.interval_minutes", "0", "use 1 to 1440"),
         ("drill.schedule", "'weekly'", "it is no schedule expression"),
+        ("drill.isolation_minutes", "0", "use 1 to 60"),
         ("tags", "'x'", "it must be a table of texts"),
         ("tags.\"aws:x\"", "'y'", "AWS's own"),
         ("tags.\"understudy:stack\"", "'y'", "say whose a resource is"),

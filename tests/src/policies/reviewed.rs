@@ -18,6 +18,10 @@ const TRACES: &str = "Lambda and its daemon send the traces in the name of the f
 const ATTEMPT: &str = "The probe looks at an execution that is there already; whether it looks twice before the takeover is a matter of time.";
 const SCHEDULE: &str = "A schedule asks when it comes round: the probes' after a minute or more, the reconcile's in this run never.";
 
+const FAULTS: &str = "The edge is Fault Injection Service in a local cloud, and asks nobody: the emulator never sees the call.";
+const EXPERIMENT: &str = "Fault Injection Service takes the role, and breaks things with it. In a local cloud the edge does, without a role.";
+const WATCHED: &str = "Only the isolation of a region in a drill tells its stop alarm.";
+
 /// Purpose of the role, action, reason.
 pub const UNUSED: &[(&str, &str, &str)] = &[
     ("api-logs", "logs:CreateLogGroup", API_GATEWAY),
@@ -45,6 +49,32 @@ pub const UNUSED: &[(&str, &str, &str)] = &[
     ),
     ("failover-coordinator", "secretsmanager:RestoreSecret", RESTORE),
     ("failover-coordinator", "sns:Publish", LATE),
+    ("failover-coordinator", "fis:CreateExperimentTemplate", FAULTS),
+    ("failover-coordinator", "fis:DeleteExperimentTemplate", FAULTS),
+    ("failover-coordinator", "fis:GetExperiment", FAULTS),
+    ("failover-coordinator", "fis:GetExperimentTemplate", FAULTS),
+    ("failover-coordinator", "fis:ListExperiments", FAULTS),
+    ("failover-coordinator", "fis:ListExperimentTemplates", FAULTS),
+    ("failover-coordinator", "fis:StartExperiment", FAULTS),
+    ("failover-coordinator", "fis:StopExperiment", FAULTS),
+    ("failover-coordinator", "fis:TagResource", FAULTS),
+    ("failover-coordinator", "fis:UpdateExperimentTemplate", FAULTS),
+    ("failover-coordinator", "cloudwatch:PutMetricData", WATCHED),
+    ("isolate", "dynamodb:DeleteResourcePolicy", EXPERIMENT),
+    ("isolate", "dynamodb:DescribeTable", EXPERIMENT),
+    ("isolate", "dynamodb:GetResourcePolicy", EXPERIMENT),
+    ("isolate", "dynamodb:InjectError", EXPERIMENT),
+    ("isolate", "dynamodb:PutResourcePolicy", EXPERIMENT),
+    ("isolate", "ec2:CreateNetworkAcl", EXPERIMENT),
+    ("isolate", "ec2:CreateNetworkAclEntry", EXPERIMENT),
+    ("isolate", "ec2:CreateTags", EXPERIMENT),
+    ("isolate", "ec2:DeleteNetworkAcl", EXPERIMENT),
+    ("isolate", "ec2:DescribeManagedPrefixLists", EXPERIMENT),
+    ("isolate", "ec2:DescribeNetworkAcls", EXPERIMENT),
+    ("isolate", "ec2:DescribeSubnets", EXPERIMENT),
+    ("isolate", "ec2:DescribeVpcs", EXPERIMENT),
+    ("isolate", "ec2:ReplaceNetworkAclAssociation", EXPERIMENT),
+    ("isolate", "tag:GetResources", EXPERIMENT),
     ("health-probe", "kms:Decrypt", LATE),
     ("health-probe", "kms:GenerateDataKey", LATE),
     ("health-probe", "sns:Publish", LATE),

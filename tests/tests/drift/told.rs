@@ -1,12 +1,51 @@
-//! What tells people: alarms, dashboard, topics, logs.
+//! What tells people: alarms, dashboard, topics, logs. And what a drill breaks, and the alarm that it listens to.
 
 use continuity::names::Names;
+use infra::kind::RESOURCE_TAG;
 
-use crate::live::{Change, HOME, STANDBY};
+use crate::live::{Change, HOME, Live, STANDBY};
 use crate::{differs, gone};
+
+/// The id of the experiment template with that key.
+async fn template(live: &Live, region: &str, key: &str) -> String {
+    let templates = live
+        .cloud
+        .fis(region)
+        .list_experiment_templates()
+        .send()
+        .await
+        .unwrap();
+    let ours = templates.experiment_templates().iter().find(|template| {
+        let tags = template.tags().unwrap();
+        tags.get(RESOURCE_TAG).is_some_and(|found| found == key)
+    });
+    ours.unwrap().id().unwrap().to_owned()
+}
 
 pub fn changes() -> Vec<Change> {
     vec![
+        gone!("isolation.primary", |live| {
+            let id = template(&live, HOME, "isolation.primary").await;
+            live.cloud
+                .fis(HOME)
+                .delete_experiment_template()
+                .id(id)
+                .send()
+                .await
+                .unwrap()
+        }),
+        // An isolation that nothing ends but its time.
+        differs!("isolation.dr", "stop_alarms", |live| {
+            let none =
+                aws_sdk_fis::types::UpdateExperimentTemplateStopConditionInput::builder().source("none");
+            let id = template(&live, STANDBY, "isolation.dr").await;
+            let request = live.cloud.fis(STANDBY).update_experiment_template().id(id);
+            request
+                .stop_conditions(none.build().unwrap())
+                .send()
+                .await
+                .unwrap()
+        }),
         gone!("alarm.drift.primary", |live| {
             let request = live.cloud.cloudwatch(HOME).delete_alarms();
             request.alarm_names("drift-primary-dev").send().await.unwrap()
