@@ -14,12 +14,15 @@ use crate::effects::aurora::RdsAurora;
 use crate::effects::engine::CloudEngine;
 use crate::effects::events::EventBridge;
 use crate::effects::executions::StepFunctions;
+use crate::effects::faults::Fis;
 use crate::effects::notices::Sns;
 use crate::effects::probes::LambdaProbes;
 use crate::effects::processor::LambdaProcessor;
 use crate::effects::public_name::HttpPublicName;
 use crate::effects::timer::SystemTimer;
-use crate::effects::{Aurora, Engine, Events, Executions, Notices, Probes, Processor, PublicName, Timer};
+use crate::effects::{
+    Aurora, Engine, Events, Executions, Faults, Notices, Probes, Processor, PublicName, Timer,
+};
 use crate::error::StepError;
 
 /// What a planned change reaches in the other serving region. A failover does not touch it.
@@ -51,6 +54,8 @@ pub struct Context {
     pub engine: Arc<dyn Engine>,
     /// How executions stand. Not used by a failover.
     pub executions: Arc<dyn Executions>,
+    /// Faults on purpose, in the region that a drill isolates. Not used by a failover.
+    pub faults: Arc<dyn Faults>,
     /// The event bus of this region.
     pub events: Arc<dyn Events>,
     /// The alert topic of this region.
@@ -60,7 +65,7 @@ pub struct Context {
 }
 
 impl Context {
-    /// With clients of the function's own region; only the peer, the engine, the probes and the executions, which a failover
+    /// With clients of the function's own region; only the peer, the engine, the probes, the executions and the faults, which a failover
     /// does not use, reach further.
     ///
     /// # Errors
@@ -99,6 +104,7 @@ impl Context {
             engine: Arc::new(CloudEngine::new(cloud.clone(), config.region())),
             events: Arc::new(EventBridge::new(cloud.events(config.region()))),
             notices: Arc::new(Sns::new(cloud.sns(config.region()))),
+            faults: Arc::new(Fis::new(cloud.clone(), names.clone())),
             executions: Arc::new(StepFunctions::new(cloud)),
             timer: Arc::new(SystemTimer),
             config,

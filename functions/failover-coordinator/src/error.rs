@@ -5,7 +5,7 @@ use continuity::takeover::Refused;
 use lambda_runtime::Diagnostic;
 
 /// Every type an error of a step can have.
-pub const TYPES: [&str; 22] = [
+pub const TYPES: [&str; 24] = [
     "UnknownStep",
     "MalformedInput",
     "NotDeployed",
@@ -28,6 +28,8 @@ pub const TYPES: [&str; 22] = [
     "NotServing",
     "NotStarted",
     "NoticeNotSent",
+    "FaultsUnavailable",
+    "IsolationFailed",
 ];
 
 /// Why a step did not succeed.
@@ -132,6 +134,20 @@ pub enum StepError {
     /// The observers do not see the active region serve yet.
     #[error("not serving yet: {0}")]
     NotServing(String),
+    /// The service that breaks a region for a drill, or its alarm, did not answer; whether the call took effect is unknown.
+    #[error("{operation} in `{region}` failed")]
+    FaultsUnavailable {
+        /// The operation.
+        operation: &'static str,
+        /// The region that the drill isolates.
+        region: String,
+        /// What went wrong.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The region was not isolated, or not all of it: the drill would prove nothing.
+    #[error("the isolation failed: {0}")]
+    IsolationFailed(String),
 }
 
 impl StepError {
@@ -160,6 +176,8 @@ impl StepError {
             StepError::NotServing(_) => "NotServing",
             StepError::NotStarted { .. } => "NotStarted",
             StepError::NoticeNotSent(_) => "NoticeNotSent",
+            StepError::FaultsUnavailable { .. } => "FaultsUnavailable",
+            StepError::IsolationFailed(_) => "IsolationFailed",
         }
     }
 }

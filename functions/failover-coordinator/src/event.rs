@@ -60,11 +60,17 @@ pub enum Step {
     AwaitTraffic,
     /// failover: store the evidence.
     Record,
+    /// drill: cut the active region off.
+    Isolate,
+    /// drill: say that the isolation is watched; is the region still cut off?
+    WatchIsolation,
+    /// drill: put back what was cut.
+    EndIsolation,
 }
 
 impl Step {
     /// All steps.
-    pub const ALL: [Step; 25] = [
+    pub const ALL: [Step; 28] = [
         Step::Reconcile,
         Step::Initialise,
         Step::StartProbes,
@@ -90,6 +96,9 @@ impl Step {
         Step::Open,
         Step::AwaitTraffic,
         Step::Record,
+        Step::Isolate,
+        Step::WatchIsolation,
+        Step::EndIsolation,
     ];
 
     /// The steps of a failover that leave a mark in its timeline, in their order.
@@ -133,6 +142,9 @@ impl Step {
             Step::Open => "open",
             Step::AwaitTraffic => "await-traffic",
             Step::Record => "record",
+            Step::Isolate => "isolate",
+            Step::WatchIsolation => "watch-isolation",
+            Step::EndIsolation => "end-isolation",
         }
     }
 

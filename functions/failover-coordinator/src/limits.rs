@@ -24,6 +24,8 @@ pub const APPROVAL_LIMIT: Duration = Duration::from_secs(1800);
 pub const PAUSE_LIMIT: Duration = Duration::from_secs(30);
 /// Names that a failover started by a switchover may try.
 pub const HAND_OVER_ATTEMPTS: u32 = 50;
+/// Between two looks at an experiment, and two words to its stop alarm.
+pub const FAULT_INTERVAL: Duration = Duration::from_secs(1);
 /// Traffic has this long to follow before the failover is recorded without it.
 pub const TRAFFIC_LIMIT: Duration = Duration::from_secs(60);
 /// One request to the public name.

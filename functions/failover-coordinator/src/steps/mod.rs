@@ -5,6 +5,7 @@ mod deploy;
 mod evidence;
 mod fencing;
 mod gate;
+mod isolation;
 mod ledger;
 mod opening;
 mod planned;
@@ -81,5 +82,8 @@ async fn run(context: &Context, request: &Request) -> Result<Value, StepError> {
         Step::Pause => waiting::pause(context, request).await,
         Step::HandOver => waiting::hand_over(context, request).await,
         Step::Record => evidence::record(context, request).await,
+        Step::Isolate => isolation::isolate(context, request).await,
+        Step::WatchIsolation => isolation::watch(context, request).await,
+        Step::EndIsolation => isolation::end(context, request).await,
     }
 }

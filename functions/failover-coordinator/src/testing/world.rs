@@ -26,6 +26,7 @@ use crate::effects::aurora::{Aurora, Member, Topology};
 use crate::effects::engine::{Direction, Engine, Job, Pass};
 use crate::effects::events::Events;
 use crate::effects::executions::{Executions, Started};
+use crate::effects::faults::{Experiment, Faults, Place, Progress};
 use crate::effects::notices::Notices;
 use crate::effects::probes::Probes;
 use crate::effects::processor::{Processor, Task};
@@ -78,8 +79,19 @@ struct State {
     answers: std::collections::VecDeque<Value>,
     notices: Vec<String>,
     started: Vec<(String, String, String)>,
+    experiments: Vec<Drilled>,
+    skips_actions: bool,
+    deaf_alarm: bool,
+    watched: BTreeSet<String>,
     calls: Vec<String>,
     fault: Option<(usize, Fault)>,
+}
+
+/// An experiment of a drill. FIS needs a look or two to start it and to put everything back.
+struct Drilled {
+    region: String,
+    drill: String,
+    progress: Progress,
 }
 
 /// The world. Contexts made from it share it.
@@ -175,6 +187,7 @@ impl World {
             probes: double.clone(),
             engine: double.clone(),
             executions: double.clone(),
+            faults: double.clone(),
             events: double.clone(),
             notices: double.clone(),
             peer: Peer {
@@ -339,6 +352,31 @@ impl World {
 
     pub(crate) fn change_epoch_during_pass(&self, to_region: &str) {
         self.state.lock().unwrap().epoch_changes_to = Some(to_region.to_owned());
+    }
+
+    /// The region that an experiment cuts off now.
+    pub(crate) fn isolated(&self) -> Option<String> {
+        let state = self.state.lock().unwrap();
+        let cut = state
+            .experiments
+            .iter()
+            .find(|one| one.progress != Progress::Ended);
+        cut.map(|one| one.region.clone())
+    }
+
+    /// Experiments that were ever started.
+    pub(crate) fn experiments(&self) -> usize {
+        self.state.lock().unwrap().experiments.len()
+    }
+
+    /// FIS finds a target of an action no more, and skips it.
+    pub(crate) fn skip_actions(&self) {
+        self.state.lock().unwrap().skips_actions = true;
+    }
+
+    /// The stop alarm hears nothing: no data of it arrives.
+    pub(crate) fn deafen_stop_alarm(&self) {
+        self.state.lock().unwrap().deaf_alarm = true;
     }
 
     pub(crate) fn traffic_never_follows(&self) {
@@ -707,6 +745,111 @@ impl Executions for Double {
 
     async fn ended(&self, execution_arn: &str, _: &str) -> bool {
         self.state().ended.contains(execution_arn)
+    }
+}
+
+fn faults_unavailable() -> StepError {
+    StepError::FaultsUnavailable {
+        operation: "injected",
+        region: HOME.into(),
+        source: "injected".into(),
+    }
+}
+
+#[async_trait]
+impl Faults for Double {
+    async fn watched(&self, at: &Place, well: bool) -> Result<(), StepError> {
+        let told = async {
+            let mut state = self.state();
+            if well && !state.deaf_alarm {
+                state.watched.insert(at.region.clone());
+            } else {
+                state.watched.remove(&at.region);
+            }
+            if !well {
+                for one in &mut state.experiments {
+                    if one.region == at.region {
+                        one.progress = Progress::Ended;
+                    }
+                }
+            }
+            Ok(())
+        };
+        self.gate("watched", faults_unavailable, told).await
+    }
+
+    async fn may_begin(&self, at: &Place) -> Result<bool, StepError> {
+        let asked = async { Ok(self.state().watched.contains(&at.region)) };
+        self.gate("may-begin", faults_unavailable, asked).await
+    }
+
+    async fn begin(&self, at: &Place, drill: &str) -> Result<String, StepError> {
+        let begun = async {
+            let mut state = self.state();
+            assert!(state.watched.contains(&at.region), "FIS would stop it at once");
+            // The client token: the same drill gets the same experiment.
+            let same = |one: &Drilled| one.drill == drill && one.region == at.region;
+            let index = match state.experiments.iter().position(same) {
+                Some(index) => index,
+                None => {
+                    state.experiments.push(Drilled {
+                        region: at.region.clone(),
+                        drill: drill.to_owned(),
+                        progress: Progress::Starting,
+                    });
+                    state.experiments.len() - 1
+                }
+            };
+            Ok(format!("EXP{index}"))
+        };
+        self.gate("begin", faults_unavailable, begun).await
+    }
+
+    async fn of_drill(&self, at: &Place, drill: &str) -> Result<Vec<String>, StepError> {
+        let listed = async {
+            let state = self.state();
+            let all = state.experiments.iter().enumerate();
+            let mine = all.filter(|(_, one)| one.drill == drill && one.region == at.region);
+            Ok(mine.map(|(index, _)| format!("EXP{index}")).rev().collect())
+        };
+        self.gate("of-drill", faults_unavailable, listed).await
+    }
+
+    async fn look(&self, _: &Place, id: &str) -> Result<Experiment, StepError> {
+        let seen = async {
+            let mut state = self.state();
+            let skips = state.skips_actions;
+            let index: usize = id.trim_start_matches("EXP").parse().unwrap();
+            let one = &mut state.experiments[index];
+            let seen = one.progress;
+            one.progress = match seen {
+                Progress::Starting => Progress::Running,
+                Progress::Stopping => Progress::Ended,
+                stays => stays,
+            };
+            let word = format!("{seen:?}").to_lowercase();
+            let skipped = if skips { "skipped" } else { &word };
+            Ok(Experiment {
+                id: id.to_owned(),
+                progress: seen,
+                state: word.clone(),
+                failed: false,
+                actions: vec![
+                    ("subnets".into(), word.clone()),
+                    ("tables".into(), skipped.to_owned()),
+                ],
+            })
+        };
+        self.gate("look", faults_unavailable, seen).await
+    }
+
+    async fn stop(&self, _: &Place, id: &str) -> Result<(), StepError> {
+        let stopped = async {
+            let index: usize = id.trim_start_matches("EXP").parse().unwrap();
+            self.state().experiments[index].progress = Progress::Stopping;
+            Ok(())
+        };
+        self.gate("stop", faults_unavailable, stopped).await
     }
 }
 
