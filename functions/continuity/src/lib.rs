@@ -14,6 +14,7 @@ pub mod dynamo;
 pub mod entry;
 pub mod error;
 pub mod journal;
+pub mod lost_tail;
 pub mod memory;
 pub mod metrics;
 pub mod names;

@@ -36,6 +36,9 @@ pub type Ids = Box<dyn Fn() -> Uuid + Send + Sync>;
 /// Takes what is told of a request.
 pub type Tell = Box<dyn Fn(&Told<'_>, u64) + Send + Sync>;
 
+/// Makes a ledger on another server of this region, which takes the same credentials, of its host and port.
+pub type LedgerAt = Box<dyn Fn(&str, u16) -> Arc<dyn Ledger> + Send + Sync>;
+
 /// What a region's requests work on.
 #[derive(Clone)]
 pub struct Stores {
@@ -65,6 +68,8 @@ pub struct Context {
     pub journal: Arc<dyn Journal>,
     /// The ledger.
     pub ledger: Arc<dyn Ledger>,
+    /// A ledger that was restored beside it, for the comparison of a lost tail; `None` where there can be none.
+    pub ledger_at: Option<LedgerAt>,
     /// Where statements are put.
     pub statements: Arc<dyn Store>,
     /// The clock.
@@ -128,12 +133,15 @@ impl Context {
         })?;
         let aws = Shared::default();
         let tables = Tables::from(aws.clone());
-        let connector = SecretConnector::new(
-            aws.clone(),
-            required(&env, "UNDERSTUDY_DB_SECRET")?,
-            required(&env, "UNDERSTUDY_DB_HOST")?,
-            port,
-        );
+        let secret = required(&env, "UNDERSTUDY_DB_SECRET")?;
+        let (elsewhere, its_secret) = (aws.clone(), secret.clone());
+        let ledger_at: LedgerAt = Box::new(move |host, port| {
+            let connector =
+                SecretConnector::new(elsewhere.clone(), its_secret.clone(), host.to_owned(), port);
+            Arc::new(PostgresLedger::new(Box::new(connector)))
+        });
+        let connector =
+            SecretConnector::new(aws.clone(), secret, required(&env, "UNDERSTUDY_DB_HOST")?, port);
         let mut context = Context::new(
             config.names.suffix(),
             config.region(),
@@ -149,6 +157,7 @@ impl Context {
                 )),
             },
         );
+        context.ledger_at = Some(ledger_at);
         // An address that is none is no reason not to serve.
         let daemon = env(trace::DAEMON_ADDRESS).and_then(|address| address.parse().ok());
         context.daemon = daemon.map(Daemon::at);
@@ -171,6 +180,7 @@ impl Context {
             control,
             journal,
             ledger,
+            ledger_at: None,
             statements,
             clock: Box::new(continuity::clock::now_ms),
             ids: Box::new(Uuid::now_v7),

@@ -1,10 +1,11 @@
 //! What workflows ask of the ledger, by direct invocation. Each task is idempotent.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use continuity::entry::{EntryId, LedgerEntry};
 use continuity::error::{StoreError, chain};
+use continuity::lost_tail::{self, Held};
 use continuity::takeover::LedgerStatus;
 use futures::{StreamExt, TryStreamExt, stream};
 use lambda_runtime::Diagnostic;
@@ -14,7 +15,7 @@ use uuid::Uuid;
 
 use crate::command::Order;
 use crate::context::{Context, Unanswered};
-use crate::ledger::{LedgerError, Posted, Summary, Verified};
+use crate::ledger::{Ledger, LedgerError, Posted, Summary, Verified};
 use crate::limits::{EXPIRE_BATCH, REPLAY_BATCH, REPLAY_PUTS};
 use crate::telemetry::Received;
 
@@ -40,6 +41,22 @@ pub enum Task {
     },
     /// Recompute balances and totals from the log.
     VerifyLedger,
+    /// A page of the ledger on a server that was restored beside this region's, newest entry first: see
+    /// [`continuity::lost_tail`]. Reads only.
+    LostTail {
+        /// The restored server's host, which takes this region's credentials.
+        host: String,
+        /// Its port.
+        port: u16,
+        /// The page begins before this entry; without one, at the newest.
+        #[serde(default)]
+        before: Option<EntryId>,
+    },
+    /// What this region's ledger holds under each of these idempotency keys, in their order. Reads only.
+    HeldEntries {
+        /// The keys, [`lost_tail::PAGE`] at most.
+        keys: Vec<String>,
+    },
     /// Release what authorised payments hold whose time has passed. Does nothing in a region that does not serve.
     ExpireAuthorisations,
 }
@@ -136,13 +153,21 @@ impl From<TaskError> for Diagnostic {
 pub async fn run(context: &Context, event: Value) -> Result<Value, TaskError> {
     let task: Task =
         serde_json::from_value(event).map_err(|error| TaskError::InvalidEvent(error.to_string()))?;
-    tracing::info!(?task, "task");
+    match &task {
+        // Keys may identify a customer: the log counts them.
+        Task::HeldEntries { keys } => tracing::info!(keys = keys.len(), "task held-entries"),
+        task => tracing::info!(?task, "task"),
+    }
     let answer = match task {
         Task::Migrate => json!({ "schema_version": context.ledger.migrate().await? }),
         Task::LedgerStatus => json!(ledger_status(context).await),
         Task::SetEpoch { epoch } => json!({ "ledger_epoch": set_epoch(context, epoch).await? }),
         Task::Replay { from_epoch, to_epoch } => json!(replay(context, from_epoch, to_epoch).await?),
         Task::VerifyLedger => verified(context.ledger.verify().await?),
+        Task::LostTail { host, port, before } => {
+            json!({ "entries": restored(context, &host, port)?.newest(before, lost_tail::PAGE).await? })
+        }
+        Task::HeldEntries { keys } => json!({ "held": held(context, &keys).await? }),
         Task::ExpireAuthorisations => json!({ "expired": expire(context).await? }),
     };
     Ok(answer)
@@ -158,6 +183,22 @@ async fn ledger_status(context: &Context) -> Summary {
         };
         Summary { status, last_seq: 0 }
     })
+}
+
+/// The ledger on a restored server.
+fn restored(context: &Context, host: &str, port: u16) -> Result<Arc<dyn Ledger>, TaskError> {
+    let make = context.ledger_at.as_ref().ok_or_else(|| {
+        TaskError::InvalidEvent("this function knows of no database but its own".to_owned())
+    })?;
+    Ok(make(host, port))
+}
+
+async fn held(context: &Context, keys: &[String]) -> Result<Vec<Option<Held>>, TaskError> {
+    if keys.len() > lost_tail::PAGE as usize {
+        let problem = format!("{} keys, more than {}", keys.len(), lost_tail::PAGE);
+        return Err(TaskError::InvalidEvent(problem));
+    }
+    Ok(context.ledger.held(keys).await?)
 }
 
 async fn set_epoch(context: &Context, epoch: u64) -> Result<u64, TaskError> {

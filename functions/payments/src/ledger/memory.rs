@@ -7,6 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use continuity::acknowledge::Outcome;
 use continuity::entry::{EntryId, EntryKind, EntryStatus, LedgerEntry, Posting};
+use continuity::lost_tail::{Held, TailEntry};
 use continuity::takeover::LedgerStatus;
 use futures::stream::{self, BoxStream, StreamExt};
 use serde_json::json;
@@ -855,6 +856,52 @@ impl Ledger for MemoryLedger {
             accounts: state.accounts.len() as u64,
             problems: Vec::new(),
         })
+    }
+
+    async fn newest(&self, before: Option<EntryId>, limit: u32) -> Result<Vec<TailEntry>, LedgerError> {
+        let state = self.reach("newest")?;
+        let tail = |stored: &Stored| {
+            let Stored {
+                entry,
+                parties,
+                posted_epoch,
+            } = stored;
+            let posting = entry.posting.as_ref();
+            let moved = posting.map_or(0, |posting| posting.amount_minor);
+            let account = parties.map_or_else(|| uuid(&entry.subject), |[payer, _]| payer);
+            let account = state.accounts.get(&account);
+            TailEntry {
+                id: entry.id,
+                posted_epoch: *posted_epoch,
+                idempotency_key: entry.idempotency_key.clone(),
+                kind: entry.kind,
+                status: entry.status,
+                subject: entry.subject.clone(),
+                debit_account: parties.map(|[payer, _]| payer.to_string()),
+                credit_account: parties.map(|[_, payee]| payee.to_string()),
+                amount_minor: entry.details["amount_minor"].as_i64().unwrap_or(moved),
+                currency: account.map_or_else(String::new, |account| account.currency.clone()),
+                created_at_ms: entry.created_at_ms,
+            }
+        };
+        Ok(state
+            .newest_before(before)
+            .take(limit as usize)
+            .map(tail)
+            .collect())
+    }
+
+    async fn held(&self, keys: &[String]) -> Result<Vec<Option<Held>>, LedgerError> {
+        let state = self.reach("held")?;
+        let held = |key: &String| {
+            let stored = &state.entries[state.by_key.get(key)?];
+            Some(Held {
+                id: stored.entry.id,
+                posted_epoch: stored.posted_epoch,
+                subject: stored.entry.subject.clone(),
+            })
+        };
+        Ok(keys.iter().map(held).collect())
     }
 
     async fn log(&self) -> Result<Vec<LedgerEntry>, LedgerError> {

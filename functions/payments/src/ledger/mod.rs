@@ -13,6 +13,7 @@ use std::error::Error;
 use async_trait::async_trait;
 use continuity::acknowledge::Outcome;
 use continuity::entry::{EntryId, EntryKind, EntryStatus, LedgerEntry};
+use continuity::lost_tail::{Held, TailEntry};
 use continuity::takeover::LedgerStatus;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -541,6 +542,10 @@ pub trait Ledger: Send + Sync {
     async fn overdrawn(&self, accounts: &[Uuid]) -> Result<Vec<Uuid>, LedgerError>;
     /// Recomputes balances and totals from the log.
     async fn verify(&self) -> Result<Verified, LedgerError>;
+    /// The newest entries from before `before`, newest first, as a report of a lost tail tells them. Reads only.
+    async fn newest(&self, before: Option<EntryId>, limit: u32) -> Result<Vec<TailEntry>, LedgerError>;
+    /// What is stored under each of these idempotency keys, in their order. Reads only.
+    async fn held(&self, keys: &[String]) -> Result<Vec<Option<Held>>, LedgerError>;
     /// The whole log, in order of identity: for tests and small ledgers.
     async fn log(&self) -> Result<Vec<LedgerEntry>, LedgerError>;
 }

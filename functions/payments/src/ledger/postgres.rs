@@ -8,6 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use continuity::acknowledge::Outcome;
 use continuity::entry::{EntryId, EntryStatus, LedgerEntry, Posting};
+use continuity::lost_tail::{Held, TailEntry};
 use continuity::takeover::LedgerStatus;
 use futures::StreamExt;
 use futures::stream::BoxStream;
@@ -847,6 +848,39 @@ impl Ledger for PostgresLedger {
             .map_err(|_| LedgerError::Timeout(operation))?
             .map_err(|error| classify(operation, error))?;
         decode(operation, cell(operation, &row, "verify")?)
+    }
+
+    async fn newest(&self, before: Option<EntryId>, limit: u32) -> Result<Vec<TailEntry>, LedgerError> {
+        let operation = "newest";
+        let before = before.unwrap_or(NEWEST);
+        let statement = "select coalesce(jsonb_agg(jsonb_build_object(
+                'epoch', e.epoch, 'seq', e.seq, 'posted_epoch', e.posted_epoch, 'idempotency_key', e.idempotency_key,
+                'kind', e.kind, 'status', e.status, 'subject', e.subject,
+                'debit_account', e.debit_account, 'credit_account', e.credit_account,
+                'amount_minor', coalesce((e.details ->> 'amount_minor')::bigint, e.amount_minor), 'currency', e.currency,
+                'created_at_ms', e.created_at_ms) order by e.epoch desc, e.seq desc), '[]') as newest
+              from (select * from ledger.entries where (epoch, seq) < ($1, $2)
+                     order by epoch desc, seq desc limit $3) e";
+        let parameters: Parameters<'_> = &[
+            (&signed(before.epoch), Type::INT8),
+            (&signed(before.seq), Type::INT8),
+            (&i64::from(limit), Type::INT8),
+        ];
+        let row = self.row(operation, statement, parameters).await?;
+        decode(operation, cell(operation, &row, "newest")?)
+    }
+
+    async fn held(&self, keys: &[String]) -> Result<Vec<Option<Held>>, LedgerError> {
+        let operation = "held";
+        let statement = "select coalesce(jsonb_agg(case when e.epoch is not null then jsonb_build_object(
+                'epoch', e.epoch, 'seq', e.seq, 'posted_epoch', e.posted_epoch, 'subject', e.subject) end
+                order by asked.place), '[]') as held
+              from unnest($1) with ordinality asked (key, place)
+              left join ledger.entries e on e.idempotency_key = asked.key";
+        let row = self
+            .row(operation, statement, &[(&keys, Type::TEXT_ARRAY)])
+            .await?;
+        decode(operation, cell(operation, &row, "held")?)
     }
 
     async fn log(&self) -> Result<Vec<LedgerEntry>, LedgerError> {

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod logs;
+mod lost_tail;
 mod stage;
 mod statements;
 mod takeovers;
