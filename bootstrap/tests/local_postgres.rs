@@ -230,6 +230,62 @@ async fn a_cut_off_writer_that_went_on_writing_is_rewound_when_healed() {
 }
 
 #[tokio::test]
+async fn what_a_former_writer_never_sent_is_kept_and_can_be_restored_beside_it() {
+    let bench = Bench::with_ledger().await;
+    bench
+        .write(UsEast1, "INSERT INTO ledger VALUES (1)")
+        .await
+        .unwrap();
+    bench.eventually(UsEast2, &[1]).await;
+    assert_eq!(bench.pair.kept(UsEast1), []);
+    bench.network.cut(UsEast1);
+    bench.mirror.failover(UsEast2, true).await.unwrap();
+    bench
+        .write(UsEast1, "INSERT INTO ledger VALUES (100)")
+        .await
+        .unwrap();
+    // As hard an end as there is: the copy is of files that nobody closed.
+    bench.pair.server(UsEast1).kill().await;
+    bench.network.heal(UsEast1);
+    bench.mirror.settle().await.unwrap();
+    bench.eventually_is(UsEast1, Role::Standby).await;
+    bench.eventually(UsEast1, &[1]).await;
+
+    let kept = bench.pair.kept(UsEast1);
+    assert_eq!((kept.len(), bench.pair.kept(UsEast2).len()), (1, 0));
+    let address = bench.pair.restore(kept[0], "tail").await.unwrap();
+    assert_eq!(bench.pair.restore(kept[0], "tail").await.unwrap(), address);
+    assert_eq!(address.ip(), UsEast1.address());
+    let (client, connection) = tokio_postgres::Config::new()
+        .host(address.ip().to_string())
+        .port(address.port())
+        .user("app")
+        .password("it's secret")
+        .dbname("payments")
+        .connect(NoTls)
+        .await
+        .unwrap();
+    tokio::spawn(connection);
+    let rows = client
+        .query("SELECT entry FROM ledger ORDER BY entry", &[])
+        .await
+        .unwrap();
+    let entries: Vec<i32> = rows.iter().map(|row| row.get(0)).collect();
+    assert_eq!(entries, [1, 100]);
+
+    assert!(bench.pair.discard(UsEast1, "tail").await.unwrap());
+    assert!(!bench.pair.discard(UsEast1, "tail").await.unwrap());
+    assert!(tokio::net::TcpStream::connect(address).await.is_err());
+    // A planned change loses nothing, so nothing of it is kept.
+    bench.mirror.switchover(UsEast1).await.unwrap();
+    assert_eq!(bench.pair.kept(UsEast2), []);
+    // What still runs at the end is ended with the others.
+    let address = bench.pair.restore(kept[0], "tail").await.unwrap();
+    bench.stop().await;
+    assert!(tokio::net::TcpStream::connect(address).await.is_err());
+}
+
+#[tokio::test]
 async fn a_failover_that_can_reach_the_old_writer_takes_it_back_by_itself() {
     let bench = Bench::with_ledger().await;
     bench.mirror.failover(UsEast2, true).await.unwrap();

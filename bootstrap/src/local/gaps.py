@@ -3,6 +3,7 @@ does; a test in `tests/edge_network/gaps.rs` fails when ministack does it by its
 """
 
 import asyncio
+import datetime
 import html
 import json
 
@@ -151,6 +152,82 @@ def log_exports():
 
     rds._cluster_xml = with_exports
     rds._ACTION_MAP.update(CreateDBCluster=created, ModifyDBCluster=modified)
+
+
+def snapshots_of_failovers():
+    """After an unplanned failover of a global database, the old primary is snapshotted when it is back: an automated snapshot, which
+    CopyDBClusterSnapshot makes a manual one of, and RestoreDBClusterFromSnapshot a cluster. ministack knows none of the two, and
+    loses nothing in a failover. The edge makes the record (`LocalRecordFormerWriter`) and knows where the data is."""
+
+    def answered(action, snapshot):
+        content = f"<DBClusterSnapshot>{rds._cluster_snapshot_xml(snapshot)}</DBClusterSnapshot>"
+        return rds._xml(200, f"{action}Response", f"<{action}Result>{content}</{action}Result>")
+
+    def missing(name):
+        return rds._error("DBClusterSnapshotNotFoundFault", f"DBClusterSnapshot not found: {name}", 404)
+
+    def recorded(parameters):
+        at = int(rds._p(parameters, "AtMs")) / 1000
+        stamp = datetime.datetime.fromtimestamp(at, datetime.timezone.utc).strftime("%Y-%m-%d-%H-%M-%S")
+        for cluster in list(rds._clusters.values()):
+            if not cluster.get("GlobalClusterIdentifier"):
+                continue
+            name = f"rds:unplanned-global-failover-{cluster['DBClusterIdentifier']}-{stamp}"
+            snapshot = rds._create_cluster_snapshot_internal(name, cluster)
+            snapshot.update(SnapshotType="automated", SnapshotCreateTime=rds._format_time(at))
+            if not cluster.get("CopyTagsToSnapshot"):
+                snapshot["TagList"] = []
+            return answered("LocalRecordFormerWriter", snapshot)
+        # Its cluster is gone, and its automated snapshots with it.
+        return rds._xml(200, "LocalRecordFormerWriterResponse", "")
+
+    def found(name):
+        return rds._db_cluster_snapshots.get(name.split(":", 6)[6] if name.startswith("arn:") else name)
+
+    def copied(parameters):
+        source, target = (
+            rds._p(parameters, f"{which}DBClusterSnapshotIdentifier") for which in ("Source", "Target")
+        )
+        original = found(source)
+        if not original:
+            return missing(source)
+        if target in rds._db_cluster_snapshots:
+            message = f"Cannot create the cluster snapshot because one with the identifier {target} already exists."
+            return rds._error("DBClusterSnapshotAlreadyExistsFault", message, 400)
+        arn = original["DBClusterSnapshotArn"].split(":cluster-snapshot:")[0] + f":cluster-snapshot:{target}"
+        copy = {
+            **original,
+            "DBClusterSnapshotIdentifier": target,
+            "DBClusterSnapshotArn": arn,
+            "SnapshotType": "manual",
+            "KmsKeyId": rds._p(parameters, "KmsKeyId") or original.get("KmsKeyId", ""),
+            "TagList": rds._parse_tags(parameters),
+        }
+        rds._db_cluster_snapshots[target] = copy
+        if copy["TagList"]:
+            rds._tags[arn] = copy["TagList"]
+        return answered("CopyDBClusterSnapshot", copy)
+
+    def restored(parameters):
+        name = rds._p(parameters, "SnapshotIdentifier")
+        snapshot = found(name)
+        if not snapshot:
+            return missing(name)
+        status, headers, body = rds._create_db_cluster(
+            {
+                **parameters,
+                "EngineVersion": rds._p(parameters, "EngineVersion") or snapshot["EngineVersion"],
+                "MasterUsername": snapshot["MasterUsername"],
+                "MasterUserPassword": "as in the snapshot",
+                "StorageEncrypted": str(snapshot["StorageEncrypted"]).lower(),
+                "KmsKeyId": rds._p(parameters, "KmsKeyId") or snapshot["KmsKeyId"],
+            }
+        )
+        return status, headers, body.replace(b"CreateDBCluster", b"RestoreDBClusterFromSnapshot")
+
+    rds._ACTION_MAP.update(
+        LocalRecordFormerWriter=recorded, CopyDBClusterSnapshot=copied, RestoreDBClusterFromSnapshot=restored
+    )
 
 
 def tag_listing():

@@ -3,6 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
     sync::{Arc, Mutex as SyncMutex, PoisonError},
     time::Duration,
 };
@@ -12,7 +13,7 @@ use tokio::sync::Mutex;
 
 use super::{
     AuroraMirror, MirrorError, Network, NetworkState, Region,
-    postgres::{Pair, PostgresError, Role},
+    postgres::{Kept, Pair, PostgresError, Role},
 };
 
 /// How long a standby may need to apply what the writer has before a planned change is refused.
@@ -25,7 +26,7 @@ pub enum Action {
     Start(Region),
     /// Make the standby the writer.
     Promote(Region),
-    /// Take a former writer back as standby of the other server.
+    /// Take a former writer back as standby of the other server: what it held is kept, as Aurora keeps a snapshot of it.
     Rejoin(Region),
 }
 
@@ -181,7 +182,7 @@ async fn act(pair: &Pair, action: Action) -> Result<(), PostgresError> {
                 // So that the rewind finds the new timeline, and little to copy.
                 pair.server(peer).execute("postgres", "CHECKPOINT").await?;
             }
-            pair.server(region).rejoin().await
+            pair.take_back(region).await
         }
     }
 }
@@ -324,6 +325,20 @@ impl AuroraMirror for Mirror {
             let role = format!("DROP OWNED BY {role}; DROP ROLE IF EXISTS {role}");
             server.execute("postgres", &role).await.map_err(failed)?;
         }
+        Ok(())
+    }
+
+    fn kept(&self, region: Region) -> Vec<u64> {
+        self.pair.kept(region).iter().map(|kept| kept.at_ms).collect()
+    }
+
+    async fn restore(&self, region: Region, at_ms: u64, cluster: &str) -> Result<SocketAddr, MirrorError> {
+        let kept = Kept { region, at_ms };
+        self.pair.restore(kept, cluster).await.map_err(failed)
+    }
+
+    async fn discard(&self, region: Region, cluster: &str) -> Result<(), MirrorError> {
+        self.pair.discard(region, cluster).await.map_err(failed)?;
         Ok(())
     }
 }

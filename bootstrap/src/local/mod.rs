@@ -20,7 +20,11 @@ pub mod state;
 pub mod supervisor;
 pub mod throwaway;
 
-use std::{fmt, net::Ipv4Addr, str::FromStr};
+use std::{
+    fmt,
+    net::{Ipv4Addr, SocketAddr},
+    str::FromStr,
+};
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -149,6 +153,17 @@ pub trait AuroraMirror: Send + Sync + 'static {
 
     /// DeleteDBCluster: the writer's drops the database and the role, a secondary's changes nothing.
     async fn delete_cluster(&self, region: Region) -> Result<(), MirrorError>;
+
+    /// When each former writer of the region was taken back after an unplanned failover, of those whose data is kept:
+    /// milliseconds since the Unix epoch.
+    fn kept(&self, region: Region) -> Vec<u64>;
+
+    /// RestoreDBClusterFromSnapshot: starts a server of its own for the cluster, on a copy of what was kept then, and says
+    /// where it listens.
+    async fn restore(&self, region: Region, at_ms: u64, cluster: &str) -> Result<SocketAddr, MirrorError>;
+
+    /// DeleteDBCluster of a restored cluster: ends its server.
+    async fn discard(&self, region: Region, cluster: &str) -> Result<(), MirrorError>;
 }
 
 #[cfg(test)]

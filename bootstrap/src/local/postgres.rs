@@ -11,7 +11,7 @@ use std::{
     os::unix::fs::{PermissionsExt, chown},
     path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
-    sync::Arc,
+    sync::{Arc, Mutex as SyncMutex, PoisonError},
     time::Duration,
 };
 
@@ -78,6 +78,8 @@ const SETTINGS: &[(&str, &str)] = &[
     ("log_checkpoints", "off"),
     ("include_if_exists", STARTING),
 ];
+/// Copies of former writers that are kept of each region, the newest: RDS keeps them as long as the cluster's backups.
+const KEPT: usize = 3;
 /// A configuration file that is there while a server starts: a start after a crash or a copy syncs every file of the data
 /// directory, which on a busy disk takes many seconds and guards against a failure of this machine only, which ends the
 /// whole cloud. Commits are synced.
@@ -281,10 +283,23 @@ pub struct Replication {
     pub lag_ms: Option<i64>,
 }
 
-/// The two servers.
+/// What a former writer held when it was taken back: the snapshot that Aurora makes of the old primary after an unplanned
+/// failover of a global database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Kept {
+    /// Its region.
+    pub region: Region,
+    /// When it was taken back, milliseconds since the Unix epoch.
+    pub at_ms: u64,
+}
+
+/// The two servers, and those that were restored from what a former writer held.
 #[derive(Debug)]
 pub struct Pair {
     servers: BTreeMap<Region, Server>,
+    config: Arc<PairConfig>,
+    kept: SyncMutex<Vec<Kept>>,
+    restored: Mutex<BTreeMap<(Region, String), Server>>,
 }
 
 impl Pair {
@@ -298,13 +313,132 @@ impl Pair {
                     region,
                     Server {
                         region,
+                        name: format!("postgres-{region}"),
                         config: config.clone(),
                         child: Mutex::new(None),
                     },
                 )
             })
             .collect();
-        Self { servers }
+        Self {
+            servers,
+            config,
+            kept: SyncMutex::default(),
+            restored: Mutex::default(),
+        }
+    }
+
+    /// Takes a former writer back, as [`Server::rejoin`] does, and keeps what it held. Where that cannot be copied, it is
+    /// taken back all the same.
+    pub async fn take_back(&self, region: Region) -> Result<(), PostgresError> {
+        let server = self.server(region);
+        server.shut_down().await;
+        let kept = Kept {
+            region,
+            at_ms: continuity::clock::now_ms(),
+        };
+        match server.copy(&server.data(), &self.kept_data(kept)).await {
+            Ok(()) => self.keep(kept),
+            Err(error) => {
+                let error = continuity::error::chain(&error);
+                tracing::warn!(%region, error, "what the former writer held is not kept");
+                let _ = super::state::remove(&self.kept_data(kept));
+            }
+        }
+        server.rejoin().await
+    }
+
+    /// What former writers of a region held, the oldest first.
+    pub fn kept(&self, region: Region) -> Vec<Kept> {
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.iter()
+            .filter(|kept| kept.region == region)
+            .copied()
+            .collect()
+    }
+
+    fn keep(&self, new: Kept) {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.push(new);
+        let of_region = kept.iter().filter(|kept| kept.region == new.region);
+        if of_region.count() > KEPT
+            && let Some(oldest) = kept.iter().position(|kept| kept.region == new.region)
+        {
+            let _ = super::state::remove(&self.kept_data(kept.remove(oldest)));
+        }
+    }
+
+    fn kept_data(&self, kept: Kept) -> PathBuf {
+        self.config
+            .directory
+            .join(format!("kept-{}-{}", kept.region, kept.at_ms))
+    }
+
+    /// Starts a server of its own on a copy of what a former writer held, for the cluster of that name, and says where it
+    /// listens: on the region's address, at a port that is free. Twice is once.
+    pub async fn restore(&self, kept: Kept, cluster: &str) -> Result<SocketAddr, PostgresError> {
+        let region = kept.region;
+        let mut restored = self.restored.lock().await;
+        let place = (region, cluster.to_owned());
+        if let Some(server) = restored.get(&place) {
+            server.start().await?;
+            return Ok(server.address());
+        }
+        let name = format!("postgres-{region}-{cluster}");
+        let beside = &self.config.logs[&region];
+        let directory = self.config.directory.join(format!("restored-{cluster}"));
+        let file = |source| PostgresError::File {
+            region,
+            path: directory.clone(),
+            source,
+        };
+        fs::create_dir_all(&directory)
+            .and_then(|()| self.config.programs.give(&directory))
+            .map_err(file)?;
+        let listener = std::net::TcpListener::bind((region.address(), 0)).map_err(file)?;
+        let address = listener.local_addr().map_err(file)?;
+        drop(listener);
+        let config = PairConfig {
+            programs: self.config.programs.clone(),
+            addresses: [(region, address)].into(),
+            // It follows nobody.
+            upstreams: [(region, address)].into(),
+            logs: [(region, beside.with_file_name(format!("{name}.log")))].into(),
+            password: self.config.password.clone(),
+            runtime: self.config.runtime.clone(),
+            directory,
+        };
+        let server = Server {
+            region,
+            name,
+            config: Arc::new(config),
+            child: Mutex::new(None),
+        };
+        server.copy(&self.kept_data(kept), &server.data()).await?;
+        // Of the server that it is a copy of.
+        for stale in ["postmaster.pid", "standby.signal", "pg_replslot/understudy"] {
+            let stale = server.data().join(stale);
+            super::state::remove(&stale).map_err(|source| server.file(&stale, source))?;
+        }
+        if let Err(error) = server.start().await {
+            server.stop(Signal::SIGQUIT).await;
+            let _ = super::state::remove(&server.config.directory);
+            return Err(error);
+        }
+        restored.insert(place, server);
+        Ok(address)
+    }
+
+    /// Ends a restored server and removes its data. Says whether there was one of that cluster.
+    pub async fn discard(&self, region: Region, cluster: &str) -> Result<bool, PostgresError> {
+        let mut restored = self.restored.lock().await;
+        let Some(server) = restored.remove(&(region, cluster.to_owned())) else {
+            return Ok(false);
+        };
+        server.stop(Signal::SIGQUIT).await;
+        let directory = &server.config.directory;
+        super::state::remove(directory).map_err(|source| server.file(directory, source))?;
+        Ok(true)
     }
 
     /// Creates both servers and starts them, `writer` as the writer and the other as its standby.
@@ -333,9 +467,10 @@ impl Pair {
         self.servers.values()
     }
 
-    /// Stops both at once. What they hold need not survive.
+    /// Stops all at once. What they hold need not survive.
     pub async fn stop_immediately(&self) {
-        for server in self.servers.values() {
+        let restored = std::mem::take(&mut *self.restored.lock().await);
+        for server in self.servers.values().chain(restored.values()) {
             server.stop(Signal::SIGQUIT).await;
         }
     }
@@ -345,6 +480,8 @@ impl Pair {
 #[derive(Debug)]
 pub struct Server {
     region: Region,
+    /// The name that its process is recorded under.
+    name: String,
     config: Arc<PairConfig>,
     child: Mutex<Option<Child>>,
 }
@@ -797,11 +934,25 @@ impl Server {
     }
 
     fn make_directory(&self) -> Result<(), PostgresError> {
-        let data = self.data();
-        fs::create_dir_all(&data)
-            .and_then(|()| fs::set_permissions(&data, fs::Permissions::from_mode(0o700)))
-            .and_then(|()| self.config.programs.give(&data))
-            .map_err(|source| self.file(&data, source))
+        self.make_private(&self.data())
+    }
+
+    /// Makes a directory that only the servers' user can enter.
+    fn make_private(&self, directory: &Path) -> Result<(), PostgresError> {
+        fs::create_dir_all(directory)
+            .and_then(|()| fs::set_permissions(directory, fs::Permissions::from_mode(0o700)))
+            .and_then(|()| self.config.programs.give(directory))
+            .map_err(|source| self.file(directory, source))
+    }
+
+    /// Copies the data of a server that is stopped.
+    async fn copy(&self, from: &Path, to: &Path) -> Result<(), PostgresError> {
+        super::state::remove(to).map_err(|source| self.file(to, source))?;
+        self.make_private(to)?;
+        let programs = &self.config.programs;
+        let mut command = programs.command("/bin/cp");
+        command.arg("-a").arg(from.join(".")).arg(to);
+        programs.run(self.region, "cp", &mut command).await
     }
 
     /// Writes a private file that belongs to the servers' user.
@@ -820,8 +971,7 @@ impl Server {
     }
 
     fn record(&self, change: impl FnOnce(&Runtime, &str) -> io::Result<()>) -> Result<(), PostgresError> {
-        let name = format!("postgres-{}", self.region);
-        change(&self.config.runtime, &name).map_err(|source| self.file(Path::new("run.json"), source))
+        change(&self.config.runtime, &self.name).map_err(|source| self.file(Path::new("run.json"), source))
     }
 }
 

@@ -351,6 +351,8 @@ while True:
 #[derive(Default)]
 pub struct Notes {
     told: Mutex<Vec<String>>,
+    /// What it says it has kept.
+    pub kept: Mutex<Vec<(Region, u64)>>,
     pub refuses: std::sync::atomic::AtomicBool,
 }
 
@@ -402,5 +404,22 @@ impl AuroraMirror for Notes {
 
     async fn delete_cluster(&self, region: Region) -> Result<(), MirrorError> {
         self.note(format!("delete {region}"))
+    }
+
+    fn kept(&self, region: Region) -> Vec<u64> {
+        let kept = self.kept.lock().unwrap();
+        kept.iter()
+            .filter(|(of, _)| *of == region)
+            .map(|(_, at)| *at)
+            .collect()
+    }
+
+    async fn restore(&self, region: Region, at_ms: u64, cluster: &str) -> Result<SocketAddr, MirrorError> {
+        self.note(format!("restore {region} {at_ms} {cluster}"))?;
+        Ok(SocketAddr::from((region.address(), 1)))
+    }
+
+    async fn discard(&self, region: Region, cluster: &str) -> Result<(), MirrorError> {
+        self.note(format!("discard {region} {cluster}"))
     }
 }

@@ -58,6 +58,148 @@ async fn strong_global_tables_are_described_with_their_witness() {
 }
 
 #[tokio::test]
+async fn what_an_unplanned_failover_lost_is_a_snapshot_that_can_be_copied_and_restored() {
+    let cloud = Cloud::start().await;
+    let home = aws_sdk_rds::Client::new(&cloud.aws(None, UsEast1).await);
+    let engine = "aurora-postgresql";
+    home.create_global_cluster()
+        .global_cluster_identifier("aurora")
+        .engine(engine)
+        .send()
+        .await
+        .unwrap();
+    home.create_db_cluster()
+        .db_cluster_identifier("aurora-primary")
+        .global_cluster_identifier("aurora")
+        .engine(engine)
+        .master_username("understudy")
+        .master_user_password("a+b & c%")
+        .send()
+        .await
+        .unwrap();
+    let automated = async || {
+        let snapshots = home
+            .describe_db_cluster_snapshots()
+            .db_cluster_identifier("aurora-primary")
+            .snapshot_type("automated")
+            .send()
+            .await
+            .unwrap();
+        snapshots.db_cluster_snapshots.unwrap()
+    };
+    assert!(automated().await.is_empty());
+    // 2026-11-27 02:00:00 UTC
+    cloud
+        .mirror
+        .kept
+        .lock()
+        .unwrap()
+        .push((UsEast1, 1_795_744_800_000));
+    let found = automated().await;
+    let name = "rds:unplanned-global-failover-aurora-primary-2026-11-27-02-00-00";
+    assert_eq!(found.len(), 1);
+    assert_eq!(found[0].db_cluster_snapshot_identifier(), Some(name));
+    assert_eq!(automated().await.len(), 1, "it is recorded once");
+
+    let tag = aws_sdk_rds::types::Tag::builder().key("k").value("v").build();
+    let copied = home
+        .copy_db_cluster_snapshot()
+        .source_db_cluster_snapshot_identifier(found[0].db_cluster_snapshot_arn().unwrap())
+        .target_db_cluster_snapshot_identifier("kept")
+        .tags(tag.clone())
+        .send()
+        .await
+        .unwrap()
+        .db_cluster_snapshot
+        .unwrap();
+    assert_eq!(copied.snapshot_type(), Some("manual"));
+    assert_eq!(copied.status(), Some("available"));
+    assert_eq!(copied.tag_list(), [tag]);
+    let again = home
+        .copy_db_cluster_snapshot()
+        .source_db_cluster_snapshot_identifier(name)
+        .target_db_cluster_snapshot_identifier("kept")
+        .send()
+        .await
+        .unwrap_err()
+        .into_service_error();
+    assert!(again.is_db_cluster_snapshot_already_exists_fault(), "{again}");
+
+    let restored = home
+        .restore_db_cluster_from_snapshot()
+        .db_cluster_identifier("tail")
+        .snapshot_identifier("kept")
+        .engine(engine)
+        .send()
+        .await
+        .unwrap()
+        .db_cluster
+        .unwrap();
+    let main = cloud.edge.addresses().databases[&UsEast1];
+    assert_eq!(restored.endpoint(), Some(main.ip().to_string().as_str()));
+    assert_ne!(
+        restored.port(),
+        Some(i32::from(main.port())),
+        "a server of its own"
+    );
+    let described = home.describe_db_clusters().send().await.unwrap();
+    for cluster in described.db_clusters() {
+        let own = cluster.db_cluster_identifier() == Some("tail");
+        let port = if own {
+            restored.port()
+        } else {
+            Some(main.port().into())
+        };
+        assert_eq!(cluster.port(), port, "{:?}", cluster.db_cluster_identifier());
+    }
+    home.delete_db_cluster()
+        .db_cluster_identifier("tail")
+        .skip_final_snapshot(true)
+        .send()
+        .await
+        .unwrap();
+    home.delete_db_cluster_snapshot()
+        .db_cluster_snapshot_identifier("kept")
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(
+        cloud.mirror.told()[1..],
+        ["restore us-east-1 1795744800000 tail", "discard us-east-1 tail"]
+    );
+
+    // A snapshot whose data nobody has is not restored to an empty database.
+    home.create_db_cluster_snapshot()
+        .db_cluster_identifier("aurora-primary")
+        .db_cluster_snapshot_identifier("by-hand")
+        .send()
+        .await
+        .unwrap();
+    let refused = home
+        .restore_db_cluster_from_snapshot()
+        .db_cluster_identifier("tail")
+        .snapshot_identifier("by-hand")
+        .engine(engine)
+        .send()
+        .await;
+    assert!(refused.is_err());
+    let described = home.describe_db_clusters().send().await.unwrap();
+    assert_eq!(described.db_clusters().len(), 1, "what was refused is not there");
+
+    let missing = home
+        .restore_db_cluster_from_snapshot()
+        .db_cluster_identifier("tail")
+        .snapshot_identifier("nothing")
+        .engine(engine)
+        .send()
+        .await
+        .unwrap_err();
+    let code = aws_sdk_rds::error::ProvideErrorMetadata::code(&missing).map(str::to_owned);
+    assert_eq!(code.as_deref(), Some("DBClusterSnapshotNotFoundFault"));
+    cloud.edge.stop().await;
+}
+
+#[tokio::test]
 async fn rds_calls_reach_the_servers_and_name_their_addresses() {
     let cloud = Cloud::start().await;
     let home = aws_sdk_rds::Client::new(&cloud.aws(None, UsEast1).await);
@@ -388,6 +530,7 @@ rds._create_db_instance({"DBInstanceIdentifier": name, "DBInstanceClass": ["db.r
     "AutoMinorVersionUpgrade": ["false"]})
 rds._modify_db_instance({"DBInstanceIdentifier": name, "AutoMinorVersionUpgrade": ["true"]})
 print(rds._instances.get("one")["AutoMinorVersionUpgrade"])
+print([name for name in ("CopyDBClusterSnapshot", "RestoreDBClusterFromSnapshot") if name in rds._ACTION_MAP])
 "#;
 
 #[tokio::test]
@@ -451,7 +594,7 @@ async fn an_invocation_that_outlives_its_function_brings_no_log_group_back() {
 }
 
 #[tokio::test]
-async fn without_its_bridges_the_emulator_forgets_how_endpoints_are_attached_and_minor_upgrades() {
+async fn without_its_bridges_the_emulator_forgets_endpoints_and_minor_upgrades_and_copies_no_snapshot() {
     let environment = python::ensure(&|_| {}).await.unwrap();
     let mut python = tokio::process::Command::new(environment.python());
     let output = python.args(["-c", WITHOUT_BRIDGES]).output().await.unwrap();
@@ -459,7 +602,7 @@ async fn without_its_bridges_the_emulator_forgets_how_endpoints_are_attached_and
     let error = String::from_utf8_lossy(&output.stderr);
     assert_eq!(
         said.lines().collect::<Vec<_>>(),
-        ["[]", "False"],
+        ["[]", "False", "[]"],
         "{BRIDGE_CAN_GO}: {error}"
     );
 }

@@ -17,7 +17,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::{
     Call, Needs, Shared, Verdict,
-    bridges::{aurora, fis, global_tables::GlobalTables, health_checks, rds_endpoints},
+    bridges::{aurora, fis, global_tables::GlobalTables, health_checks, rds_endpoints, snapshots},
     connect,
     forward::{self, Body, Unanswered},
     net::{Severed, severed_call},
@@ -292,7 +292,11 @@ async fn rds(
 ) -> Result<Response<Body>, Unanswered> {
     let text = String::from_utf8_lossy(&form).into_owned();
     // One change of the servers at a time. Reads need not wait.
-    let _changing = match percent::value(&text, "Action") {
+    let action = percent::value(&text, "Action");
+    if action.as_deref().is_some_and(snapshots::concerns) {
+        show_kept(shared, region, &parts, &path).await?;
+    }
+    let _changing = match action {
         Some(action) if action.starts_with("Describe") || action.starts_with("List") => None,
         _ => Some(shared.changing_servers.lock().await),
     };
@@ -308,19 +312,53 @@ async fn rds(
         return Ok(forward::with_body(head, answer));
     }
     let said = String::from_utf8_lossy(&answer);
-    if let Some(change) = aurora::change(region, &text, &said)
-        && let Err(error) = aurora::apply(&*shared.mirror, change).await
-    {
+    let followed = match shared.snapshots.follow(shared, region, &text).await {
+        Ok(true) => Ok(()),
+        Ok(false) => match aurora::change(region, &text, &said) {
+            Some(change) => aurora::apply(&*shared.mirror, change).await,
+            None => Ok(()),
+        },
+        Err(error) => Err(error),
+    };
+    if let Err(error) = followed {
         tracing::error!(%region, error = %error, "the database servers did not follow an RDS call");
         take_back(shared, &parts, &path, aurora::undo(&text, &said)).await?;
         let (status, text) = aurora::error(&error);
         return Ok(forward::answer(status, "text/xml", text));
     }
-    let rewritten = shared
-        .databases
-        .get(&region)
-        .and_then(|&database| rds_endpoints::rewrite(&answer, database));
+    let rewritten = shared.databases.get(&region).and_then(|&database| {
+        let address = |cluster: &str| shared.snapshots.address(region, cluster).unwrap_or(database);
+        rds_endpoints::rewrite(&answer, address)
+    });
     Ok(forward::with_body(head, rewritten.map_or(answer, Bytes::from)))
+}
+
+/// Makes the records of what the mirror has kept since the last look.
+async fn show_kept(
+    shared: &Shared,
+    region: Region,
+    caller: &Parts,
+    path: &PathAndQuery,
+) -> Result<(), Unanswered> {
+    if !Region::DATABASES.contains(&region) {
+        return Ok(());
+    }
+    let _showing = shared.snapshots.showing.lock().await;
+    for at_ms in shared.snapshots.to_show(region, shared.mirror.kept(region)) {
+        let mut parts = caller.clone();
+        parts.headers.remove(CONTENT_LENGTH);
+        as_root(&mut parts);
+        let form = snapshots::record(at_ms);
+        let response = shared
+            .emulator
+            .send(parts, path.clone(), forward::full(form))
+            .await?;
+        if let Ok(answer) = forward::read(response.into_body()).await {
+            let answer = String::from_utf8_lossy(&answer);
+            shared.snapshots.shown(region, at_ms, &answer);
+        }
+    }
+    Ok(())
 }
 
 /// Calls the emulator in the name of whoever made the call that is taken back, but not with that caller's rights: AWS does

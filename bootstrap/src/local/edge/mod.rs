@@ -32,7 +32,7 @@ use rustls::ServerConfig;
 use tokio::{net::TcpListener, sync::Mutex};
 
 use self::{
-    bridges::{fis, global_tables::GlobalTables},
+    bridges::{fis, global_tables::GlobalTables, snapshots::Snapshots},
     forward::Emulator,
     front_door::Stages,
     record::Recorder,
@@ -149,6 +149,8 @@ struct Shared {
     global_tables: GlobalTables,
     fis: fis::Fis,
     mirror: Arc<dyn AuroraMirror>,
+    authority: Arc<Authority>,
+    snapshots: Snapshots,
     /// Held while an RDS call changes the servers.
     changing_servers: Mutex<()>,
     front_doors: BTreeMap<Region, SocketAddr>,
@@ -248,6 +250,8 @@ impl Edge {
             global_tables,
             fis,
             mirror: upstreams.mirror,
+            authority: config.authority.clone(),
+            snapshots: Snapshots::default(),
             changing_servers: Mutex::default(),
             front_doors: addresses.front_doors.clone(),
             front_door_tls: front_door_tls.into(),

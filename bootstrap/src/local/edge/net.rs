@@ -38,6 +38,14 @@ impl Tasks {
         });
     }
 
+    /// Tasks that end with these, or before.
+    pub(super) fn child(&self) -> Tasks {
+        Tasks {
+            stop: self.stop.child_token(),
+            tracker: TaskTracker::new(),
+        }
+    }
+
     /// Ends all tasks and waits for them.
     pub(super) async fn stop(&self) {
         self.stop.cancel();

@@ -132,6 +132,14 @@ pub(in crate::local::edge) fn undo(form: &str, answer: &str) -> Vec<String> {
                 .chain([call("DeleteDBCluster", &delete)])
                 .collect()
         }
+        "RestoreDBClusterFromSnapshot" => {
+            let cluster = value("DBClusterIdentifier");
+            let delete = [
+                ("DBClusterIdentifier", cluster.as_str()),
+                ("SkipFinalSnapshot", "true"),
+            ];
+            vec![call("DeleteDBCluster", &delete)]
+        }
         "FailoverGlobalCluster" | "SwitchoverGlobalCluster" => {
             let Some(writer) = element(answer, "FromDbClusterArn") else {
                 return Vec::new();

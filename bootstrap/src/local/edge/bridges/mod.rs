@@ -6,3 +6,4 @@ pub(super) mod fis;
 pub(super) mod global_tables;
 pub(in crate::local) mod health_checks;
 pub(super) mod rds_endpoints;
+pub(super) mod snapshots;

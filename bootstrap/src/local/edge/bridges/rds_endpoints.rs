@@ -2,7 +2,7 @@
 //!
 //! AWS answers `DescribeDBClusters`, `DescribeDBInstances`, `CreateDBCluster` and the like with the host name and port of
 //! the region's cluster. The emulator answers with its own host name and the port asked for, where nothing listens. Here
-//! the address of the region's real server takes their place.
+//! the address of the region's real server takes their place, or that of a cluster's own.
 
 use std::net::SocketAddr;
 
@@ -11,8 +11,13 @@ use quick_xml::{
     events::{BytesText, Event},
 };
 
-/// Replaces the endpoints in an answer of RDS. What is no XML stays as it is.
-pub(in crate::local::edge) fn rewrite(answer: &[u8], database: SocketAddr) -> Option<Vec<u8>> {
+/// Replaces the endpoints in an answer of RDS by those of each cluster. What is no XML stays as it is.
+pub(in crate::local::edge) fn rewrite(
+    answer: &[u8],
+    address: impl Fn(&str) -> SocketAddr,
+) -> Option<Vec<u8>> {
+    let mut databases = clusters(answer)?.into_iter().map(|cluster| address(&cluster));
+    let mut database = address("");
     let mut reader = Reader::from_reader(answer);
     let mut writer = Writer::new(Vec::with_capacity(answer.len()));
     let mut path: Vec<String> = Vec::new();
@@ -21,6 +26,9 @@ pub(in crate::local::edge) fn rewrite(answer: &[u8], database: SocketAddr) -> Op
             Event::Eof => break,
             Event::Start(start) => {
                 path.push(start.name().as_ref().to_owned());
+                if is_database(&path) {
+                    database = databases.next()?;
+                }
                 writer.write_event(Event::Start(start)).ok()?;
                 // The text comes next, if there is any; what we write here replaces it.
                 if let Some(text) = replacement(&path, database) {
@@ -36,6 +44,42 @@ pub(in crate::local::edge) fn rewrite(answer: &[u8], database: SocketAddr) -> Op
         }
     }
     Some(writer.into_inner())
+}
+
+/// Whether a cluster or an instance is described here.
+fn is_database(path: &[String]) -> bool {
+    matches!(path.last().map(String::as_str), Some("DBCluster" | "DBInstance"))
+}
+
+/// The cluster of each cluster or instance that is described, in their order; empty where none is named.
+fn clusters(answer: &[u8]) -> Option<Vec<String>> {
+    let mut reader = Reader::from_reader(answer);
+    let mut path: Vec<String> = Vec::new();
+    let mut found: Vec<String> = Vec::new();
+    loop {
+        match reader.read_event().ok()? {
+            Event::Eof => return Some(found),
+            Event::Start(start) => {
+                path.push(start.name().as_ref().to_owned());
+                if is_database(&path) {
+                    found.push(String::new());
+                }
+            }
+            Event::End(_) => {
+                path.pop();
+            }
+            Event::Text(text) => {
+                if let Some((name, described)) = path.split_last()
+                    && name == "DBClusterIdentifier"
+                    && is_database(described)
+                    && let Some(cluster) = found.last_mut()
+                {
+                    cluster.push_str(&text);
+                }
+            }
+            _ => {}
+        }
+    }
 }
 
 fn replacement(path: &[String], database: SocketAddr) -> Option<String> {
@@ -66,7 +110,7 @@ mod tests {
              <DBInstance><Endpoint>\n  <Address>localhost</Address>\n  <Port>5432</Port></Endpoint></DBInstance>\
              <Other><Endpoint>stays</Endpoint></Other></R>";
         let database = "127.0.1.1:6000".parse().unwrap();
-        let rewritten = String::from_utf8(rewrite(answer.as_bytes(), database).unwrap()).unwrap();
+        let rewritten = String::from_utf8(rewrite(answer.as_bytes(), |_| database).unwrap()).unwrap();
         assert_eq!(
             rewritten,
             "<?xml version=\"1.0\"?><R><DBClusters><DBCluster><DBClusterIdentifier>a&amp;b</DBClusterIdentifier>\
@@ -78,7 +122,26 @@ mod tests {
     }
 
     #[test]
+    fn a_cluster_that_has_a_server_of_its_own_and_its_instances_are_told_with_that_ones_address() {
+        let of = |name: &str| {
+            format!("<DBCluster><Port>1</Port><DBClusterIdentifier>{name}</DBClusterIdentifier></DBCluster>")
+        };
+        let instance = "<DBInstance><Endpoint><Port>1</Port></Endpoint><DBClusterIdentifier>tail</DBClusterIdentifier></DBInstance>";
+        let answer = format!("<R>{}{}{instance}{}</R>", of("main"), of("tail"), of("main"));
+        let address = |cluster: &str| {
+            let port = if cluster == "tail" { 2 } else { 3 };
+            SocketAddr::from(([127, 0, 1, 1], port))
+        };
+        let rewritten = String::from_utf8(rewrite(answer.as_bytes(), address).unwrap()).unwrap();
+        let ports: Vec<&str> = rewritten.split("<Port>").skip(1).map(|rest| &rest[..1]).collect();
+        assert_eq!(ports, ["3", "2", "2", "3"]);
+    }
+
+    #[test]
     fn what_is_no_xml_is_left_alone() {
-        assert_eq!(rewrite(b"<a><b></a>", "127.0.1.1:6000".parse().unwrap()), None);
+        assert_eq!(
+            rewrite(b"<a><b></a>", |_| "127.0.1.1:6000".parse().unwrap()),
+            None
+        );
     }
 }
