@@ -21,3 +21,4 @@ pub mod names;
 pub mod observe;
 pub mod rate;
 pub mod takeover;
+pub mod window;

@@ -89,6 +89,25 @@ impl Regions {
     }
 }
 
+/// A workflow that changes the active region.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Takeover {
+    /// Unplanned.
+    Failover,
+    /// Planned.
+    Switchover,
+}
+
+impl Takeover {
+    /// The word used in names.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Takeover::Failover => "failover",
+            Takeover::Switchover => "switchover",
+        }
+    }
+}
+
 /// What everything in the stack of one suffix is called.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Names {
@@ -240,14 +259,37 @@ impl Names {
         format!("api.{zone}")
     }
 
-    /// The switchover execution that raises the epoch to `epoch`, as with [`Names::failover_execution`].
-    pub fn switchover_execution(&self, epoch: u64) -> String {
-        format!("switchover-{}-{epoch}", self.suffix)
-    }
-
     /// The failover execution that raises the epoch to `epoch`. Its name is the idempotency token: one per epoch.
     pub fn failover_execution(&self, epoch: u64) -> String {
-        format!("failover-{}-{epoch}", self.suffix)
+        self.takeover_execution(Takeover::Failover, epoch)
+    }
+
+    /// The switchover execution that raises the epoch to `epoch`, as with [`Names::failover_execution`].
+    pub fn switchover_execution(&self, epoch: u64) -> String {
+        self.takeover_execution(Takeover::Switchover, epoch)
+    }
+
+    /// The execution of either workflow that raises the epoch to `epoch`: the base name. Further attempts of the same have
+    /// their number after it: `failover-dev-2`, `failover-dev-2-2`, `failover-dev-2-3`.
+    pub fn takeover_execution(&self, workflow: Takeover, epoch: u64) -> String {
+        format!("{}-{}-{epoch}", workflow.as_str(), self.suffix)
+    }
+
+    /// The workflow and the epoch that it raises to, from the name of an execution, whichever attempt it is; none if the name
+    /// is no such execution's.
+    pub fn takeover_of(&self, execution: &str) -> Option<(Takeover, u64)> {
+        [Takeover::Failover, Takeover::Switchover]
+            .into_iter()
+            .find_map(|workflow| {
+                let rest = execution
+                    .strip_prefix(workflow.as_str())?
+                    .strip_prefix('-')?
+                    .strip_prefix(&self.suffix)?
+                    .strip_prefix('-')?;
+                let (epoch, attempt) = rest.split_once('-').unwrap_or((rest, "1"));
+                attempt.parse::<u32>().ok()?;
+                Some((workflow, epoch.parse().ok()?))
+            })
     }
 }
 
@@ -288,6 +330,25 @@ mod tests {
             ("by-hand", "by-hand"),
         ] {
             assert_eq!(exercise_id(execution), id);
+        }
+    }
+
+    #[test]
+    fn an_execution_is_known_by_its_name_whichever_attempt_it_is() {
+        let names = Names::new("dev");
+        let failover = names.failover_execution(7);
+        let switchover = names.switchover_execution(8);
+        for (execution, known) in [
+            (failover.as_str(), Some((Takeover::Failover, 7))),
+            ("failover-dev-7-12", Some((Takeover::Failover, 7))),
+            (switchover.as_str(), Some((Takeover::Switchover, 8))),
+            ("switchover-dev-8-2", Some((Takeover::Switchover, 8))),
+            ("failover-prod-7", None),
+            ("failover-dev-7-again", None),
+            ("drill-dev-20261127T010000", None),
+            ("deploy", None),
+        ] {
+            assert_eq!(names.takeover_of(execution), known, "{execution}");
         }
     }
 

@@ -201,6 +201,7 @@ pub fn assess_again(signs: &Signs<'_>, input: &TakeoverInput, approved: bool) ->
     let verdict = assess(
         record,
         signs.observations,
+        &input.to_region,
         signs.policy,
         signs.regions,
         signs.now_ms,

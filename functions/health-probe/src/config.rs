@@ -6,10 +6,10 @@ use std::time::Duration;
 use continuity::assess::Policy;
 use continuity::config::{ConfigError, FunctionConfig, env, required};
 use continuity::names::Slot;
+use continuity::observe::LOOK_LIMIT_MS;
 
-/// A look takes no longer than this, whatever the interval: `/health` promises an answer within 2 s, and a shorter limit would
-/// call a slow region dead. A round that takes longer than the interval delays the next.
-pub const LOOK_LIMIT: Duration = Duration::from_secs(2);
+/// A look takes no longer than this. A round that takes longer than the interval delays the next.
+pub const LOOK_LIMIT: Duration = Duration::from_millis(LOOK_LIMIT_MS);
 /// An invocation ends this long before its deadline.
 pub const DEADLINE_MARGIN_MS: u64 = 1000;
 /// A round that still runs this long before the deadline is cut.
@@ -18,6 +18,8 @@ pub const CUT_MARGIN_MS: u64 = 300;
 pub const INVOCATION_MS: u64 = 59_000;
 /// Writing down a round and assessing it takes no longer than this.
 pub const REPORT_LIMIT: Duration = Duration::from_secs(5);
+/// The pause between attempts of a workflow that ended too early doubles up to this.
+pub const MOST_PAUSE_MS: u64 = 300_000;
 
 const _: () = assert!(INVOCATION_MS < 60_000);
 const _: () = assert!(CUT_MARGIN_MS < DEADLINE_MARGIN_MS);
@@ -35,6 +37,8 @@ pub struct ProbeConfig {
     pub policy: Policy,
     /// The failover workflow of this region; none in the witness.
     pub failover_state_machine: Option<String>,
+    /// The switchover workflow of this region; none in the witness.
+    pub switchover_state_machine: Option<String>,
 }
 
 impl ProbeConfig {
@@ -71,14 +75,14 @@ impl ProbeConfig {
                 problem: format!("is not a policy: {error}"),
             })?,
         };
-        let failover_state_machine =
-            lookup("UNDERSTUDY_FAILOVER_STATE_MACHINE").filter(|arn| !arn.is_empty());
+        let arn = |name: &str| lookup(name).filter(|arn| !arn.is_empty());
         Ok(ProbeConfig {
             function,
             endpoints,
             interval_ms,
             policy,
-            failover_state_machine,
+            failover_state_machine: arn("UNDERSTUDY_FAILOVER_STATE_MACHINE"),
+            switchover_state_machine: arn("UNDERSTUDY_SWITCHOVER_STATE_MACHINE"),
         })
     }
 
@@ -97,7 +101,8 @@ pub(crate) mod tests {
     use super::*;
 
     pub(crate) fn config(slot: &str, interval_ms: u64) -> ProbeConfig {
-        let arn = "arn:aws:states:us-east-2:000000000000:stateMachine:failover-dr-dev";
+        let failover = "arn:aws:states:us-east-2:000000000000:stateMachine:failover-dr-dev";
+        let switchover = "arn:aws:states:us-east-2:000000000000:stateMachine:switchover-dr-dev";
         ProbeConfig::from_lookup(|name| {
             Some(match name {
                 "UNDERSTUDY_SUFFIX" => "dev".into(),
@@ -108,7 +113,8 @@ pub(crate) mod tests {
                 "UNDERSTUDY_ENDPOINT_PRIMARY" => "https://a.execute-api.us-east-1.amazonaws.com/live/".into(),
                 "UNDERSTUDY_ENDPOINT_DR" => "https://b.execute-api.us-east-2.amazonaws.com/live".into(),
                 "UNDERSTUDY_PROBE_INTERVAL_MS" => interval_ms.to_string(),
-                "UNDERSTUDY_FAILOVER_STATE_MACHINE" if slot != "witness" => arn.into(),
+                "UNDERSTUDY_FAILOVER_STATE_MACHINE" if slot != "witness" => failover.into(),
+                "UNDERSTUDY_SWITCHOVER_STATE_MACHINE" if slot != "witness" => switchover.into(),
                 _ => return None,
             })
         })
@@ -124,6 +130,7 @@ pub(crate) mod tests {
         );
         assert_eq!(config.function.region(), "us-east-2");
         assert!(config.failover_state_machine.is_some());
+        assert!(config.switchover_state_machine.is_some());
     }
 
     #[test]

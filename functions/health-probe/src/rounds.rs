@@ -1,18 +1,21 @@
-//! The rounds of one invocation: look at both regions, write down what was seen, and in the standby region assess and act.
+//! The rounds of one invocation: look at both regions, write down what was seen, in the standby region assess and act, and in
+//! both see to it that a change of the active region comes to its end.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use continuity::assess::{Verdict, assess};
-use continuity::control::{ControlRecord, ControlStore};
+use continuity::control::{ControlRecord, ControlStore, Phase};
 use continuity::error::{StoreError, chain};
-use continuity::names::Slot;
+use continuity::names::{Slot, Takeover};
 use continuity::observe::{Look, Observation, Round};
 use serde::Serialize;
 
-use crate::config::{CUT_MARGIN_MS, DEADLINE_MARGIN_MS, INVOCATION_MS, ProbeConfig, REPORT_LIMIT};
+use crate::config::{
+    CUT_MARGIN_MS, DEADLINE_MARGIN_MS, INVOCATION_MS, MOST_PAUSE_MS, ProbeConfig, REPORT_LIMIT,
+};
 use crate::look::Looker;
-use crate::start::{StartError, Started, Starter, start_once};
+use crate::start::{Job, Pause, StartError, Started, Starter, start_once};
 use crate::timer::Timer;
 
 /// Everything an invocation works with, built once per process.
@@ -173,10 +176,11 @@ impl Probe {
             }
             observation.push(region, round);
         }
+        observation.end_round();
     }
 
     /// Stores the observation, if the stack is still the one that earlier rounds saw; in the standby region assesses it with
-    /// those of the others, and acts on the verdict.
+    /// those of the others, and acts on the verdict. Nothing is done by a region that could not store what it saw.
     async fn report(&self, memory: &mut Memory) -> Result<Reported, ReportError> {
         let record = self.control.read().await?;
         let same = match (&memory.record, &record) {
@@ -188,81 +192,182 @@ impl Probe {
             return Ok(Reported::OtherStack);
         }
         memory.record.clone_from(&record);
-        self.control.put_observation(&memory.observation).await?;
-        let (Some(state_machine), Some(record)) = (&self.config.failover_state_machine, record) else {
+        let Some(record) = record else {
+            self.control.put_observation(&memory.observation).await?;
             return Ok(Reported::Stored(None));
         };
-        let function = &self.config.function;
-        if function.regions.peer_of(&record.active_region) != Some(function.region()) {
+        let stale_after_ms = self.config.policy.stale_after_ms;
+        memory
+            .observation
+            .learn(&record, stale_after_ms, self.timer.now_ms());
+        let verdict = if self.stands_by(&record) {
+            self.assess(&record, &mut memory.observation).await.map(Some)
+        } else {
+            memory.observation.assessment = None;
+            Ok(None)
+        };
+        self.control.put_observation(&memory.observation).await?;
+        let job = match verdict? {
+            Some(verdict @ (Verdict::Failover { .. } | Verdict::Propose { .. })) => {
+                self.takeover(&record, &verdict)
+            }
+            Some(Verdict::Hold { .. }) | None => self.unfinished(&record),
+        };
+        let Some(job) = job else {
             return Ok(Reported::Stored(None));
-        }
-        let observers = Slot::ALL.map(|slot| function.regions.of(slot));
-        let observations = self.control.observations(&observers).await?;
-        let verdict = assess(
-            &record,
-            &observations,
-            &self.config.policy,
-            &function.regions,
-            self.timer.now_ms(),
-        );
-        let started = self
-            .act(state_machine, &record, verdict, &mut memory.told)
-            .await?;
-        Ok(Reported::Stored(started))
+        };
+        self.start(&job, memory).await.map(Reported::Stored)
     }
 
-    async fn act(
-        &self,
-        state_machine: &str,
-        record: &ControlRecord,
-        verdict: Verdict,
-        told: &mut Option<String>,
-    ) -> Result<Option<String>, ReportError> {
-        let names = &self.config.function.names;
-        match verdict {
-            Verdict::Hold { .. } => Ok(None),
-            Verdict::Propose {
-                to_region, reasons, ..
-            } => {
-                tracing::warn!(
-                    to_region,
-                    ?reasons,
-                    "a failover is proposed and waits for a person"
-                );
-                Ok(None)
-            }
-            Verdict::Failover {
-                epoch,
-                to_region,
-                reasons,
-            } => {
-                let input = serde_json::json!({
-                    "epoch": epoch,
-                    "to_region": to_region,
-                    "started_by": "health-probe",
-                    "reasons": reasons,
-                    "decided_ms": self.timer.now_ms(),
-                });
-                let started = start_once(
-                    self.starter.as_ref(),
-                    state_machine,
-                    &names.failover_execution(record.epoch + 1),
-                    &input.to_string(),
-                    self.config.interval_ms * 3,
-                    self.timer.now_ms(),
-                )
-                .await?;
-                let text = format!("{started:?}");
-                if told.as_ref() != Some(&text) {
-                    tracing::warn!(epoch, to_region, ?reasons, execution = text, "failover");
-                    *told = Some(text);
-                }
-                Ok(match started {
-                    Started::Now(name) => Some(name),
-                    Started::Running(_) | Started::Ended(_) => None,
-                })
-            }
+    /// Whether this is the region that takes over.
+    fn stands_by(&self, record: &ControlRecord) -> bool {
+        let function = &self.config.function;
+        function.regions.peer_of(&record.active_region) == Some(function.region())
+    }
+
+    /// Assesses, and keeps in the own observation when the others changed and what came of it.
+    async fn assess(&self, record: &ControlRecord, own: &mut Observation) -> Result<Verdict, StoreError> {
+        let function = &self.config.function;
+        let others: Vec<&str> = Slot::ALL
+            .map(|slot| function.regions.of(slot))
+            .into_iter()
+            .filter(|region| *region != function.region())
+            .collect();
+        let mut observations = self.control.observations(&others).await?;
+        let (policy, now_ms) = (&self.config.policy, self.timer.now_ms());
+        own.sight(&observations, policy.stale_after_ms, now_ms);
+        observations.push(own.clone());
+        let verdict = assess(
+            record,
+            &observations,
+            function.region(),
+            policy,
+            &function.regions,
+            now_ms,
+        );
+        if own.keep_verdict(verdict.clone(), now_ms) {
+            tracing::info!(
+                epoch = record.epoch,
+                verdict = verdict.kind(),
+                reasons = ?verdict.reasons(),
+                "the verdict changed"
+            );
         }
+        Ok(verdict)
+    }
+
+    /// The failover that a verdict asks for. For a proposal the same workflow runs: it waits for a person.
+    fn takeover(&self, record: &ControlRecord, verdict: &Verdict) -> Option<Job<'_>> {
+        let (Verdict::Failover {
+            to_region,
+            cause,
+            reasons,
+            ..
+        }
+        | Verdict::Propose {
+            to_region,
+            cause,
+            reasons,
+            ..
+        }) = verdict
+        else {
+            return None;
+        };
+        let pause_ms = self.config.interval_ms * 3;
+        Some(Job {
+            state_machine: self.config.failover_state_machine.as_deref()?,
+            base_name: self.config.function.names.failover_execution(record.epoch + 1),
+            input: serde_json::json!({
+                "epoch": record.epoch,
+                "to_region": to_region,
+                "started_by": "health-probe",
+                "verdict": verdict.kind(),
+                "cause": cause,
+                "reasons": reasons,
+                "decided_ms": self.timer.now_ms(),
+            }),
+            asks: matches!(verdict, Verdict::Propose { .. }),
+            // Each of them may be the right one: an attempt that held says nothing of the next.
+            pause: Pause {
+                first_ms: pause_ms,
+                most_ms: pause_ms,
+                answer_ms: self.config.policy.approval_expires_ms,
+            },
+        })
+    }
+
+    /// What must run in this region because the record is not in the phase `serving`: the workflow that takes it there. It
+    /// works for the region that it runs in, so the region that takes over sees to it.
+    fn unfinished(&self, record: &ControlRecord) -> Option<Job<'_>> {
+        let config = &self.config;
+        let (names, me) = (&config.function.names, config.function.region());
+        let (workflow, epoch) = match record.phase {
+            Phase::Serving => return None,
+            Phase::Recovering if record.active_region == me => {
+                let execution = names
+                    .takeover_of(&record.changed_by)
+                    .filter(|(_, epoch)| *epoch == record.epoch);
+                if execution.is_none() {
+                    let (phase, changed_by) = (record.phase.as_str(), record.changed_by.as_str());
+                    tracing::warn!(phase, changed_by, "no workflow of this epoch is known");
+                }
+                execution?
+            }
+            Phase::Draining if self.stands_by(record) => (Takeover::Switchover, record.epoch + 1),
+            Phase::Recovering | Phase::Draining => return None,
+        };
+        let mut input = serde_json::json!({
+            "epoch": epoch.saturating_sub(1),
+            "to_region": me,
+            "started_by": "health-probe",
+            "reasons": [format!(
+                "the phase is {} and the execution that is to end it has ended itself",
+                record.phase
+            )],
+            "decided_ms": self.timer.now_ms(),
+        });
+        let state_machine = match workflow {
+            Takeover::Failover => &config.failover_state_machine,
+            Takeover::Switchover => {
+                input["mode"] = "graceful".into();
+                &config.switchover_state_machine
+            }
+        };
+        let first_ms = config.interval_ms * 3;
+        Some(Job {
+            state_machine: state_machine.as_deref()?,
+            base_name: names.takeover_execution(workflow, epoch),
+            input,
+            asks: false,
+            pause: Pause {
+                first_ms,
+                most_ms: MOST_PAUSE_MS.max(first_ms),
+                answer_ms: first_ms,
+            },
+        })
+    }
+
+    /// Starts a job unless it runs. The name of the execution that was started now.
+    async fn start(&self, job: &Job<'_>, memory: &mut Memory) -> Result<Option<String>, ReportError> {
+        // Proposals are counted by themselves: one that waits is found although a failover went ahead of it.
+        let key = if job.asks {
+            format!("{}?", job.base_name)
+        } else {
+            job.base_name.clone()
+        };
+        let attempt = memory.observation.attempts.entry(key).or_default();
+        let now_ms = self.timer.now_ms();
+        let started = start_once(self.starter.as_ref(), job, attempt, now_ms).await?;
+        let text = format!("{started:?}");
+        if memory.told.as_ref() != Some(&text) {
+            let (asks, reasons) = (job.asks, job.input["reasons"].to_string());
+            tracing::warn!(execution = text, asks, reasons, "a workflow is to run");
+            memory.told = Some(text);
+        }
+        Ok(match started {
+            Started::Now(name) => Some(name),
+            Started::Running(_) | Started::Ended(_) => None,
+        })
     }
 }
 
@@ -309,6 +414,59 @@ mod tests {
         }
     }
 
+    /// The same clock, and while it jumps another observer makes its rounds. Its own clock is wrong by `skew_ms`.
+    struct Company {
+        clock: Arc<Jumping>,
+        control: Arc<MemoryControl>,
+        observer: &'static str,
+        home_fails_from_ms: u64,
+        skew_ms: i64,
+        dies_ms: u64,
+    }
+
+    #[async_trait]
+    impl Timer for Company {
+        fn now_ms(&self) -> u64 {
+            self.clock.now_ms()
+        }
+
+        async fn sleep_until(&self, at_ms: u64) {
+            self.clock.sleep_until(at_ms).await;
+            let now_ms = self.clock.now_ms();
+            if now_ms >= self.dies_ms {
+                return;
+            }
+            let found = self.control.observations(&[self.observer]).await.unwrap();
+            let mut seen = found
+                .into_iter()
+                .next()
+                .unwrap_or_else(|| Observation::new(self.observer));
+            for region in [HOME, DR] {
+                let round = Round {
+                    at_ms: now_ms.saturating_add_signed(self.skew_ms),
+                    took_ms: 1,
+                    look: look_at(region, now_ms, self.home_fails_from_ms),
+                };
+                seen.push(region, round);
+            }
+            self.control.put_observation(&seen).await.unwrap();
+        }
+    }
+
+    fn look_at(region: &str, now_ms: u64, home_fails_from_ms: u64) -> Look {
+        if region == DR {
+            return Look::Standby {
+                health: health(DR, false, Some(1)),
+            };
+        }
+        if now_ms >= home_fails_from_ms {
+            return Look::Failing {
+                reason: "connection refused".into(),
+            };
+        }
+        Look::Serving { epoch: 1 }
+    }
+
     /// Eyes that see the home region fail from a time on, and the standby fit.
     struct Scene {
         timer: Arc<Jumping>,
@@ -320,17 +478,7 @@ mod tests {
     impl Looker for Scene {
         async fn look(&self, region: &str) -> Look {
             *self.looks.lock().unwrap() += 1;
-            if region == DR {
-                return Look::Standby {
-                    health: health(DR, false, Some(1)),
-                };
-            }
-            if self.timer.now_ms() >= self.home_fails_from_ms {
-                return Look::Failing {
-                    reason: "connection refused".into(),
-                };
-            }
-            Look::Serving { epoch: 1 }
+            look_at(region, self.timer.now_ms(), self.home_fails_from_ms)
         }
     }
 
@@ -363,6 +511,38 @@ mod tests {
                 starter: self.starter.clone(),
                 timer: self.timer.clone(),
             }
+        }
+
+        /// The standby's probe while the witness looks, too.
+        fn accompanied(&self, skew_ms: i64, dies_ms: u64) -> Probe {
+            let mut probe = self.probe("dr");
+            probe.timer = Arc::new(Company {
+                clock: self.timer.clone(),
+                control: self.control.clone(),
+                observer: WITNESS,
+                home_fails_from_ms: self.home_fails_from_ms,
+                skew_ms,
+                dies_ms,
+            });
+            probe
+        }
+
+        /// The control record is this one from now on.
+        async fn becomes(&self, change: impl FnOnce(&mut ControlRecord)) {
+            let before = self.control.read().await.unwrap().unwrap();
+            let mut after = before.clone();
+            change(&mut after);
+            after.version += 1;
+            self.control.replace(&before, &after).await.unwrap();
+        }
+
+        async fn own(&self, region: &str) -> Observation {
+            self.control.observations(&[region]).await.unwrap().pop().unwrap()
+        }
+
+        fn input(&self, execution: &str) -> serde_json::Value {
+            let executions = self.starter.executions.lock().unwrap();
+            serde_json::from_str(&executions[execution].1).unwrap()
         }
 
         fn executions(&self) -> Vec<String> {
@@ -406,26 +586,37 @@ mod tests {
         stage.probe("primary").run(stage.timer.now_ms() + 8_000).await;
         assert!(stage.executions().is_empty());
 
-        let summary = stage.probe("dr").run(stage.timer.now_ms() + 8_000).await;
+        let summary = stage
+            .accompanied(0, u64::MAX)
+            .run(stage.timer.now_ms() + 8_000)
+            .await;
         assert_eq!(summary.started.as_deref(), Some("failover-dev-2"));
         assert_eq!(stage.executions(), ["failover-dev-2"]);
-        let executions = stage.starter.executions.lock().unwrap();
-        let input: serde_json::Value = serde_json::from_str(&executions["failover-dev-2"].1).unwrap();
+        let input = stage.input("failover-dev-2");
         assert_eq!(input["epoch"], 1);
         assert_eq!(input["to_region"], DR);
         assert_eq!(input["started_by"], "health-probe");
+        assert_eq!(
+            (&input["verdict"], &input["cause"]),
+            (&"failover".into(), &"dead".into())
+        );
         assert!(!input["reasons"].as_array().unwrap().is_empty());
     }
 
     #[tokio::test]
     async fn an_execution_that_held_is_followed_by_another_while_the_region_fails() {
         let stage = Stage::new(BEGIN_MS);
-        stage.starter.executions.lock().unwrap().insert(
-            "failover-dev-2".into(),
-            (Execution::Ended(BEGIN_MS), String::new()),
-        );
-        stage.probe("witness").run(BEGIN_MS + 5_000).await;
-        let summary = stage.probe("dr").run(stage.timer.now_ms() + 8_000).await;
+        let ended = Execution::Ended {
+            at_ms: BEGIN_MS,
+            asked: false,
+        };
+        stage
+            .starter
+            .executions
+            .lock()
+            .unwrap()
+            .insert("failover-dev-2".into(), (ended, String::new()));
+        let summary = stage.accompanied(0, u64::MAX).run(BEGIN_MS + 12_000).await;
         assert_eq!(summary.started.as_deref(), Some("failover-dev-2-2"));
     }
 
@@ -434,6 +625,207 @@ mod tests {
         let stage = Stage::new(BEGIN_MS);
         let summary = stage.probe("dr").run(BEGIN_MS + 10_000).await;
         assert_eq!(summary.started, None);
+        assert!(stage.executions().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_witness_that_died_starts_nothing_by_what_it_saw_once_whatever_its_clock_shows() {
+        for skew_ms in [-60_000, 0, 60_000] {
+            let stage = Stage::new(BEGIN_MS + 4_000);
+            // It saw two failing rounds, and then no more; its last observation stays in the table.
+            let mut standby = stage.accompanied(skew_ms, BEGIN_MS + 5_500);
+            standby.config.policy.rounds_to_fail = 4;
+            let summary = standby.run(BEGIN_MS + 59_000).await;
+            assert_eq!(summary.started, None, "{skew_ms}");
+            let mut later = stage.probe("dr");
+            later.config.policy.rounds_to_fail = 2;
+            let summary = later.run(stage.timer.now_ms() + 9_000).await;
+            assert_eq!(summary.started, None, "{skew_ms}: nothing recent");
+            let own = stage.own(DR).await;
+            let reasons = own.assessment.unwrap().verdict.reasons().join("; ");
+            assert!(reasons.contains("us-west-2 has seen nothing recent"), "{reasons}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_clock_that_is_a_minute_wrong_prevents_no_failover() {
+        for skew_ms in [-60_000, 60_000] {
+            let stage = Stage::new(BEGIN_MS + 2_000);
+            let summary = stage.accompanied(skew_ms, u64::MAX).run(BEGIN_MS + 10_000).await;
+            assert_eq!(summary.started.as_deref(), Some("failover-dev-2"), "{skew_ms}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_seen_of_the_others_outlives_an_invocation() {
+        let stage = Stage::new(BEGIN_MS + 4_000);
+        stage.accompanied(30_000, u64::MAX).run(BEGIN_MS + 5_500).await;
+        let before = stage.own(DR).await;
+        assert!(before.sightings[WITNESS].seen_ms.is_some());
+        assert_eq!(before.sightings.len(), 2);
+        // One round each: only what the last invocation remembers makes the witness's observation a recent one.
+        for _ in 0..3 {
+            let company = stage.accompanied(30_000, u64::MAX);
+            company.timer.sleep_until(stage.timer.now_ms() + 1_000).await;
+            company.run(0).await;
+        }
+        assert_eq!(stage.executions(), ["failover-dev-2"]);
+        let own = stage.own(DR).await;
+        assert_eq!(
+            own.assessment.as_ref().map(|latest| latest.verdict.kind()),
+            Some("failover")
+        );
+        let kinds: Vec<&str> = own.verdicts.iter().map(|change| change.verdict.kind()).collect();
+        assert_eq!(kinds, ["hold", "failover"]);
+        assert!(
+            own.verdicts
+                .iter()
+                .all(|change| !change.verdict.reasons().is_empty())
+        );
+    }
+
+    #[tokio::test]
+    async fn a_proposal_starts_the_workflow_and_after_an_answer_comes_back_no_sooner_than_it_expires() {
+        let stage = Stage::new(BEGIN_MS);
+        let probe = || {
+            let mut probe = stage.accompanied(0, u64::MAX);
+            probe.config.policy.decider = continuity::assess::Decider::Approve;
+            probe.config.policy.approval_expires_ms = 60_000;
+            probe
+        };
+        let summary = probe().run(BEGIN_MS + 12_000).await;
+        assert_eq!(summary.started.as_deref(), Some("failover-dev-2"));
+        assert_eq!(stage.input("failover-dev-2")["verdict"], "propose");
+        let declined_ms = stage.timer.now_ms();
+        stage.starter.end("failover-dev-2", declined_ms);
+        let summary = probe().run(declined_ms + 59_000).await;
+        assert_eq!(summary.started, None);
+        let summary = probe().run(stage.timer.now_ms() + 9_000).await;
+        assert_eq!(summary.started.as_deref(), Some("failover-dev-2-2"));
+        assert!(stage.timer.now_ms() >= declined_ms + 60_000);
+    }
+
+    #[tokio::test]
+    async fn a_failover_does_not_wait_for_the_answer_to_a_proposal() {
+        let stage = Stage::new(BEGIN_MS);
+        let waiting = (
+            Execution::Running { asks: true },
+            r#"{"verdict":"propose"}"#.to_owned(),
+        );
+        stage
+            .starter
+            .executions
+            .lock()
+            .unwrap()
+            .insert("failover-dev-2".into(), waiting);
+        let summary = stage.accompanied(0, u64::MAX).run(BEGIN_MS + 12_000).await;
+        assert_eq!(summary.started.as_deref(), Some("failover-dev-2-2"));
+    }
+
+    #[tokio::test]
+    async fn a_takeover_whose_execution_ended_early_runs_again_with_growing_pauses_and_for_ever() {
+        for (changed_by, base, machine, mode) in [
+            ("failover-dev-2", "failover-dev-2", "failover-dr-dev", None),
+            ("failover-dev-2-7", "failover-dev-2", "failover-dr-dev", None),
+            (
+                "switchover-dev-2",
+                "switchover-dev-2",
+                "switchover-dr-dev",
+                Some("graceful"),
+            ),
+        ] {
+            let stage = Stage::new(BEGIN_MS);
+            stage
+                .becomes(|record| {
+                    record.epoch = 2;
+                    record.active_region = DR.into();
+                    record.phase = Phase::Recovering;
+                    record.changed_by = changed_by.into();
+                    record.since_ms = BEGIN_MS;
+                })
+                .await;
+            let mut starts = Vec::new();
+            for _ in 0..400 {
+                let now_ms = stage.timer.now_ms();
+                if let Some(name) = stage.probe("dr").run(0).await.started {
+                    stage.starter.end(&name, now_ms);
+                    starts.push((name, now_ms));
+                }
+                stage.timer.sleep_until(now_ms + 1_000).await;
+            }
+            let names: Vec<&str> = starts.iter().take(3).map(|(name, _)| name.as_str()).collect();
+            assert_eq!(names, [base.to_owned(), format!("{base}-2"), format!("{base}-3")]);
+            let pauses: Vec<u64> = starts.windows(2).map(|pair| pair[1].1 - pair[0].1).collect();
+            assert_eq!(pauses, [3_000, 6_000, 12_000, 24_000, 48_000, 96_000, 192_000]);
+            let input = stage.input(&format!("{base}-2"));
+            assert_eq!(
+                (input["epoch"].as_u64(), input["to_region"].as_str()),
+                (Some(1), Some(DR))
+            );
+            assert_eq!(input["mode"].as_str(), mode);
+            assert!(!input["reasons"].as_array().unwrap().is_empty());
+            let machines = stage.starter.machines.lock().unwrap();
+            assert!(
+                machines.values().all(|arn| arn.ends_with(machine)),
+                "{machines:?}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn a_switchover_that_died_while_draining_is_started_again_where_it_leads_to() {
+        let stage = Stage::new(u64::MAX);
+        stage
+            .becomes(|record| {
+                record.phase = Phase::Draining;
+                record.changed_by = "switchover-dev-2".into();
+                record.since_ms = BEGIN_MS;
+            })
+            .await;
+        let executions = || stage.starter.executions.lock().unwrap();
+        executions().insert(
+            "switchover-dev-2".into(),
+            (Execution::Running { asks: false }, "{}".into()),
+        );
+        for slot in ["dr", "primary", "witness"] {
+            stage.probe(slot).run(0).await;
+        }
+        assert_eq!(stage.executions(), ["switchover-dev-2"], "it runs");
+        stage.starter.end("switchover-dev-2", stage.timer.now_ms());
+        stage.timer.sleep_until(stage.timer.now_ms() + 3_000).await;
+        for slot in ["primary", "witness"] {
+            assert_eq!(stage.probe(slot).run(0).await.started, None, "{slot}");
+        }
+        let summary = stage.probe("dr").run(0).await;
+        assert_eq!(summary.started.as_deref(), Some("switchover-dev-2-2"));
+        assert_eq!(stage.input("switchover-dev-2-2")["epoch"], 1);
+        assert_eq!(stage.input("switchover-dev-2-2")["mode"], "graceful");
+    }
+
+    #[tokio::test]
+    async fn nothing_is_started_again_once_the_region_serves_or_where_another_region_takes_over() {
+        let stage = Stage::new(u64::MAX);
+        for (phase, active, changed_by) in [
+            (Phase::Serving, DR, "failover-dev-2"),
+            (Phase::Recovering, HOME, "failover-dev-2"),
+            (Phase::Recovering, DR, "failover-dev-1"),
+            (Phase::Recovering, DR, "an operator"),
+        ] {
+            stage
+                .becomes(|record| {
+                    record.epoch = 2;
+                    record.active_region = active.into();
+                    record.phase = phase;
+                    record.changed_by = changed_by.into();
+                })
+                .await;
+            let summary = stage.probe("dr").run(stage.timer.now_ms() + 4_000).await;
+            assert_eq!(
+                (summary.started, summary.unreported),
+                (None, 0),
+                "{phase} {changed_by}"
+            );
+        }
         assert!(stage.executions().is_empty());
     }
 
@@ -450,11 +842,13 @@ mod tests {
     #[tokio::test]
     async fn the_policy_of_the_stack_decides() {
         let stage = Stage::new(BEGIN_MS);
-        stage.probe("witness").run(BEGIN_MS + 5_000).await;
-        let mut standby = stage.probe("dr");
+        let mut standby = stage.accompanied(0, u64::MAX);
         standby.config.policy.decider = continuity::assess::Decider::Manual;
-        let summary = standby.run(stage.timer.now_ms() + 6_000).await;
+        let summary = standby.run(BEGIN_MS + 9_000).await;
         assert_eq!((summary.started, summary.unreported), (None, 0));
+        let own = stage.own(DR).await;
+        let reasons = own.assessment.unwrap().verdict.reasons().join("; ");
+        assert!(reasons.contains("leaves failover to a person"), "{reasons}");
     }
 
     #[tokio::test]

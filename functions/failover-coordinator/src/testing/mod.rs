@@ -8,7 +8,7 @@ mod switchover;
 mod workflows;
 mod world;
 
-use continuity::observe::{Health, Look, Observation, Round};
+use continuity::observe::{Health, Look, Observation, Round, Sighting};
 use continuity::takeover::LedgerStatus;
 
 pub(crate) use asl::{End, Machine, Run};
@@ -59,15 +59,35 @@ fn seen(observer: &str, now_ms: u64, of_home: &Look) -> Observation {
     observation
 }
 
+/// The probes of both serving regions have just seen the others write.
+fn sighted<const N: usize>(mut all: [Observation; N], now_ms: u64) -> [Observation; N] {
+    let others = all.clone();
+    for own in all.iter_mut().filter(|own| own.observer != WITNESS) {
+        for other in &others {
+            let sighting = Sighting {
+                newest_ms: other.at_ms,
+                seen_ms: Some(now_ms),
+                looked_ms: now_ms,
+            };
+            own.sightings.insert(other.observer.clone(), sighting);
+        }
+    }
+    all
+}
+
 /// Both observers outside the home region saw it fail three times.
 pub(crate) fn home_down(now_ms: u64) -> [Observation; 2] {
     let refused = Look::Failing {
         reason: "connection refused".into(),
     };
-    [DR, WITNESS].map(|observer| seen(observer, now_ms, &refused))
+    sighted(
+        [DR, WITNESS].map(|observer| seen(observer, now_ms, &refused)),
+        now_ms,
+    )
 }
 
 /// All three observers see the home region serve epoch 1.
 pub(crate) fn observed_home_serving(now_ms: u64) -> [Observation; 3] {
-    [HOME, DR, WITNESS].map(|observer| seen(observer, now_ms, &Look::Serving { epoch: 1 }))
+    let all = [HOME, DR, WITNESS].map(|observer| seen(observer, now_ms, &Look::Serving { epoch: 1 }));
+    sighted(all, now_ms)
 }
