@@ -136,9 +136,14 @@ pub fn health_probe(
     let policy = serde_json::to_string(&context.spec.failover).expect("a policy is plain data");
     common.set("UNDERSTUDY_POLICY", policy);
     if Slot::SERVING.contains(&slot) {
-        let failover = context.names.state_machine("failover", slot);
-        let arn = state_machine::arn(context.region(slot), context.account, &failover);
-        common.set("UNDERSTUDY_FAILOVER_STATE_MACHINE", arn);
+        for (workflow, variable) in [
+            ("failover", "UNDERSTUDY_FAILOVER_STATE_MACHINE"),
+            ("switchover", "UNDERSTUDY_SWITCHOVER_STATE_MACHINE"),
+        ] {
+            let name = context.names.state_machine(workflow, slot);
+            let arn = state_machine::arn(context.region(slot), context.account, &name);
+            common.set(variable, arn);
+        }
     }
     let role = role(
         blueprint,

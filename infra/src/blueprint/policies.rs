@@ -107,7 +107,8 @@ pub fn payment_processor(context: &Context<'_>, slot: Slot) -> Vec<Value> {
     statements
 }
 
-/// Reads the control table, writes its own observation and no other item, starts the failover of its own region.
+/// Reads the control table, writes its own observation and no other item, starts the workflows that make its own region the
+/// active one.
 pub fn health_probe(context: &Context<'_>, slot: Slot) -> Vec<Value> {
     let (region, account, names) = (context.region(slot), context.account, &context.names);
     let control = table(context, region, &names.control_table());
@@ -122,18 +123,22 @@ pub fn health_probe(context: &Context<'_>, slot: Slot) -> Vec<Value> {
         ),
     ];
     if Slot::SERVING.contains(&slot) {
-        let failover = names.state_machine("failover", slot);
+        let workflows = ["failover", "switchover"].map(|workflow| names.state_machine(workflow, slot));
+        let machines = workflows
+            .each_ref()
+            .map(|name| state_machine::arn(region, account, name));
+        let executions = workflows
+            .each_ref()
+            .map(|name| format!("arn:aws:states:{region}:{account}:execution:{name}:*"));
         statements.push(allow(
-            "StartFailover",
+            "StartTakeover",
             &["states:StartExecution"],
-            json!(state_machine::arn(region, account, &failover)),
+            json!(machines),
         ));
         statements.push(allow(
-            "SeeFailover",
+            "SeeTakeover",
             &["states:DescribeExecution"],
-            json!(format!(
-                "arn:aws:states:{region}:{account}:execution:{failover}:*"
-            )),
+            json!(executions),
         ));
         statements.extend(tell_of_failures(context, slot));
     }

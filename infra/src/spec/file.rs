@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
+use continuity::window::{NoWindow, Window};
 use serde_json::{Value as Json, json};
 use toml::Value;
 use toml::de::{DeTable, DeValue};
@@ -345,11 +346,43 @@ fn read(shape: Shape, value: &Value) -> Result<Json, (String, String)> {
             "it must be one of a few words".into(),
             format!("write {}", rules::quoted(words)),
         )),
+        (Shape::Windows(_), Value::Array(windows)) => {
+            let windows = windows_of(windows)?;
+            match rules::out_of_range(shape, &windows) {
+                None => Ok(windows),
+                Some(problem) => Err(problem),
+            }
+        }
+        (Shape::Windows(_), _) => Err((
+            "it must be a list of windows of the week".into(),
+            "write [\"Sat:20:30-Sat:21:30\"], in UTC".into(),
+        )),
         (Shape::Texts, _) => Err((
             "it must be a table of texts".into(),
             "write `[tags]` on a line of its own, and below it lines like Team = \"payments\"".into(),
         )),
     }
+}
+
+/// Windows of the week, or what is wrong with the first bad one.
+fn windows_of(values: &[Value]) -> Result<Json, (String, String)> {
+    let mut windows = Vec::new();
+    for value in values {
+        let Value::String(text) = value else {
+            return Err((
+                format!("{} is no window of the week", shown(value)),
+                "write each in quotes: \"Sat:20:30-Sat:21:30\", in UTC".into(),
+            ));
+        };
+        let window: Window = text.parse().map_err(|refused: NoWindow| {
+            (
+                refused.to_string(),
+                "write it like \"Sat:20:30-Sat:21:30\", in UTC".to_owned(),
+            )
+        })?;
+        windows.push(json!(window));
+    }
+    Ok(Json::Array(windows))
 }
 
 /// Sets a value in the tree, making the tables on its way.

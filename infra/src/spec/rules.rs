@@ -21,6 +21,7 @@ pub fn check(spec: &Spec) -> Problems {
     network(spec, &mut problems);
     aurora(spec, &mut problems);
     failover(spec, &mut problems);
+    approval(spec, &mut problems);
     retention(spec, &mut problems);
     functions(spec, &mut problems);
     api(spec, &mut problems);
@@ -64,6 +65,13 @@ pub fn out_of_range(shape: Shape, value: &Json) -> Option<(String, String)> {
                 None => format!("use {}", quoted(words)),
             };
             Some(("there is no such choice".into(), fix))
+        }
+        Shape::Windows(most) => {
+            let windows = value.as_array()?.len();
+            (windows > most).then(|| {
+                let reason = format!("{windows} windows are too many");
+                (reason, format!("use at most {most}"))
+            })
         }
         _ => None,
     }
@@ -503,6 +511,24 @@ fn failover(spec: &Spec, problems: &mut Problems) {
             "use fewer rounds, or look more often",
         );
         problem.related = &["probe.interval_ms", "failover.recovery_timeout_ms"];
+        problems.push(problem);
+    }
+}
+
+/// A proposal that ends before the observers could have seen the region recover is none.
+fn approval(spec: &Spec, problems: &mut Problems) {
+    let (policy, interval_ms) = (&spec.failover, spec.probe.interval_ms);
+    let to_recover_ms = interval_ms.saturating_mul(u64::from(policy.rounds_to_recover));
+    if to_recover_ms > policy.approval_expires_ms {
+        let mut problem = Problem::new(
+            "failover.rounds_to_recover",
+            Some(policy.rounds_to_recover.to_string()),
+            format!(
+                "with probe.interval_ms = {interval_ms} a recovery is believed after {to_recover_ms} ms, later than failover.approval_expires_ms"
+            ),
+            "use fewer rounds, or look more often",
+        );
+        problem.related = &["probe.interval_ms", "failover.approval_expires_ms"];
         problems.push(problem);
     }
 }

@@ -16,6 +16,8 @@ pub enum Shape {
     Switch,
     /// A table of texts, with any keys.
     Texts,
+    /// A list of windows of the week, so many at most: `["Sat:20:30-Sat:21:30"]`.
+    Windows(usize),
 }
 
 /// One setting.
@@ -68,11 +70,33 @@ pub const SETTINGS: &[Setting] = &[
         "failover.rounds_to_fail",
         Shape::Whole(1, continuity::observe::KEPT_ROUNDS as i64),
     ),
+    setting(
+        "failover.rounds_to_recover",
+        Shape::Whole(1, continuity::observe::KEPT_ROUNDS as i64),
+    ),
     // Two of the three look at the active region from outside.
     setting("failover.observers", Shape::Whole(1, 2)),
     setting("failover.cooldown_ms", Shape::Whole(0, DAY_MS)),
     setting("failover.stale_after_ms", Shape::Whole(1_000, 600_000)),
     setting("failover.recovery_timeout_ms", Shape::Whole(60_000, DAY_MS)),
+    setting("failover.approval_expires_ms", Shape::Whole(60_000, DAY_MS)),
+    // As many as a practice run of ARC zonal autoshift may have.
+    setting("failover.blocked_windows", Shape::Windows(15)),
+    setting(
+        "failover.grey.decider",
+        Shape::Word(&["automatic", "approve", "manual"]),
+    ),
+    setting(
+        "failover.grey.window_rounds",
+        Shape::Whole(2, continuity::observe::KEPT_ROUNDS as i64),
+    ),
+    setting("failover.grey.failing_percent", Shape::Whole(1, 100)),
+    // No look takes longer than its limit, so none were slow beyond it.
+    setting(
+        "failover.grey.slow_ms",
+        Shape::Whole(1, continuity::observe::LOOK_LIMIT_MS as i64 - 100),
+    ),
+    setting("failover.grey.slow_percent", Shape::Whole(1, 100)),
     setting("retention.log_days", Shape::Whole(1, 3653)),
     setting("retention.backup_days", Shape::Whole(1, 35)),
     setting("retention.old_version_days", Shape::Whole(1, 36_500)),
