@@ -13,6 +13,7 @@ pub mod documents;
 pub mod drift;
 pub mod engine;
 pub mod error;
+pub mod exercise;
 mod forced;
 pub mod graph;
 pub mod kind;
