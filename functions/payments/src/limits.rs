@@ -70,6 +70,8 @@ pub const PAGE_ITEMS: Range = Range {
 };
 /// Entries that one page of a filtered list looks at.
 pub const PAGE_SCAN: u32 = 1_000;
+/// Entries that the traffic of a span is counted from.
+pub const TRAFFIC_SCAN: i64 = 320_000;
 /// Movements of one statement: what a request has the time to write.
 pub const STATEMENT_LINES: u64 = 200_000;
 /// How long the link to a statement is good.

@@ -39,6 +39,15 @@ pub enum Task {
         /// The epoch that is recovering.
         to_epoch: u64,
     },
+    /// Say what was executed when, and around the beginning of an epoch. For the evidence of a takeover.
+    Traffic {
+        /// From this moment, milliseconds since the Unix epoch.
+        from_ms: u64,
+        /// To this.
+        until_ms: u64,
+        /// The epoch.
+        epoch: u64,
+    },
     /// Recompute balances and totals from the log.
     VerifyLedger,
     /// A page of the ledger on a server that was restored beside this region's, newest entry first: see
@@ -163,6 +172,11 @@ pub async fn run(context: &Context, event: Value) -> Result<Value, TaskError> {
         Task::LedgerStatus => json!(ledger_status(context).await),
         Task::SetEpoch { epoch } => json!({ "ledger_epoch": set_epoch(context, epoch).await? }),
         Task::Replay { from_epoch, to_epoch } => json!(replay(context, from_epoch, to_epoch).await?),
+        Task::Traffic {
+            from_ms,
+            until_ms,
+            epoch,
+        } => json!(context.ledger.traffic(from_ms, until_ms, epoch).await?),
         Task::VerifyLedger => verified(context.ledger.verify().await?),
         Task::LostTail { host, port, before } => {
             json!({ "entries": restored(context, &host, port)?.newest(before, lost_tail::PAGE).await? })

@@ -14,8 +14,9 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::{
-    Account, AccountEntry, AccountStatus, Decline, Ledger, LedgerError, Page, Payment, PaymentFilter,
-    PaymentStatus, Posted, Read, Refund, Rejection, Submitted, Summary, Totals, Verified, recorded,
+    Account, AccountEntry, AccountStatus, Decline, Executed, Ledger, LedgerError, Page, Payment,
+    PaymentFilter, PaymentStatus, Posted, Read, Refund, Rejection, Submitted, Summary, Totals, Traffic,
+    Verified, recorded,
 };
 use crate::command::{Command, Order, PaymentOrder, RefundOrder};
 use crate::limits::{BALANCE_RANGE, PAGE_SCAN};
@@ -782,6 +783,43 @@ impl Ledger for MemoryLedger {
         let state = self.reach("summary")?;
         let last_seq = state.entries.last_key_value().map_or(0, |(id, _)| id.seq);
         Ok(Summary { status, last_seq })
+    }
+
+    async fn traffic(&self, from_ms: u64, until_ms: u64, epoch: u64) -> Result<Traffic, LedgerError> {
+        let state = self.reach("traffic")?;
+        let entries = || {
+            state
+                .entries
+                .values()
+                .map(|stored| (stored.entry.id, stored.entry.created_at_ms))
+        };
+        let mut sums: BTreeMap<(u64, u64), u64> = BTreeMap::new();
+        for (id, at_ms) in entries().filter(|(_, at_ms)| (from_ms..=until_ms).contains(at_ms)) {
+            *sums.entry((at_ms / 1_000, id.epoch)).or_default() += 1;
+        }
+        let latest = entries()
+            .map(|(id, _)| id.epoch)
+            .filter(|before| *before < epoch)
+            .max();
+        Ok(Traffic {
+            executed: sums
+                .into_iter()
+                .map(|((second, epoch), entries)| Executed {
+                    second,
+                    epoch,
+                    entries,
+                })
+                .collect(),
+            last_before_ms: entries()
+                .filter(|(id, _)| Some(id.epoch) == latest)
+                .map(|(_, at_ms)| at_ms)
+                .max(),
+            first_in_ms: entries()
+                .filter(|(id, _)| id.epoch == epoch)
+                .map(|(_, at_ms)| at_ms)
+                .min(),
+            complete: true,
+        })
     }
 
     async fn set_epoch(&self, epoch: u64) -> Result<u64, LedgerError> {

@@ -440,6 +440,30 @@ pub struct Summary {
     pub last_seq: u64,
 }
 
+/// What was executed in one second of an epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Executed {
+    /// The second, counted from the Unix epoch.
+    pub second: u64,
+    /// The epoch that executed it.
+    pub epoch: u64,
+    /// How many entries.
+    pub entries: u64,
+}
+
+/// What was executed in a span of time, as far as the ledger has kept it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Traffic {
+    /// By second and epoch, in this order.
+    pub executed: Vec<Executed>,
+    /// The newest entry of an epoch before the one that was asked for, milliseconds since the Unix epoch.
+    pub last_before_ms: Option<u64>,
+    /// The oldest entry of that epoch.
+    pub first_in_ms: Option<u64>,
+    /// False when the span holds more than was looked at: its beginning is missing then.
+    pub complete: bool,
+}
+
 /// What posting recorded entries came to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Posted {
@@ -534,6 +558,9 @@ pub trait Ledger: Send + Sync {
     async fn migrate(&self) -> Result<u32, LedgerError>;
     /// Status with counts.
     async fn summary(&self) -> Result<Summary, LedgerError>;
+    /// What was executed between two moments (both included), and around the beginning of `epoch`. Reads the log from its end,
+    /// [`crate::limits::TRAFFIC_SCAN`] entries at most.
+    async fn traffic(&self, from_ms: u64, until_ms: u64, epoch: u64) -> Result<Traffic, LedgerError>;
     /// Raises the ledger epoch, never lowers it. Answers the one that holds; afterwards nothing older can commit.
     async fn set_epoch(&self, epoch: u64) -> Result<u64, LedgerError>;
     /// Posts recorded entries, in the order given, into `epoch`, which the ledger must be in. Twice equals once.

@@ -25,11 +25,11 @@ use uuid::Uuid;
 use super::connect::{Connect, ConnectError};
 use super::migrations::{self, MIGRATIONS};
 use super::{
-    Account, AccountEntry, Ledger, LedgerError, Page, Payment, PaymentFilter, PaymentStatus, Posted, Read,
-    Refund, Rejection, Submitted, Summary, Verified,
+    Account, AccountEntry, Executed, Ledger, LedgerError, Page, Payment, PaymentFilter, PaymentStatus,
+    Posted, Read, Refund, Rejection, Submitted, Summary, Traffic, Verified,
 };
 use crate::command::{Command, Order};
-use crate::limits::{ANSWER_TIMEOUT, CONNECT_TIMEOUT, PAGE_SCAN, TASK_STATEMENT_TIMEOUT};
+use crate::limits::{ANSWER_TIMEOUT, CONNECT_TIMEOUT, PAGE_SCAN, TASK_STATEMENT_TIMEOUT, TRAFFIC_SCAN};
 use crate::statement::{Movements, Period, Statement};
 
 /// The ledger behind a connector.
@@ -131,6 +131,37 @@ impl Session {
     ) -> Result<&'a Prepared, PgError> {
         cell.get_or_try_init(|| self.client.prepare(text)).await
     }
+}
+
+/// The newest `$1` entries, by the primary key from its end; around an epoch's beginning, by the same key. (The newest of an epoch
+/// is not always the latest: of a few, the latest is taken.)
+const TRAFFIC: &str = "
+    with recent as materialized (
+        select epoch, created_at_ms from ledger.entries order by epoch desc, seq desc limit $1),
+    executed as (
+        select created_at_ms / 1000 as second, epoch, count(*) as entries from recent
+         where created_at_ms between $2 and $3 group by 1, 2)
+    select jsonb_build_object(
+        'executed', (select coalesce(jsonb_agg(to_jsonb(e) order by e.second, e.epoch), '[]') from executed e),
+        'looked_at', (select count(*) from recent),
+        'oldest_ms', (select min(created_at_ms) from recent),
+        'last_before_ms', (select max(created_at_ms) from (
+            select created_at_ms from ledger.entries where epoch < $4 order by epoch desc, seq desc limit 64) b),
+        'first_in_ms', (select min(created_at_ms) from (
+            select created_at_ms from ledger.entries where epoch = $4 order by seq limit 64) f)) as traffic";
+/// Entries that [`TRAFFIC`] looks at first.
+const TRAFFIC_PAGE: i64 = 5_000;
+/// How much older an entry may be than one that stands before it.
+const OUT_OF_ORDER_MS: u64 = 10_000;
+
+/// What [`TRAFFIC`] answers.
+#[derive(Debug, Deserialize)]
+struct Seen {
+    executed: Vec<Executed>,
+    looked_at: u64,
+    oldest_ms: Option<u64>,
+    last_before_ms: Option<u64>,
+    first_in_ms: Option<u64>,
 }
 
 const PAY: &str = "select ledger.pay($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)";
@@ -789,6 +820,36 @@ impl Ledger for PostgresLedger {
                 Ok(Summary { status, last_seq: 0 })
             }
             Err(error) => Err(error),
+        }
+    }
+
+    async fn traffic(&self, from_ms: u64, until_ms: u64, epoch: u64) -> Result<Traffic, LedgerError> {
+        let operation = "traffic";
+        let (from, until, epoch) = (signed(from_ms), signed(until_ms), signed(epoch));
+        let mut scan = TRAFFIC_PAGE;
+        loop {
+            let parameters: Parameters<'_> = &[
+                (&scan, Type::INT8),
+                (&from, Type::INT8),
+                (&until, Type::INT8),
+                (&epoch, Type::INT8),
+            ];
+            let row = self.row(operation, TRAFFIC, parameters).await?;
+            let seen: Seen = decode(operation, cell(operation, &row, "traffic")?)?;
+            // Entries are nearly in the order of their time: two commands at once may be a moment apart.
+            let all = seen.looked_at < unsigned(scan)
+                || seen
+                    .oldest_ms
+                    .is_some_and(|oldest_ms| oldest_ms + OUT_OF_ORDER_MS < from_ms);
+            if all || scan >= TRAFFIC_SCAN {
+                return Ok(Traffic {
+                    executed: seen.executed,
+                    last_before_ms: seen.last_before_ms,
+                    first_in_ms: seen.first_in_ms,
+                    complete: all,
+                });
+            }
+            scan = (scan * 4).min(TRAFFIC_SCAN);
         }
     }
 
