@@ -44,6 +44,8 @@ pub struct Spec {
     pub probe: Probe,
     /// When the active region changes unasked.
     pub failover: Policy,
+    /// What a change of the active region is to reach.
+    pub objectives: Objectives,
     /// What an acknowledged payment survives.
     pub durability: Durability,
     /// How long things are kept.
@@ -110,6 +112,20 @@ pub struct Serverless {
     pub min_acu: f64,
     /// The most: 1 to 256.
     pub max_acu: f64,
+}
+
+/// What a change of the active region is to reach. That no acknowledged payment is lost is not for choice.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Objectives {
+    /// The recovery time: seconds from the last acknowledgement before to the first one after, 1 up to a day.
+    pub rto_seconds: u64,
+}
+
+impl Default for Objectives {
+    fn default() -> Self {
+        Objectives { rto_seconds: 300 }
+    }
 }
 
 /// How long things are kept.
@@ -235,6 +251,7 @@ impl Default for Spec {
             aurora: Aurora::default(),
             probe: Probe::default(),
             failover: Policy::default(),
+            objectives: Objectives::default(),
             durability: Durability::default(),
             retention: Retention::default(),
             functions: Functions::default(),

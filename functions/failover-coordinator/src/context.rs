@@ -10,6 +10,7 @@ use continuity::dynamo::DynamoControl;
 use continuity::names::Slot;
 use infra::cloud::Cloud;
 
+use crate::effects::archive::S3;
 use crate::effects::aurora::RdsAurora;
 use crate::effects::engine::CloudEngine;
 use crate::effects::events::EventBridge;
@@ -21,7 +22,7 @@ use crate::effects::processor::LambdaProcessor;
 use crate::effects::public_name::HttpPublicName;
 use crate::effects::timer::SystemTimer;
 use crate::effects::{
-    Aurora, Engine, Events, Executions, Faults, Notices, Probes, Processor, PublicName, Timer,
+    Archive, Aurora, Engine, Events, Executions, Faults, Notices, Probes, Processor, PublicName, Timer,
 };
 use crate::error::StepError;
 
@@ -60,6 +61,8 @@ pub struct Context {
     pub events: Arc<dyn Events>,
     /// The alert topic of this region.
     pub notices: Arc<dyn Notices>,
+    /// The data bucket of this region.
+    pub archive: Arc<dyn Archive>,
     /// The clock.
     pub timer: Arc<dyn Timer>,
 }
@@ -105,6 +108,7 @@ impl Context {
             events: Arc::new(EventBridge::new(cloud.events(config.region()))),
             notices: Arc::new(Sns::new(cloud.sns(config.region()))),
             faults: Arc::new(Fis::new(cloud.clone(), names.clone())),
+            archive: Arc::new(S3::new(cloud.s3(config.region()))),
             executions: Arc::new(StepFunctions::new(cloud)),
             timer: Arc::new(SystemTimer),
             config,

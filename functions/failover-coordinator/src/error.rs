@@ -5,7 +5,7 @@ use continuity::takeover::Refused;
 use lambda_runtime::Diagnostic;
 
 /// Every type an error of a step can have.
-pub const TYPES: [&str; 24] = [
+pub const TYPES: [&str; 25] = [
     "UnknownStep",
     "MalformedInput",
     "NotDeployed",
@@ -30,6 +30,7 @@ pub const TYPES: [&str; 24] = [
     "NoticeNotSent",
     "FaultsUnavailable",
     "IsolationFailed",
+    "EvidenceNotStored",
 ];
 
 /// Why a step did not succeed.
@@ -131,6 +132,17 @@ pub enum StepError {
     /// The alert topic did not take a notice.
     #[error("the notice was not sent")]
     NoticeNotSent(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The data bucket did not take the evidence.
+    #[error("`{key}` was not stored in the bucket `{bucket}`")]
+    EvidenceNotStored {
+        /// Its key.
+        key: String,
+        /// The bucket.
+        bucket: String,
+        /// What went wrong.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// The observers do not see the active region serve yet.
     #[error("not serving yet: {0}")]
     NotServing(String),
@@ -178,6 +190,7 @@ impl StepError {
             StepError::NoticeNotSent(_) => "NoticeNotSent",
             StepError::FaultsUnavailable { .. } => "FaultsUnavailable",
             StepError::IsolationFailed(_) => "IsolationFailed",
+            StepError::EvidenceNotStored { .. } => "EvidenceNotStored",
         }
     }
 }

@@ -101,19 +101,6 @@ impl Step {
         Step::EndIsolation,
     ];
 
-    /// The steps of a failover that leave a mark in its timeline, in their order.
-    pub const FAILOVER: [Step; 9] = [
-        Step::Assess,
-        Step::Fence,
-        Step::Promote,
-        Step::AwaitWriter,
-        Step::SetEpoch,
-        Step::Replay,
-        Step::Verify,
-        Step::Open,
-        Step::AwaitTraffic,
-    ];
-
     /// The word in the event.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -28,6 +28,12 @@ pub const HAND_OVER_ATTEMPTS: u32 = 50;
 pub const FAULT_INTERVAL: Duration = Duration::from_secs(1);
 /// Traffic has this long to follow before the failover is recorded without it.
 pub const TRAFFIC_LIMIT: Duration = Duration::from_secs(60);
+/// The first command of the new epoch has this long to come before the exercise is recorded without it.
+pub const FIRST_COMMAND_LIMIT: Duration = Duration::from_secs(10);
+/// How long before the decision the evidence shows the traffic: a fault is believed after a few rounds of the observers.
+pub const TRAFFIC_BEFORE: Duration = Duration::from_secs(300);
+/// How often the ledger is asked for its traffic before the evidence does without it.
+pub const TRAFFIC_ATTEMPTS: u32 = 3;
 /// One request to the public name.
 pub const REQUEST_LIMIT: Duration = Duration::from_secs(2);
 /// A pass of the engine ends this long before the function's deadline.

@@ -279,6 +279,10 @@ fn data(context: &Context<'_>) -> Vec<Value> {
     let mut buckets: Vec<_> = Slot::SERVING
         .map(|slot| format!("arn:aws:s3:::{}", names.data_bucket(slot, account)))
         .into();
+    let evidence: Vec<_> = buckets
+        .iter()
+        .map(|bucket| format!("{bucket}/{}*", crate::exercise::PREFIX))
+        .collect();
     buckets.push(format!("arn:aws:s3:::artifacts-*-{suffix}-{account}"));
     let objects: Vec<_> = buckets.iter().map(|bucket| format!("{bucket}/*")).collect();
     let keys = json!(format!("arn:aws:kms:*:{account}:key/*"));
@@ -348,6 +352,8 @@ fn data(context: &Context<'_>) -> Vec<Value> {
             &["s3:DeleteObjectVersion", "s3:AbortMultipartUpload"],
             json!(objects),
         ),
+        // The key that encrypts it is one of the stack's.
+        allow("Evidence", &["s3:PutObject"], json!(evidence)),
         allow(
             "Packages",
             &["s3:GetObject"],

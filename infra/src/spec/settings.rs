@@ -97,6 +97,7 @@ pub const SETTINGS: &[Setting] = &[
         Shape::Whole(1, continuity::observe::LOOK_LIMIT_MS as i64 - 100),
     ),
     setting("failover.grey.slow_percent", Shape::Whole(1, 100)),
+    setting("objectives.rto_seconds", Shape::Whole(1, 86_400)),
     setting("retention.log_days", Shape::Whole(1, 3653)),
     setting("retention.backup_days", Shape::Whole(1, 35)),
     setting("retention.old_version_days", Shape::Whole(1, 36_500)),

@@ -1,5 +1,6 @@
 //! What steps do to the world, each behind a trait small enough for a double.
 
+pub mod archive;
 pub mod aurora;
 pub mod engine;
 pub mod events;
@@ -11,6 +12,7 @@ pub mod processor;
 pub mod public_name;
 pub mod timer;
 
+pub use archive::Archive;
 pub use aurora::Aurora;
 pub use engine::Engine;
 pub use events::Events;

@@ -34,6 +34,15 @@ pub enum Task {
         /// The new epoch.
         to_epoch: u64,
     },
+    /// What was executed when.
+    Traffic {
+        /// From this moment, milliseconds since the Unix epoch.
+        from_ms: u64,
+        /// To this.
+        until_ms: u64,
+        /// Around the beginning of this epoch.
+        epoch: u64,
+    },
     /// Sums the ledger.
     VerifyLedger,
 }
@@ -46,13 +55,14 @@ impl Task {
             Task::LedgerStatus => "ledger-status",
             Task::SetEpoch { .. } => "set-epoch",
             Task::Replay { .. } => "replay",
+            Task::Traffic { .. } => "traffic",
             Task::VerifyLedger => "verify-ledger",
         }
     }
 
     fn limit(&self) -> Duration {
         match self {
-            Task::LedgerStatus => STATUS_LIMIT,
+            Task::LedgerStatus | Task::Traffic { .. } => STATUS_LIMIT,
             _ => TASK_LIMIT,
         }
     }
@@ -73,6 +83,30 @@ pub struct Replayed {
     /// Accounts that an acknowledged payment overdrew.
     #[serde(default)]
     pub overdrawn: Vec<Value>,
+}
+
+/// What was executed in one second of an epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub struct Executed {
+    /// The second, counted from the Unix epoch.
+    pub second: u64,
+    /// The epoch that executed it.
+    pub epoch: u64,
+    /// How many entries of the ledger.
+    pub entries: u64,
+}
+
+/// What was executed when, as far as the ledger of this region has kept it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+pub struct Traffic {
+    /// By second and epoch.
+    pub executed: Vec<Executed>,
+    /// The newest entry of an older epoch, milliseconds since the Unix epoch.
+    pub last_before_ms: Option<u64>,
+    /// The first of the epoch.
+    pub first_in_ms: Option<u64>,
+    /// False when the span held too much.
+    pub complete: bool,
 }
 
 /// What the sums of the ledger are.
@@ -172,6 +206,24 @@ pub async fn replay(
     to_epoch: u64,
 ) -> Result<Replayed, StepError> {
     run_as(processor, Task::Replay { from_epoch, to_epoch }).await
+}
+
+/// What was executed between two moments, and around the beginning of `epoch`.
+///
+/// # Errors
+/// `ProcessorFailed`.
+pub async fn traffic(
+    processor: &dyn Processor,
+    from_ms: u64,
+    until_ms: u64,
+    epoch: u64,
+) -> Result<Traffic, StepError> {
+    let task = Task::Traffic {
+        from_ms,
+        until_ms,
+        epoch,
+    };
+    run_as(processor, task).await
 }
 
 /// Sums the ledger.

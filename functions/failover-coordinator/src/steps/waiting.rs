@@ -173,6 +173,6 @@ pub async fn hand_over(context: &Context, request: &Request) -> Result<Value, St
 }
 
 /// The account in an ARN.
-fn account(arn: &str) -> &str {
+pub(super) fn account(arn: &str) -> &str {
     arn.split(':').nth(4).unwrap_or_default()
 }

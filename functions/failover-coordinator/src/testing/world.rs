@@ -22,6 +22,7 @@ use serde_json::{Value, json};
 
 use super::{DR, HOME, home_down};
 use crate::context::{Context, Peer};
+use crate::effects::archive::Archive;
 use crate::effects::aurora::{Aurora, Member, Topology};
 use crate::effects::engine::{Direction, Engine, Job, Pass};
 use crate::effects::events::Events;
@@ -84,6 +85,7 @@ struct State {
     deaf_alarm: bool,
     watched: BTreeSet<String>,
     calls: Vec<String>,
+    files: BTreeMap<String, String>,
     fault: Option<(usize, Fault)>,
 }
 
@@ -190,6 +192,7 @@ impl World {
             faults: double.clone(),
             events: double.clone(),
             notices: double.clone(),
+            archive: double.clone(),
             peer: Peer {
                 aurora: peer.clone(),
                 processor: peer,
@@ -283,6 +286,16 @@ impl World {
     /// Notices published, subject and text.
     pub(crate) fn notices(&self) -> Vec<String> {
         self.state.lock().unwrap().notices.clone()
+    }
+
+    /// A file in a bucket.
+    pub(crate) fn file(&self, bucket: &str, key: &str) -> Option<String> {
+        self.state
+            .lock()
+            .unwrap()
+            .files
+            .get(&format!("{bucket}/{key}"))
+            .cloned()
     }
 
     /// Executions started: machine, name, input.
@@ -595,7 +608,8 @@ impl Processor for Double {
             let mut state = self.state();
             let State { ledgers, journal, .. } = &mut *state;
             let ledger = ledgers.get_mut(&self.region).unwrap();
-            if ledger.in_recovery && *task != Task::LedgerStatus {
+            let reads = matches!(task, Task::LedgerStatus | Task::Traffic { .. });
+            if ledger.in_recovery && !reads {
                 return Err(StepError::ProcessorFailed {
                     task: task.name(),
                     source: "the database is read-only".into(),
@@ -606,6 +620,13 @@ impl Processor for Double {
                 Task::LedgerStatus => {
                     json!({"reachable": true, "in_recovery": ledger.in_recovery, "ledger_epoch": ledger.epoch,
                         "last_seq": ledger.entries.len()})
+                }
+                Task::Traffic { until_ms, epoch, .. } => {
+                    // The last payments of the old epoch were five seconds ago, the first of the new one just now.
+                    let now_s = until_ms / 1_000;
+                    let opened = ledger.epoch >= Some(*epoch) && !ledger.in_recovery;
+                    json!({"executed": [{"second": now_s - 5, "epoch": epoch - 1, "entries": ledger.entries.len()}],
+                        "last_before_ms": until_ms - 5_000, "first_in_ms": opened.then_some(*until_ms), "complete": true})
                 }
                 Task::SetEpoch { epoch } => {
                     ledger.epoch = ledger.epoch.max(Some(*epoch));
@@ -721,6 +742,22 @@ impl Notices for Double {
         assert!(topic_arn.starts_with(&format!("arn:aws:sns:{}:000000000000:alerts-", self.region)));
         self.state().notices.push(format!("{subject}\n{text}"));
         Ok(())
+    }
+}
+
+#[async_trait]
+impl Archive for Double {
+    async fn put(&self, bucket: &str, key: &str, _: &str, body: String) -> Result<(), StepError> {
+        let put = async {
+            self.state().files.insert(format!("{bucket}/{key}"), body);
+            Ok(())
+        };
+        let error = || StepError::EvidenceNotStored {
+            key: key.to_owned(),
+            bucket: bucket.to_owned(),
+            source: "injected".into(),
+        };
+        self.gate("put-object", error, put).await
     }
 }
 
