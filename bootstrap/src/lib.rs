@@ -7,6 +7,7 @@ pub mod client;
 pub mod demo;
 pub mod doctor;
 pub mod down;
+pub mod drill;
 pub mod failure;
 pub mod init;
 pub mod keys;

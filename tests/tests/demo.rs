@@ -18,6 +18,11 @@ fn the_demo_loses_and_duplicates_nothing_and_leaves_nothing() {
     assert_eq!(number("lost"), 0.0, "{closing}");
     assert_eq!(number("duplicated"), 0.0, "{closing}");
     assert_eq!(number("left_over"), 0.0, "{closing}");
+    assert_eq!(number("evidence_regions"), 2.0, "{closing}");
+    assert_eq!(number("evidence_lost"), 0.0, "{closing}");
+    // The ledger's clock at the execution, and the client's at the answer, of retries among them.
+    let difference = number("rto_seconds") - number("evidence_rto_seconds");
+    assert!(difference.abs() < 2.0, "{closing}");
     assert!(number("database_alone_would_lose") > 0.0, "{closing}");
     assert!(number("acknowledged") > 300.0, "{closing}");
     assert!(number("resources") > 60.0, "{closing}");

@@ -1,6 +1,7 @@
 //! What `understudy` understands on its command line.
 
 pub mod bench;
+pub mod drill;
 pub mod local;
 pub mod payments;
 pub mod prepare;
@@ -50,6 +51,7 @@ enum Command {
     /// Ends the workflow that is paused, where that is safe.
     Abort(takeover::Answer),
     Maintenance(takeover::Maintenance),
+    Drill(drill::Drill),
     Keys(stack::Keys),
     Pay(payments::Pay),
     Accounts(payments::Accounts),
@@ -101,6 +103,7 @@ pub async fn run(cli: Cli) -> Result<Ending, Failure> {
         Command::Skip(args) => args.run(Choice::Skip, &ui).await,
         Command::Abort(args) => args.run(Choice::Abort, &ui).await,
         Command::Maintenance(args) => args.run(&ui).await,
+        Command::Drill(args) => args.run(&ui).await,
         Command::Keys(args) => args.run(&ui).await,
         Command::Pay(args) => args.run(&ui).await,
         Command::Accounts(args) => args.run(&ui).await,

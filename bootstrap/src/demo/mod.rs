@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use continuity::control::Phase;
+use infra::exercise::Evidence;
 use infra::spec::Spec;
 use serde::Serialize;
 
@@ -19,7 +20,7 @@ use crate::local::process::{ProcessId, RunRecord, descendants};
 use crate::local::state::Layout;
 use crate::stack::Stack;
 use crate::ui::{Ui, table};
-use crate::{down, keys, up};
+use crate::{down, drill, keys, up};
 use load::Load;
 use tally::{recovery_seconds, tally};
 
@@ -40,6 +41,12 @@ pub struct Closing {
     pub duplicated: usize,
     /// The longest time between two acknowledgements around and after the fault.
     pub rto_seconds: f64,
+    /// Regions whose bucket has the evidence of the takeover, document and page.
+    pub evidence_regions: usize,
+    /// The recovery time that the evidence tells.
+    pub evidence_rto_seconds: f64,
+    /// Acknowledged payments that are lost, as the evidence tells.
+    pub evidence_lost: u64,
     /// Resources, processes and files that the teardown left.
     pub left_over: usize,
     /// The whole run.
@@ -69,6 +76,13 @@ impl Closing {
             (
                 "recovery time, last answer to next",
                 format!("{:.1} s", self.rto_seconds),
+            ),
+            (
+                "recovery time in the evidence",
+                format!(
+                    "{:.1} s, kept in {} regions",
+                    self.evidence_rto_seconds, self.evidence_regions
+                ),
             ),
             ("left over", self.left_over.to_string()),
             ("whole run", format!("{:.1} s", self.seconds)),
@@ -201,6 +215,13 @@ async fn tell(cloud: local::Cloud, ui: &Arc<Ui>) -> Result<Closing, Failure> {
     rejoined(&cloud, &home).await?;
     ui.done(format!("{home} is back, its database follows {standby}"));
 
+    let id = stack.names().failover_execution(deployed.epoch + 1);
+    let (evidence, regions) = kept_evidence(&stack, &id).await?;
+    ui.done(format!(
+        "evidence `{id}` is in the buckets of {}: `understudy drill show {id}`",
+        regions.join(" and ")
+    ));
+
     let acknowledged = load.finish().await?;
     let ledger = client.payments(PATIENCE).await?;
     let mut balances = Vec::new();
@@ -246,9 +267,38 @@ async fn tell(cloud: local::Cloud, ui: &Arc<Ui>) -> Result<Closing, Failure> {
         duplicated: result.duplicated.len(),
         rto_seconds: recovery_seconds(&acknowledged, fault)
             .ok_or_else(|| Failure::text("no payment was acknowledged after the takeover"))?,
+        evidence_regions: regions.len(),
+        evidence_rto_seconds: evidence
+            .achieved
+            .rto_ms
+            .map(|rto_ms| rto_ms as f64 / 1_000.0)
+            .ok_or_else(|| Failure::text("the evidence tells no recovery time"))?,
+        evidence_lost: evidence
+            .payments
+            .lost
+            .ok_or_else(|| Failure::text("the evidence does not tell whether a payment was lost"))?,
         left_over: gone.left_over.len(),
         seconds: 0.0,
     })
+}
+
+/// The evidence of an exercise, once both regions have it.
+async fn kept_evidence(stack: &Stack, id: &str) -> Result<(Evidence, Vec<String>), Failure> {
+    let started = Instant::now();
+    loop {
+        let regions = drill::kept_in(stack, id).await;
+        if regions.len() == 2 {
+            return Ok((drill::show(stack, id).await?, regions));
+        }
+        if started.elapsed() > PATIENCE {
+            return Err(Failure::text(format!(
+                "the evidence `{id}` is not in both buckets after {} s, only in: {}",
+                PATIENCE.as_secs(),
+                regions.join(", ")
+            )));
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
 }
 
 /// A customer with a key of its own, whose rate is no limit here, who finds the API by its public name.
