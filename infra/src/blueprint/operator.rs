@@ -353,7 +353,11 @@ fn run(context: &Context<'_>) -> Vec<Value> {
     vec![
         allow(
             "StartWorkflows",
-            &["states:ListExecutions", "states:StartExecution"],
+            &[
+                "states:ListExecutions",
+                "states:SendTaskSuccess",
+                "states:StartExecution",
+            ],
             json!(format!("arn:aws:states:*:{account}:stateMachine:*-{suffix}")),
         ),
         allow(
@@ -365,8 +369,6 @@ fn run(context: &Context<'_>) -> Vec<Value> {
             ],
             json!(format!("arn:aws:states:*:{account}:execution:*-{suffix}:*")),
         ),
-        // A token names no machine; it is in the control table.
-        allow("AnswerWorkflows", &["states:SendTaskSuccess"], json!("*")),
         // To compare this very list with what a person may do.
         allow(
             "AskWhatIsAllowed",
