@@ -160,6 +160,9 @@ pub trait ControlStore: Send + Sync {
     async fn api_keys(&self) -> Result<Vec<ListedKey>, StoreError>;
     /// Stores an API key under its SHA-256 (hex).
     async fn put_api_key(&self, sha256_hex: &str, key: &ApiKey, now_ms: u64) -> Result<(), StoreError>;
+    /// Removes the API key with this SHA-256 (hex), as if it had never been: for keys that a machine made for itself. Regions
+    /// trust a key that they found valid for half a minute at most. One that is not there is no error.
+    async fn remove_api_key(&self, sha256_hex: &str) -> Result<(), StoreError>;
 }
 
 #[cfg(test)]

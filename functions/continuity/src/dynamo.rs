@@ -419,6 +419,19 @@ impl ControlStore for DynamoControl {
         }
         self.put(item).await
     }
+
+    async fn remove_api_key(&self, sha256_hex: &str) -> Result<(), StoreError> {
+        self.tables
+            .client()
+            .await
+            .delete_item()
+            .table_name(&self.table)
+            .key("id", string(format!("{API_KEY}{sha256_hex}")))
+            .send()
+            .await
+            .map_err(|error| call("DeleteItem", &self.table)(error.into()))?;
+        Ok(())
+    }
 }
 
 /// The journal table.

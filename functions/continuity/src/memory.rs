@@ -161,6 +161,12 @@ impl ControlStore for MemoryControl {
         lock(&self.keys).insert(sha256_hex.to_owned(), (key.clone(), now_ms));
         Ok(())
     }
+
+    async fn remove_api_key(&self, sha256_hex: &str) -> Result<(), StoreError> {
+        self.check("DeleteItem")?;
+        lock(&self.keys).remove(sha256_hex);
+        Ok(())
+    }
 }
 
 /// A journal in memory.

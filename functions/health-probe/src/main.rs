@@ -1,4 +1,4 @@
-//! The health-probe function: clients are built once, then one invocation is a minute of rounds.
+//! The health-probe function: clients are built once, then one invocation is a minute of rounds, or a task of a drill.
 
 use std::sync::Arc;
 
@@ -8,6 +8,7 @@ use health_probe::config::{LOOK_LIMIT, ProbeConfig};
 use health_probe::look::HttpLooker;
 use health_probe::rounds::Probe;
 use health_probe::start::StepFunctions;
+use health_probe::synthetic;
 use health_probe::timer::SystemTimer;
 use lambda_runtime::{Error, LambdaEvent, run, service_fn};
 use serde_json::Value;
@@ -28,7 +29,11 @@ async fn main() -> Result<(), Error> {
     };
     let probe = &probe;
     run(service_fn(move |event: LambdaEvent<Value>| async move {
-        Ok::<_, Error>(probe.run(event.context.deadline).await)
+        let deadline_ms = event.context.deadline;
+        if synthetic::is_task(&event.payload) {
+            return Ok::<_, Error>(synthetic::run(event.payload, deadline_ms).await?);
+        }
+        Ok(serde_json::to_value(probe.run(deadline_ms).await)?)
     }))
     .await
 }

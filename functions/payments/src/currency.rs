@@ -1,6 +1,7 @@
 //! ISO 4217: the currencies that can be held, and how many minor units make one of each.
 
-/// Code and decimals of every currency in use (ISO 4217 list one; funds, metals and test codes left out), sorted by code.
+/// Code and decimals of every currency in use (ISO 4217 list one; funds and metals left out), sorted by code. Beside them `XTS`, the
+/// standard's code for testing, which has no minor unit there and two decimals here: synthetic payments move nothing else.
 const CURRENCIES: &[(&str, u8)] = &[
     ("AED", 2),
     ("AFN", 2),
@@ -153,6 +154,7 @@ const CURRENCIES: &[(&str, u8)] = &[
     ("XCG", 2),
     ("XOF", 0),
     ("XPF", 0),
+    ("XTS", 2),
     ("YER", 2),
     ("ZAR", 2),
     ("ZMW", 2),
@@ -191,6 +193,7 @@ mod tests {
             ("JPY", Some(0)),
             ("KWD", Some(3)),
             ("eur", None),
+            ("XTS", Some(2)),
             ("XXX", None),
             ("", None),
         ] {

@@ -528,6 +528,11 @@ impl ControlStore for Double {
         )
         .await
     }
+
+    async fn remove_api_key(&self, sha256_hex: &str) -> Result<(), StoreError> {
+        self.store("remove_api_key", self.world.control.remove_api_key(sha256_hex))
+            .await
+    }
 }
 
 fn cluster_arn(region: &str) -> String {
