@@ -1,456 +1,367 @@
-//! `understudy drill`: the evidence of failovers, switchovers and drills, read from the data buckets. Each region's bucket has
-//! all of it, sooner or later, so one region is enough.
+//! `understudy drill run` and `understudy drill schedule`. The drill workflow does the work in the standby region; `run` starts it and
+//! shows how it goes.
 
-use std::collections::BTreeMap;
-use std::path::Path;
-use std::process::Stdio;
 use std::time::Duration;
 
-use aws_sdk_s3::error::DisplayErrorContext;
-use aws_sdk_s3::operation::get_object::GetObjectError;
-use console::style;
+use aws_sdk_sfn::types::ExecutionStatus;
+use continuity::clock::{civil, now_ms};
+use continuity::control::{ControlRecord, ControlStore};
 use continuity::names::Slot;
-use infra::exercise::{Evidence, PREFIX, html_key, json_key, page, seconds, utc};
+use infra::resources::state_machine;
+use infra::spec::expression;
 use serde::Serialize;
+use serde_json::{Value, json};
 
 use crate::failure::Failure;
 use crate::stack::Stack;
-use crate::ui::table;
+use crate::ui::{Ui, table};
 
-/// A bucket that does not answer within this does not answer.
-const REACH_LIMIT: Duration = Duration::from_secs(10);
+/// How often a running drill is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// How many looks in a row may fail before the watcher gives up; the drill itself goes on.
+const LOOKS_TO_FAIL: u32 = 60;
 
-/// An exercise in a list.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Listed {
-    /// Its id.
-    pub id: String,
-    /// Kind, and what a drill rehearses: `failover`, `drill isolation`.
-    pub kind: String,
-    /// When it began, milliseconds since the Unix epoch.
-    pub began_ms: u64,
-    /// How it ended.
-    pub outcome: String,
-    /// It broke off or missed an objective.
-    pub failed: bool,
-    /// The recovery time, milliseconds.
-    pub rto_ms: Option<u64>,
-    /// Acknowledged payments lost.
-    pub lost: Option<u64>,
-    /// The regions whose buckets have it.
-    pub regions: Vec<String>,
+/// What an operator wants.
+#[derive(Debug, Clone)]
+pub struct Wish {
+    /// Which exercise; without one the configuration's.
+    pub kind: Option<String>,
+    /// How long the other region serves, seconds; without it the configuration's.
+    pub hold_seconds: Option<u64>,
+    /// Whether to stay until the end.
+    pub wait: bool,
 }
 
-impl Listed {
-    fn of(evidence: &Evidence, regions: Vec<String>) -> Listed {
-        Listed {
-            id: evidence.id.clone(),
-            kind: kind(evidence),
-            began_ms: evidence.began_ms,
-            outcome: evidence.outcome.as_str().to_owned(),
-            failed: evidence.is_failed(),
-            rto_ms: evidence.achieved.rto_ms,
-            lost: evidence.payments.lost,
-            regions,
-        }
-    }
-}
-
-fn kind(evidence: &Evidence) -> String {
-    match evidence.drill {
-        Some(drill) => format!("{} {}", evidence.kind.as_str(), drill.as_str()),
-        None => evidence.kind.as_str().to_owned(),
-    }
-}
-
-/// A serving region's bucket.
-struct Bucket {
-    region: String,
-    name: String,
-    client: aws_sdk_s3::Client,
-}
-
-fn buckets(stack: &Stack) -> [Bucket; 2] {
-    Slot::SERVING.map(|slot| {
-        let region = stack.spec.regions.of(slot).to_owned();
-        Bucket {
-            name: stack.names().data_bucket(slot, &stack.account),
-            client: stack.cloud.s3(&region),
-            region,
-        }
-    })
-}
-
-impl Bucket {
-    /// Ids of all exercises in it.
-    async fn ids(&self) -> Result<Vec<String>, String> {
-        let pages = self
-            .client
-            .list_objects_v2()
-            .bucket(&self.name)
-            .prefix(PREFIX)
-            .delimiter("/")
-            .into_paginator()
-            .send()
-            .collect::<Result<Vec<_>, _>>();
-        let pages = match tokio::time::timeout(REACH_LIMIT, pages).await {
-            Ok(Ok(pages)) => pages,
-            Ok(Err(error)) => return Err(DisplayErrorContext(error).to_string()),
-            Err(_) => return Err(format!("no answer within {} s", REACH_LIMIT.as_secs())),
-        };
-        Ok(pages
-            .iter()
-            .flat_map(|page| page.common_prefixes())
-            .filter_map(|prefix| {
-                Some(
-                    prefix
-                        .prefix()?
-                        .strip_prefix(PREFIX)?
-                        .trim_end_matches('/')
-                        .to_owned(),
-                )
-            })
-            .collect())
-    }
-
-    /// A file; none when the bucket does not have it.
-    async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, String> {
-        let get = async {
-            let answer = self.client.get_object().bucket(&self.name).key(key).send().await;
-            match answer {
-                Ok(object) => {
-                    let body = object.body.collect().await.map_err(|error| error.to_string())?;
-                    Ok(Some(body.to_vec()))
-                }
-                Err(error)
-                    if error
-                        .as_service_error()
-                        .is_some_and(GetObjectError::is_no_such_key) =>
-                {
-                    Ok(None)
-                }
-                Err(error) => Err(DisplayErrorContext(error).to_string()),
-            }
-        };
-        tokio::time::timeout(REACH_LIMIT, get)
-            .await
-            .unwrap_or_else(|_| Err(format!("no answer within {} s", REACH_LIMIT.as_secs())))
-    }
-}
-
-fn unreachable(silent: &BTreeMap<String, String>) -> Failure {
-    let told: Vec<String> = silent
-        .iter()
-        .map(|(region, why)| format!("{region}: {why}"))
-        .collect();
-    Failure::text(format!("no data bucket of the stack can be read: {}", told.join("; ")))
-        .help("check with `understudy status` that the stack is deployed, and that your credentials may read its buckets")
-}
-
-/// What is kept, and which regions did not say.
+/// What came of it.
 #[derive(Debug, Clone, Serialize)]
-pub struct List {
-    /// The newest first.
-    pub exercises: Vec<Listed>,
-    /// Regions whose bucket does not answer, with why.
-    pub unreachable: BTreeMap<String, String>,
+pub struct Ran {
+    /// The execution.
+    pub execution: String,
+    /// The drill's id; none while that is not known.
+    pub id: Option<String>,
+    /// It came to its end with its objectives met; none while it runs.
+    pub met: Option<bool>,
+    /// The longest time without an acknowledged payment, milliseconds.
+    pub longest_gap_ms: Option<u64>,
+    /// Payments acknowledged.
+    pub acknowledged: Option<u64>,
 }
 
-/// All exercises, the newest first.
+/// Starts a drill in the standby region, and watches it.
 ///
 /// # Errors
-/// No bucket answers.
-pub async fn list(stack: &Stack) -> Result<List, Failure> {
-    let buckets = buckets(stack);
-    let answers = futures::future::join_all(buckets.iter().map(Bucket::ids)).await;
-    let mut places: BTreeMap<String, Vec<&Bucket>> = BTreeMap::new();
-    let mut silent = BTreeMap::new();
-    for (bucket, answer) in buckets.iter().zip(answers) {
-        match answer {
-            Ok(ids) => {
-                for id in ids {
-                    places.entry(id).or_default().push(bucket);
+/// There is no drill now, it broke off or missed an objective, or it cannot be seen any more.
+pub async fn run(stack: &Stack, wish: &Wish, ui: &Ui) -> Result<Ran, Failure> {
+    let record = record(stack).await?;
+    let regions = &stack.spec.regions;
+    let standby = regions
+        .peer_of(&record.active_region)
+        .ok_or_else(|| Failure::text(format!("`{}` is no region of the stack", record.active_region)))?
+        .to_owned();
+    let slot = regions.slot_of(&standby).unwrap_or(Slot::Dr);
+    let client = stack.cloud.sfn(&standby);
+    let machine = state_machine::arn(
+        &standby,
+        &stack.account,
+        &stack.names().state_machine("drill", slot),
+    );
+    let mut input = json!({"started_by": "operator"});
+    if let Some(kind) = &wish.kind {
+        input["kind"] = json!(kind);
+    }
+    if let Some(seconds) = wish.hold_seconds {
+        input["hold_seconds"] = json!(seconds);
+    }
+    let started = client
+        .start_execution()
+        .state_machine_arn(machine)
+        .name(format!("drill-{}-{}", stack.spec.suffix, uuid::Uuid::now_v7()))
+        .input(input.to_string())
+        .send()
+        .await?;
+    let arn = started.execution_arn().to_owned();
+    ui.step(format!("drill started in {standby}"));
+    let mut ran = Ran {
+        execution: arn.clone(),
+        id: None,
+        met: None,
+        longest_gap_ms: None,
+        acknowledged: None,
+    };
+    if !wish.wait {
+        return Ok(ran);
+    }
+    let (mut shown, mut failed_looks) = (String::new(), 0);
+    loop {
+        let drill = mine(stack, &standby, &arn).await;
+        if let Some(stage) = drill["stage"].as_str().filter(|stage| *stage != shown) {
+            ui.step(said(stage, &drill));
+            stage.clone_into(&mut shown);
+        }
+        ran.id = drill["id"].as_str().map(str::to_owned).or(ran.id);
+        match client.describe_execution().execution_arn(&arn).send().await {
+            Ok(seen) => {
+                failed_looks = 0;
+                match seen.status() {
+                    ExecutionStatus::Running | ExecutionStatus::PendingRedrive => {}
+                    ExecutionStatus::Succeeded => {
+                        let output: Value = seen
+                            .output()
+                            .and_then(|text| serde_json::from_str(text).ok())
+                            .unwrap_or_default();
+                        return ended(ran, &output);
+                    }
+                    _ => return Err(failed(stack, &standby, &ran, seen.cause()).await),
                 }
             }
-            Err(why) => {
-                silent.insert(bucket.region.clone(), why);
+            Err(error) => {
+                failed_looks += 1;
+                if failed_looks >= LOOKS_TO_FAIL {
+                    return Err(
+                        Failure::new(&error).help("the drill goes on; `understudy status` shows what serves")
+                    );
+                }
             }
         }
+        tokio::time::sleep(LOOK_EVERY).await;
     }
-    if silent.len() == buckets.len() {
-        return Err(unreachable(&silent));
-    }
-    let read = places.iter().map(|(id, places)| async move {
-        let mut found = None;
-        for bucket in places {
-            if let Ok(Some(body)) = bucket.get(&json_key(id)).await {
-                found = serde_json::from_slice::<Evidence>(&body).ok();
-                break;
-            }
-        }
-        let regions = places.iter().map(|bucket| bucket.region.clone()).collect();
-        found.map(|evidence| Listed::of(&evidence, regions))
-    });
-    let read = futures::future::join_all(read).await;
-    let mut exercises: Vec<Listed> = read.into_iter().flatten().collect();
-    exercises.sort_by(|a, b| (b.began_ms, &b.id).cmp(&(a.began_ms, &a.id)));
-    Ok(List {
-        exercises,
-        unreachable: silent,
+}
+
+async fn record(stack: &Stack) -> Result<ControlRecord, Failure> {
+    stack.control_record().await?.ok_or_else(|| {
+        Failure::text("the stack has no control record").help("deploy it with `understudy up`")
     })
 }
 
-/// The regions whose bucket has both the document and the page of an exercise.
-pub async fn kept_in(stack: &Stack, id: &str) -> Vec<String> {
-    let mut regions = Vec::new();
-    for bucket in buckets(stack) {
-        let (document, page) = (json_key(id), html_key(id));
-        let both = futures::join!(bucket.get(&document), bucket.get(&page));
-        if matches!(both, (Ok(Some(_)), Ok(Some(_)))) {
-            regions.push(bucket.region);
-        }
+/// The drill as it is stored, if it is this execution's.
+async fn mine(stack: &Stack, region: &str, execution: &str) -> Value {
+    let json = stack.control(region).document("drill").await.ok().flatten();
+    let drill: Value = json
+        .and_then(|json| serde_json::from_str(&json).ok())
+        .unwrap_or_default();
+    if drill["execution"] == execution {
+        drill
+    } else {
+        Value::Null
     }
-    regions
 }
 
-/// The evidence of an exercise, from the first region that has it.
+/// A stage in words.
+fn said(stage: &str, drill: &Value) -> String {
+    let text = |field: &str| drill[field].as_str().unwrap_or("?");
+    match stage {
+        "baseline" => format!(
+            "{}: synthetic payments begin, `{}` serves",
+            text("id"),
+            text("home")
+        ),
+        "there" => format!("switchover to {}", text("target")),
+        "hold" => format!(
+            "{} serves, for {} s",
+            text("target"),
+            drill["hold_ms"].as_u64().unwrap_or(0) / 1000
+        ),
+        "back" => match drill["aborted"].as_str() {
+            Some(why) => format!("switchover back to {} at once: {why}", text("home")),
+            None => format!("switchover back to {}", text("home")),
+        },
+        _ => "the exercise is over; its payments are looked up".to_owned(),
+    }
+}
+
+/// What an execution that succeeded means: a drill that met its objectives, or none.
+fn ended(ran: Ran, output: &Value) -> Result<Ran, Failure> {
+    let end = &output["drill_end"];
+    if end.is_null() {
+        let reasons: Vec<&str> = output["drill_begin"]["reasons"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+            .collect();
+        let why = if reasons.is_empty() {
+            "the active region changed meanwhile".to_owned()
+        } else {
+            reasons.join("; ")
+        };
+        return Err(
+            Failure::text(format!("no drill now, and nothing has changed: {why}"))
+                .help("run the command again when that is over"),
+        );
+    }
+    Ok(Ran {
+        id: end["id"].as_str().map(str::to_owned),
+        met: end["met"].as_bool(),
+        longest_gap_ms: end["longest_gap_ms"].as_u64(),
+        acknowledged: end["acknowledged"].as_u64(),
+        ..ran
+    })
+}
+
+/// Why a drill failed: its evidence says so.
+async fn failed(stack: &Stack, region: &str, ran: &Ran, cause: Option<&str>) -> Failure {
+    let id = ran.id.as_deref().unwrap_or_default();
+    let json = stack
+        .control(region)
+        .document(&format!("exercise#{id}"))
+        .await
+        .ok()
+        .flatten();
+    let evidence: Value = json
+        .and_then(|json| serde_json::from_str(&json).ok())
+        .unwrap_or_default();
+    let missed: Vec<&str> = evidence["missed"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .collect();
+    let why = if missed.is_empty() {
+        cause.unwrap_or("no cause is known").to_owned()
+    } else {
+        missed.join("; ")
+    };
+    Failure::text(format!("drill `{id}` did not meet its objectives: {why}"))
+        .help("`understudy status` shows what serves; `understudy failback` brings the active region home")
+}
+
+/// What a person reads of a drill.
+pub fn describe(ran: &Ran) -> String {
+    let Some(met) = ran.met else {
+        return table(&[("drill", format!("runs: {}", ran.execution))]);
+    };
+    let number = |value: Option<u64>| value.map_or("unknown".to_owned(), |value| value.to_string());
+    table(&[
+        ("drill", ran.id.clone().unwrap_or_default()),
+        ("objectives", if met { "met" } else { "missed" }.to_owned()),
+        (
+            "acknowledged",
+            format!("{} payments, none lost, none twice", number(ran.acknowledged)),
+        ),
+        (
+            "longest gap",
+            format!("{} ms without an acknowledgement", number(ran.longest_gap_ms)),
+        ),
+    ])
+}
+
+/// When drills run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Plan {
+    /// The expression of EventBridge Scheduler, in UTC.
+    pub schedule: Option<String>,
+    /// What is exercised.
+    pub kind: String,
+    /// The next run, milliseconds since the Unix epoch; none where the expression alone does not say.
+    pub next_ms: Option<u64>,
+    /// The last drill that met its objectives, as the table holds it.
+    pub last: Option<Value>,
+}
+
+/// When drills of a stack run.
 ///
 /// # Errors
-/// No bucket answers, none has it, or it cannot be read by this version.
-pub async fn show(stack: &Stack, id: &str) -> Result<Evidence, Failure> {
-    let buckets = buckets(stack);
-    let mut silent = BTreeMap::new();
-    for bucket in &buckets {
-        match bucket.get(&json_key(id)).await {
-            Ok(Some(body)) => {
-                return serde_json::from_slice(&body).map_err(|error| {
-                    Failure::text(format!(
-                        "the evidence `{id}` cannot be read by this version: {error}"
-                    ))
-                    .help("use the version of understudy that wrote it, or a newer one")
-                });
-            }
-            Ok(None) => {}
-            Err(why) => {
-                silent.insert(bucket.region.clone(), why);
-            }
-        }
-    }
-    if silent.len() == buckets.len() {
-        return Err(unreachable(&silent));
-    }
-    Err(
-        Failure::text(format!("there is no evidence of an exercise `{id}`"))
-            .help("`understudy drill list` shows the ids of all exercises"),
+/// The control table does not answer.
+pub async fn schedule(stack: &Stack) -> Result<Plan, Failure> {
+    let record = record(stack).await?;
+    let last = stack.control(&record.active_region).document("rehearsed").await?;
+    let drill = &stack.spec.drill;
+    Ok(Plan {
+        next_ms: drill
+            .schedule
+            .as_deref()
+            .and_then(|text| expression::next(text, now_ms())),
+        schedule: drill.schedule.clone(),
+        kind: drill.kind.clone(),
+        last: last.and_then(|json| serde_json::from_str(&json).ok()),
+    })
+}
+
+/// What a person reads of the plan.
+pub fn describe_schedule(plan: &Plan) -> String {
+    let next = match (&plan.schedule, plan.next_ms) {
+        (_, Some(at_ms)) => moment(at_ms),
+        (Some(_), None) => "only EventBridge Scheduler knows it for this expression".to_owned(),
+        (None, _) => "never: `drill.schedule` is not set".to_owned(),
+    };
+    let last = plan.last.as_ref().map_or("none yet".to_owned(), |last| {
+        let at_ms = last["at_ms"].as_u64().unwrap_or(0);
+        format!("{}, {}", last["id"].as_str().unwrap_or("?"), moment(at_ms))
+    });
+    table(&[
+        (
+            "schedule",
+            plan.schedule.clone().unwrap_or_else(|| "none".to_owned()),
+        ),
+        ("exercise", plan.kind.clone()),
+        ("next run", next),
+        ("last met", last),
+    ])
+}
+
+/// A time as a person reads it, in UTC.
+fn moment(at_ms: u64) -> String {
+    let (year, month, day) = civil(at_ms / 86_400_000);
+    let minutes = at_ms / 60_000 % 1440;
+    format!(
+        "{year:04}-{month:02}-{day:02} {:02}:{:02} UTC",
+        minutes / 60,
+        minutes % 60
     )
 }
 
-/// The list for a person.
-pub fn describe_list(list: &List) -> String {
-    let mut lines: Vec<String> = list
-        .unreachable
-        .keys()
-        .map(|region| format!("no answer from the bucket in {region}: the list may lack what is only there"))
-        .collect();
-    if list.exercises.is_empty() {
-        lines.push("no exercise has been recorded".to_owned());
-    }
-    let width = list.exercises.iter().map(|one| one.id.len()).max().unwrap_or(0);
-    for one in &list.exercises {
-        let verdict = if one.failed { "FAILED" } else { "ok" };
-        lines.push(format!(
-            "{:width$}  {} UTC  {:6}  {}, {}, RTO {}, lost {}",
-            one.id,
-            &utc(one.began_ms)[..19],
-            verdict,
-            one.kind,
-            one.outcome,
-            one.rto_ms.map_or_else(|| "not measured".to_owned(), seconds),
-            one.lost
-                .map_or_else(|| "not known".to_owned(), |lost| lost.to_string()),
-        ));
-    }
-    lines.join("\n")
-}
-
-/// The summary for a person.
-pub fn describe(evidence: &Evidence) -> String {
-    let known =
-        |number: Option<u64>| number.map_or_else(|| "not known".to_owned(), |number| number.to_string());
-    let verdict = if evidence.is_failed() {
-        style("FAILED").red().bold().to_string()
-    } else {
-        style("ok").green().bold().to_string()
-    };
-    let achieved = &evidence.achieved;
-    let mut rows = vec![
-        ("outcome", format!("{} ({verdict})", evidence.outcome.as_str())),
-        ("kind", kind(evidence)),
-        (
-            "from, to",
-            format!("{}, {}", evidence.from_region, evidence.to_region),
-        ),
-        (
-            "epoch",
-            format!("{} -> {}", evidence.epoch_before, evidence.epoch_after),
-        ),
-        ("began", format!("{} UTC", utc(evidence.began_ms))),
-        (
-            "took",
-            seconds(evidence.ended_ms.saturating_sub(evidence.began_ms)),
-        ),
-        ("started by", evidence.started_by.clone()),
-        (
-            "recovery time",
-            format!(
-                "{}, objective {}",
-                achieved.rto_ms.map_or_else(|| "not measured".to_owned(), seconds),
-                seconds(evidence.objectives.rto_ms)
-            ),
-        ),
-        ("acknowledged", evidence.payments.acknowledged.to_string()),
-        ("from the journal", known(evidence.payments.replayed)),
-        ("lost", known(evidence.payments.lost)),
-        ("duplicated", known(evidence.payments.duplicated)),
-    ];
-    if let Some(reason) = &evidence.outcome_reason {
-        rows.insert(1, ("reason", reason.clone()));
-    }
-    let mut text = format!("{}\n{}\n", evidence.title(), table(&rows));
-    let steps: Vec<String> = evidence
-        .steps
-        .iter()
-        .map(|step| {
-            let took = seconds(step.ended_ms.saturating_sub(step.began_ms));
-            format!("  {:16}{took:>9}  {}", step.step, step.note)
-        })
-        .collect();
-    let gaps: Vec<String> = evidence
-        .gaps
-        .iter()
-        .map(|gap| format!("  {}; {}", gap.gap, gap.remedy))
-        .collect();
-    let list = |items: &[String]| items.iter().map(|item| format!("  {item}")).collect();
-    let parts: [(&str, Vec<String>); 4] = [
-        ("missed", list(&evidence.missed)),
-        ("steps", steps),
-        ("gaps", gaps),
-        ("not proven", list(&evidence.not_proven)),
-    ];
-    for (name, lines) in parts {
-        if !lines.is_empty() {
-            text.push_str(&format!("{name}\n{}\n", lines.join("\n")));
-        }
-    }
-    text.trim_end().to_owned()
-}
-
-/// Writes the page of an exercise.
-///
-/// # Errors
-/// The file cannot be written.
-pub fn write_page(evidence: &Evidence, file: &Path) -> Result<(), Failure> {
-    std::fs::write(file, page::page(evidence))
-        .map_err(|error| Failure::text(format!("`{}` cannot be written: {error}", file.display())))
-}
-
-/// Writes the page to a new temporary file, which stays, and opens it with whatever this machine opens pages with.
-///
-/// # Errors
-/// The file cannot be written, or nothing here opens pages.
-pub fn open_page(evidence: &Evidence) -> Result<std::path::PathBuf, Failure> {
-    let directory = tempfile::Builder::new()
-        .prefix("understudy-")
-        .tempdir()
-        .map_err(|error| Failure::text(format!("no temporary folder: {error}")))?
-        .keep();
-    let file = directory.join("index.html");
-    write_page(evidence, &file)?;
-    let opener = if cfg!(target_os = "macos") {
-        "open"
-    } else {
-        "xdg-open"
-    };
-    std::process::Command::new(opener)
-        .arg(&file)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .map_err(|error| {
-            Failure::text(format!("`{opener}` cannot be started: {error}"))
-                .help(format!("open `{}` in a browser yourself", file.display()))
-        })?;
-    Ok(file)
-}
-
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
-    fn evidence() -> Evidence {
-        serde_json::from_value(serde_json::json!({
-            "schema": infra::exercise::SCHEMA, "id": "failover-dev-2", "kind": "failover", "scenario": "s",
-            "stack": {"suffix": "dev", "regions": continuity::names::Regions::default(), "program_version": "0.1.0"},
-            "started_by": "health-probe", "from_region": "us-east-1", "to_region": "us-east-2",
-            "epoch_before": 1, "epoch_after": 2, "decided_ms": null, "began_ms": 1_795_741_985_000_u64,
-            "ended_ms": 1_795_741_990_000_u64, "outcome": "completed",
-            "objectives": {"rto_ms": 300_000, "lost": 0},
-            "achieved": {"rto_ms": 5_320, "rto_how": "", "rpo_payments": 0, "rpo_ms": 0, "rpo_how": ""},
-            "steps": [{"step": "fence", "region": "us-east-2", "began_ms": 1, "ended_ms": 61, "note": "epoch 2"}],
-            "traffic": {"source": "", "seconds": []}, "health": [],
-            "payments": {"acknowledged": 9, "replayed": 7, "lost": 0, "duplicated": 0, "source": ""},
-            "not_proven": ["much"],
-        }))
-        .unwrap()
-    }
-
-    #[test]
-    fn a_person_reads_outcome_recovery_time_and_what_was_not_proven() {
-        let text = describe(&evidence());
-        for part in [
-            "Failover: us-east-1 to us-east-2",
-            "5.3 s, objective 5 min",
-            "not proven\n  much",
-            "epoch 2",
-        ] {
-            assert!(text.contains(part), "{part}: {text}");
+    fn ran() -> Ran {
+        Ran {
+            execution: "arn".into(),
+            id: None,
+            met: None,
+            longest_gap_ms: None,
+            acknowledged: None,
         }
     }
 
     #[test]
-    fn a_list_has_a_line_for_each_exercise_and_names_the_region_that_is_silent() {
-        let list = List {
-            exercises: vec![Listed::of(&evidence(), vec!["us-east-2".into()])],
-            unreachable: [("us-east-1".to_owned(), "refused".to_owned())].into(),
-        };
-        let text = describe_list(&list);
+    fn a_drill_that_did_not_begin_is_a_failure_with_its_reasons() {
+        let output =
+            json!({"drill_begin": {"outcome": "not-now", "reasons": ["the stack is in maintenance", "x"]}});
+        let error = ended(ran(), &output).expect_err("there was none");
         assert!(
-            text.contains(
-                "failover-dev-2  2026-11-27 01:13:05 UTC  ok      failover, completed, RTO 5.3 s, lost 0"
-            ),
+            error.message().contains("the stack is in maintenance; x"),
+            "{error}"
+        );
+        let output = json!({"drill_end": {"id": "drill-dev-1", "met": true, "longest_gap_ms": 812, "acknowledged": 90}});
+        let text = describe(&ended(ran(), &output).expect("it ended"));
+        assert!(
+            text.contains("812 ms") && text.contains("90 payments") && text.contains("met"),
             "{text}"
         );
-        assert!(text.contains("us-east-1"));
-        let none = List {
-            exercises: vec![],
-            unreachable: BTreeMap::new(),
-        };
-        assert_eq!(describe_list(&none), "no exercise has been recorded");
     }
 
     #[test]
-    fn the_page_is_written_where_it_is_wanted() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("page.html");
-        write_page(&evidence(), &file).unwrap();
-        assert!(
-            std::fs::read_to_string(&file)
-                .unwrap()
-                .starts_with("<!doctype html>")
-        );
-        let error = write_page(&evidence(), &folder.path().join("no/page.html")).unwrap_err();
-        assert!(error.to_string().contains("cannot be written"));
+    fn a_plan_says_when_the_next_drill_is_or_why_nobody_knows() {
+        let plan = |schedule: Option<&str>, next_ms| Plan {
+            schedule: schedule.map(str::to_owned),
+            kind: "switchover".into(),
+            next_ms,
+            last: None,
+        };
+        for (plan, expected) in [
+            (
+                plan(Some("cron(0 6 ? * TUE *)"), Some(1_796_104_800_000)),
+                "2026-12-01 06:00 UTC",
+            ),
+            (
+                plan(Some("rate(7 days)"), None),
+                "only EventBridge Scheduler knows",
+            ),
+            (plan(None, None), "never"),
+        ] {
+            let text = describe_schedule(&plan);
+            assert!(text.contains(expected), "{text}");
+        }
     }
 }

@@ -8,6 +8,7 @@ pub mod demo;
 pub mod doctor;
 pub mod down;
 pub mod drill;
+pub mod exercises;
 pub mod failure;
 pub mod init;
 pub mod keys;

@@ -5,7 +5,7 @@
 //! becomes a [`Spec`] or a list of problems with their lines in [`file`].
 
 mod cidr;
-mod expression;
+pub mod expression;
 mod file;
 mod problem;
 pub mod regions;
@@ -178,6 +178,14 @@ pub struct Drill {
     /// Minutes after which the isolation of a region ends by itself, whatever became of the drill: 1 to 60. DynamoDB may go on
     /// replicating for the first five.
     pub isolation_minutes: u16,
+    /// What a scheduled exercise is: `switchover`.
+    pub kind: String,
+    /// How long the other region serves during an exercise, seconds.
+    pub hold_seconds: u64,
+    /// Synthetic payments a second, all along.
+    pub payments_per_second: u32,
+    /// The longest time without an acknowledged payment that an exercise may show, milliseconds; a longer one raises the alarm.
+    pub longest_gap_ms: u64,
 }
 
 /// The probes that look at both regions from outside.
@@ -322,6 +330,10 @@ impl Default for Drill {
         Drill {
             schedule: Some("cron(0 6 ? * TUE *)".into()),
             isolation_minutes: 10,
+            kind: "switchover".into(),
+            hold_seconds: 300,
+            payments_per_second: 5,
+            longest_gap_ms: 60_000,
         }
     }
 }

@@ -1,11 +1,12 @@
-//! `understudy drill` on the command line.
+//! The command `drill`: exercises, and the evidence of them.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::{Args, Subcommand};
 
-use crate::drill;
+use crate::drill::{self, Wish};
+use crate::exercises;
 use crate::failure::Failure;
 use crate::stack::{Stack, StackOptions};
 use crate::ui::Ui;
@@ -19,8 +20,42 @@ pub struct Drill {
 
 #[derive(Debug, Subcommand)]
 enum DrillCommand {
+    Run(Run),
     List(List),
     Show(Show),
+    Schedule(Schedule),
+}
+
+/// Runs an exercise now.
+///
+/// It does not begin while the stack is in maintenance or another change or exercise runs, and changes nothing before synthetic
+/// payments were acknowledged. The region that takes over is left at once when its payments fail or are slow. Customers see 503 with
+/// Retry-After for some seconds, twice. Interrupt this command at any moment, the drill goes on.
+///
+/// The exit code is 0 only when the drill came to its end with its objectives met.
+#[derive(Debug, Args)]
+struct Run {
+    #[command(flatten)]
+    stack: StackOptions,
+    /// What is exercised, instead of the configuration's `drill.kind`.
+    #[arg(long, value_parser = ["switchover"])]
+    kind: Option<String>,
+    /// How long the other region serves, instead of the configuration's `drill.hold_seconds`.
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(0..=1800))]
+    hold: Option<u64>,
+    /// Stay until the end; the default.
+    #[arg(long, overrides_with = "no_wait")]
+    wait: bool,
+    /// Start it only.
+    #[arg(long)]
+    no_wait: bool,
+}
+
+/// Shows when drills run.
+#[derive(Debug, Args)]
+struct Schedule {
+    #[command(flatten)]
+    stack: StackOptions,
 }
 
 /// Lists failovers, switchovers and drills, the newest first.
@@ -53,17 +88,31 @@ impl Drill {
     /// Runs the command.
     pub async fn run(self, ui: &Arc<Ui>) -> Result<(), Failure> {
         match self.command {
-            DrillCommand::List(args) => args.run(ui).await,
-            DrillCommand::Show(args) => args.run(ui).await,
+            DrillCommand::Run(args) => {
+                let wish = Wish {
+                    kind: args.kind,
+                    hold_seconds: args.hold,
+                    wait: args.wait || !args.no_wait,
+                };
+                let ran = drill::run(&opened(&args.stack).await?, &wish, ui).await?;
+                ui.result(&ran, drill::describe(&ran));
+            }
+            DrillCommand::Schedule(args) => {
+                let plan = drill::schedule(&opened(&args.stack).await?).await?;
+                ui.result(&plan, drill::describe_schedule(&plan));
+            }
+            DrillCommand::List(args) => args.run(ui).await?,
+            DrillCommand::Show(args) => args.run(ui).await?,
         }
+        Ok(())
     }
 }
 
 impl List {
     async fn run(self, ui: &Arc<Ui>) -> Result<(), Failure> {
         let stack = Stack::open(&self.stack).await?;
-        let list = drill::list(&stack).await?;
-        ui.result(&list, drill::describe_list(&list));
+        let list = exercises::list(&stack).await?;
+        ui.result(&list, exercises::describe_list(&list));
         Ok(())
     }
 }
@@ -71,15 +120,24 @@ impl List {
 impl Show {
     async fn run(self, ui: &Arc<Ui>) -> Result<(), Failure> {
         let stack = Stack::open(&self.stack).await?;
-        let evidence = drill::show(&stack, &self.id).await?;
+        let evidence = exercises::show(&stack, &self.id).await?;
         if let Some(file) = &self.html {
-            drill::write_page(&evidence, file)?;
+            exercises::write_page(&evidence, file)?;
         }
         if self.open {
-            let file = drill::open_page(&evidence)?;
+            let file = exercises::open_page(&evidence)?;
             ui.step(format!("the page is {}", file.display()));
         }
-        ui.result(&evidence, drill::describe(&evidence));
+        ui.result(&evidence, exercises::describe(&evidence));
         Ok(())
     }
+}
+
+async fn opened(options: &StackOptions) -> Result<Stack, Failure> {
+    let stack = Stack::open(options).await?;
+    // What is deployed counts, not the file.
+    Ok(match stack.configuration().await? {
+        Some(deployed) => stack.as_deployed(&deployed),
+        None => stack,
+    })
 }

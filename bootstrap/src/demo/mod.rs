@@ -20,7 +20,7 @@ use crate::local::process::{ProcessId, RunRecord, descendants};
 use crate::local::state::Layout;
 use crate::stack::Stack;
 use crate::ui::{Ui, table};
-use crate::{down, drill, keys, up};
+use crate::{down, exercises, keys, up};
 use load::Load;
 use tally::{recovery_seconds, tally};
 
@@ -286,9 +286,9 @@ async fn tell(cloud: local::Cloud, ui: &Arc<Ui>) -> Result<Closing, Failure> {
 async fn kept_evidence(stack: &Stack, id: &str) -> Result<(Evidence, Vec<String>), Failure> {
     let started = Instant::now();
     loop {
-        let regions = drill::kept_in(stack, id).await;
+        let regions = exercises::kept_in(stack, id).await;
         if regions.len() == 2 {
-            return Ok((drill::show(stack, id).await?, regions));
+            return Ok((exercises::show(stack, id).await?, regions));
         }
         if started.elapsed() > PATIENCE {
             return Err(Failure::text(format!(

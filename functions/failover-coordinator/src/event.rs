@@ -66,11 +66,21 @@ pub enum Step {
     WatchIsolation,
     /// drill: put back what was cut.
     EndIsolation,
+    /// drill: claim it, or say why there is none now.
+    DrillBegin,
+    /// drill: a slice of synthetic payments.
+    SyntheticTraffic,
+    /// drill: its next move.
+    Exercise,
+    /// drill: are the acknowledged payments there?
+    CheckPayments,
+    /// drill: store what it showed.
+    DrillEnd,
 }
 
 impl Step {
     /// All steps.
-    pub const ALL: [Step; 28] = [
+    pub const ALL: [Step; 33] = [
         Step::Reconcile,
         Step::Initialise,
         Step::StartProbes,
@@ -99,6 +109,11 @@ impl Step {
         Step::Isolate,
         Step::WatchIsolation,
         Step::EndIsolation,
+        Step::DrillBegin,
+        Step::SyntheticTraffic,
+        Step::Exercise,
+        Step::CheckPayments,
+        Step::DrillEnd,
     ];
 
     /// The word in the event.
@@ -132,6 +147,11 @@ impl Step {
             Step::Isolate => "isolate",
             Step::WatchIsolation => "watch-isolation",
             Step::EndIsolation => "end-isolation",
+            Step::DrillBegin => "drill-begin",
+            Step::SyntheticTraffic => "synthetic-traffic",
+            Step::Exercise => "exercise",
+            Step::CheckPayments => "check-payments",
+            Step::DrillEnd => "drill-end",
         }
     }
 

@@ -5,6 +5,7 @@
 
 pub mod context;
 pub mod decide;
+pub mod drill;
 pub mod effects;
 pub mod error;
 pub mod event;

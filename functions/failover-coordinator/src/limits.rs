@@ -34,6 +34,8 @@ pub const FIRST_COMMAND_LIMIT: Duration = Duration::from_secs(10);
 pub const TRAFFIC_BEFORE: Duration = Duration::from_secs(300);
 /// How often the ledger is asked for its traffic before the evidence does without it.
 pub const TRAFFIC_ATTEMPTS: u32 = 3;
+/// A task of a probe: longer than the probe's own timeout, so that what is heard is its answer.
+pub const PROBE_TASK_LIMIT: Duration = Duration::from_secs(65);
 /// One request to the public name.
 pub const REQUEST_LIMIT: Duration = Duration::from_secs(2);
 /// A pass of the engine ends this long before the function's deadline.
@@ -63,6 +65,7 @@ const _: () = assert!(
     (PASS_LIMIT.as_millis() + GATE_LIMIT.as_millis() + DEADLINE_MARGIN.as_millis())
         < FUNCTION_TIMEOUT.as_millis()
 );
+const _: () = assert!(PROBE_TASK_LIMIT.as_millis() < FUNCTION_TIMEOUT.as_millis());
 const _: () = assert!(LOOK_LIMIT.as_millis() < PASS_LIMIT.as_millis());
 // A holder of the change is not taken for dead while it makes a step, or pauses before the next.
 const _: () = assert!(STATE_TIMEOUT.as_millis() + 20_000 < infra::change::LEASE.as_millis());

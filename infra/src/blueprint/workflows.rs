@@ -18,8 +18,9 @@ use crate::resources::state_machine::{self, StateMachine};
 const APPROVAL_SECONDS: u64 = 1800;
 
 /// Definitions by workflow. Each is rendered with `CoordinatorArn` and `ApprovalSeconds`.
-const DEFINITIONS: [(&str, &str); 5] = [
+const DEFINITIONS: [(&str, &str); 6] = [
     ("deploy", include_str!("../../workflows/deploy.asl.json")),
+    ("drill", include_str!("../../workflows/drill.asl.json")),
     ("failover", include_str!("../../workflows/failover.asl.json")),
     ("reconcile", include_str!("../../workflows/reconcile.asl.json")),
     ("switchover", include_str!("../../workflows/switchover.asl.json")),
@@ -29,7 +30,14 @@ const DEFINITIONS: [(&str, &str); 5] = [
 /// The workflows of a slot: all of them wherever the stack may be active.
 pub fn workflows(slot: Slot) -> &'static [&'static str] {
     match slot {
-        Slot::Primary | Slot::Dr => &["deploy", "failover", "reconcile", "switchover", "teardown"],
+        Slot::Primary | Slot::Dr => &[
+            "deploy",
+            "drill",
+            "failover",
+            "reconcile",
+            "switchover",
+            "teardown",
+        ],
         Slot::Witness => &[],
     }
 }
@@ -49,7 +57,7 @@ pub fn state_machines(
     };
     let arn = super::functions::arn(context, slot, &context.names.failover_coordinator(slot));
     let role = roles::service(blueprint, context, purpose, [].into(), (), move |()| invoke(&arn));
-    let mut reconcile = None;
+    let (mut reconcile, mut drill) = (None, None);
     for workflow in workflows(slot) {
         let name = context.names.state_machine(workflow, slot);
         let machine: Handle<StateMachine> = blueprint.add(
@@ -64,36 +72,65 @@ pub fn state_machines(
             },
         );
         role.before(blueprint, &machine);
-        if *workflow == "reconcile" {
-            reconcile = Some(machine);
+        match *workflow {
+            "reconcile" => reconcile = Some(machine),
+            "drill" => drill = Some(machine),
+            _ => {}
         }
     }
     if let Some(machine) = reconcile {
-        reconcile_schedule(blueprint, context, slot, &machine);
+        let start = Start {
+            workflow: "reconcile",
+            description: "Starts the reconcile workflow.",
+            expression: every_minutes(context.spec.reconcile.interval_minutes),
+            input: json!({}),
+        };
+        start_by_schedule(blueprint, context, slot, &machine, start);
+    }
+    if let (Some(machine), Some(expression)) = (drill, &context.spec.drill.schedule) {
+        let start = Start {
+            workflow: "drill",
+            description: "Starts the drill workflow.",
+            expression: expression.clone(),
+            input: json!({"started_by": "schedule"}),
+        };
+        start_by_schedule(blueprint, context, slot, &machine, start);
     }
 }
 
-/// Starts the reconcile workflow. It runs in both regions all the time, so that a failover has nothing to switch on; where the
-/// region is not active an execution ends with its first step.
-fn reconcile_schedule(
+/// A workflow that a schedule starts.
+struct Start {
+    workflow: &'static str,
+    description: &'static str,
+    expression: String,
+    input: Value,
+}
+
+/// Starts a workflow by schedule. It runs in both regions all the time, so that a failover has nothing to switch on; where it is not
+/// the region's turn an execution ends with its first step.
+fn start_by_schedule(
     blueprint: &mut Blueprint,
     context: &Context<'_>,
     slot: Slot,
     machine: &Handle<StateMachine>,
+    start: Start,
 ) {
+    let what = match start.workflow {
+        "reconcile" => "reconcile-schedule",
+        _ => "drill-schedule",
+    };
     let purpose = Purpose {
-        what: "reconcile-schedule",
+        what,
         slot,
-        description: "Starts the reconcile workflow.",
+        description: start.description,
         service: "scheduler.amazonaws.com",
     };
-    let name = context.names.state_machine("reconcile", slot);
+    let name = context.names.state_machine(start.workflow, slot);
     let arn = state_machine::arn(context.region(slot), context.account, &name);
     let role = roles::service(blueprint, context, purpose, [].into(), (), move |()| {
         vec![json!({"Sid": "Start", "Effect": "Allow", "Action": "states:StartExecution", "Resource": arn})]
     });
-    let minutes = context.spec.reconcile.interval_minutes;
-    let key = format!("reconcile-schedule.{slot}");
+    let key = format!("{what}.{slot}");
     let description = key.clone();
     let schedule: Handle<Schedule> = blueprint.add(
         key,
@@ -102,10 +139,10 @@ fn reconcile_schedule(
         move |(role, machine): (iam_role::Outputs, state_machine::Outputs)| schedule::Spec {
             name: name.clone(),
             description: description.clone(),
-            expression: every_minutes(minutes),
+            expression: start.expression.clone(),
             target_arn: machine.arn,
             role_arn: role.arn,
-            input: "{}".into(),
+            input: start.input.to_string(),
             // The next one comes soon enough.
             retries: 0,
             max_age_s: 60,
@@ -268,6 +305,17 @@ mod tests {
             (every_minutes(1), every_minutes(5)),
             ("rate(1 minute)".into(), "rate(5 minutes)".into())
         );
+    }
+
+    #[test]
+    fn with_a_schedule_both_regions_start_drills_and_without_one_none_does() {
+        let mut spec = Spec::default();
+        let keys = |spec: &Spec| blueprint(spec, "000000000000").keys();
+        for slot in Slot::SERVING {
+            assert!(keys(&spec).contains(&format!("drill-schedule.{slot}")));
+        }
+        spec.drill.schedule = None;
+        assert!(keys(&spec).iter().all(|key| !key.starts_with("drill-schedule")));
     }
 
     #[test]

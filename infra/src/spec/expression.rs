@@ -1,6 +1,8 @@
 //! Expressions of EventBridge Scheduler: `cron(..)`, `rate(..)` and `at(..)`.
 //! <https://docs.aws.amazon.com/scheduler/latest/UserGuide/schedule-types.html>
 
+use continuity::clock;
+
 /// Why an expression cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wrong {
@@ -39,6 +41,58 @@ pub fn check(expression: &str) -> Result<(), Wrong> {
             format!("begin with cron, rate or at: {EXAMPLE}"),
         ),
     }
+}
+
+/// The first time after `now_ms` (both milliseconds since the Unix epoch) at which a schedule of this expression runs, in UTC. None
+/// where that cannot be known from the expression: a rate counts from when the schedule was made, `W`, `L` and `#` are left to the
+/// Scheduler; or where there is none any more.
+pub fn next(expression: &str, now_ms: u64) -> Option<u64> {
+    let (kind, rest) = expression.split_once('(')?;
+    let inner = rest.strip_suffix(')')?;
+    let at_ms = match kind {
+        "at" => moment(inner)?,
+        "cron" => next_of_cron(inner, now_ms)?,
+        _ => return None,
+    };
+    (at_ms > now_ms).then_some(at_ms)
+}
+
+const DAY_MS: u64 = 86_400_000;
+/// Days that are looked through: a 29th of February on a given weekday may be 40 years away, but nobody schedules that.
+const DAYS_AHEAD: u64 = 366 * 8;
+
+fn moment(inner: &str) -> Option<u64> {
+    let number = |from: usize, to: usize| inner.get(from..to)?.parse::<u64>().ok();
+    let (year, month, day) = (number(0, 4)?, number(5, 7)?, number(8, 10)?);
+    // From the day before the year begins at the earliest: 365.2425 days a year.
+    let first = year.checked_sub(1970)? * 365;
+    let days = (first..first + 400).find(|days| clock::civil(*days) == (year, month, day))?;
+    Some(days * DAY_MS + (number(11, 13)? * 3600 + number(14, 16)? * 60 + number(17, 19)?) * 1000)
+}
+
+fn next_of_cron(inner: &str, now_ms: u64) -> Option<u64> {
+    let texts: Vec<&str> = inner.split_whitespace().collect();
+    let matches = |at: usize, value: u64| {
+        FIELDS
+            .get(at)?
+            .matches(texts.get(at)?, u32::try_from(value).ok()?)
+    };
+    let today = now_ms / DAY_MS;
+    for days in today..today + DAYS_AHEAD {
+        let (year, month, day) = clock::civil(days);
+        // The Unix epoch began on a Thursday; Sunday is 1.
+        let weekday = (days + 4) % 7 + 1;
+        if !(matches(5, year)? && matches(3, month)? && matches(2, day)? && matches(4, weekday)?) {
+            continue;
+        }
+        for minute in 0..1440 {
+            let at_ms = days * DAY_MS + minute * 60_000;
+            if at_ms > now_ms && matches(1, minute / 60)? && matches(0, minute % 60)? {
+                return Some(at_ms);
+            }
+        }
+    }
+    None
 }
 
 fn rate(inner: &str) -> Result<(), Wrong> {
@@ -271,6 +325,30 @@ impl Field {
         step_is_good && range_is_good
     }
 
+    /// Whether the field, which was checked, holds for a value. None for what only the Scheduler knows.
+    fn matches(&self, text: &str, value: u32) -> Option<bool> {
+        if text == "?" {
+            return Some(true);
+        }
+        for item in text.split(',') {
+            let (range, step) = match item.split_once('/') {
+                Some((range, step)) => (range, step.parse().ok()?),
+                None => (item, 1),
+            };
+            let (from, to) = match range.split_once('-') {
+                None if range == "*" => (self.least, self.most),
+                // A value with a step goes on to the end.
+                None if item.contains('/') => (self.value(range)?, self.most),
+                None => (self.value(range)?, self.value(range)?),
+                Some((from, to)) => (self.value(from)?, self.value(to)?),
+            };
+            if (from..=to).contains(&value) && (value - from).is_multiple_of(step) {
+                return Some(true);
+            }
+        }
+        Some(false)
+    }
+
     fn value(&self, text: &str) -> Option<u32> {
         let upper = text.to_uppercase();
         if let Some(position) = self.names.iter().position(|name| *name == upper) {
@@ -288,6 +366,29 @@ impl Field {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_next_run_as_a_table() {
+        // Friday 2026-11-27 02:00:30 UTC.
+        const NOW_MS: u64 = 1_795_744_830_000;
+        let at = |text: &str| moment(text).expect("a moment");
+        for (expression, expected) in [
+            ("cron(0 6 ? * TUE *)", Some("2026-12-01T06:00:00")),
+            ("cron(15 12 * * ? *)", Some("2026-11-27T12:15:00")),
+            ("cron(0/20 2 * * ? *)", Some("2026-11-27T02:20:00")),
+            ("cron(0 2 27 NOV ? *)", Some("2027-11-27T02:00:00")),
+            ("cron(0 0 29 2 ? *)", Some("2028-02-29T00:00:00")),
+            ("cron(30 1 ? * 2-6 2027)", Some("2027-01-01T01:30:00")),
+            ("cron(0 6 ? * TUE 2025)", None),
+            ("cron(0 6 L * ? *)", None),
+            ("rate(7 days)", None),
+            ("at(2027-01-31T06:00:00)", Some("2027-01-31T06:00:00")),
+            ("at(2026-01-31T06:00:00)", None),
+        ] {
+            assert_eq!(next(expression, NOW_MS), expected.map(at), "{expression}");
+        }
+        assert_eq!(at("2026-11-27T02:00:30"), NOW_MS);
+    }
 
     #[test]
     fn what_the_scheduler_takes_is_taken() {

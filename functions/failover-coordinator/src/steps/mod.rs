@@ -2,6 +2,7 @@
 
 mod change;
 mod deploy;
+mod drill;
 mod evidence;
 mod fencing;
 mod gate;
@@ -85,5 +86,10 @@ async fn run(context: &Context, request: &Request) -> Result<Value, StepError> {
         Step::Isolate => isolation::isolate(context, request).await,
         Step::WatchIsolation => isolation::watch(context, request).await,
         Step::EndIsolation => isolation::end(context, request).await,
+        Step::DrillBegin => drill::begin(context, request).await,
+        Step::SyntheticTraffic => drill::synthetic_traffic(context, request).await,
+        Step::Exercise => drill::exercise(context, request).await,
+        Step::CheckPayments => drill::check_payments(context, request).await,
+        Step::DrillEnd => drill::end(context, request).await,
     }
 }

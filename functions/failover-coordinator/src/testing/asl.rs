@@ -1,4 +1,4 @@
-//! Enough of the Amazon States Language to run the workflows against the doubles: Task, Choice, Wait, Succeed and Fail, with
+//! Enough of the Amazon States Language to run the workflows against the doubles: Task, Choice, Wait, Parallel, Succeed and Fail, with
 //! Retry, Catch, Parameters and ResultPath as JSONPath members. Waits move the world's clock.
 
 use std::collections::BTreeMap;
@@ -81,13 +81,20 @@ impl Machine {
         }
     }
 
-    /// The states by name.
+    /// The states by name, those of branches too: a name is unique within a workflow.
     pub(crate) fn states(&self) -> BTreeMap<&str, &Value> {
-        let states = self.definition["States"].as_object().unwrap();
+        let mut states = BTreeMap::new();
+        let mut parts = vec![&self.definition];
+        while let Some(part) = parts.pop() {
+            for (name, state) in part["States"].as_object().unwrap() {
+                assert!(
+                    states.insert(name.as_str(), state).is_none(),
+                    "`{name}` is there twice"
+                );
+                parts.extend(state["Branches"].as_array().into_iter().flatten());
+            }
+        }
         states
-            .iter()
-            .map(|(name, state)| (name.as_str(), state))
-            .collect()
     }
 
     /// Executes it in a slot's region.
@@ -110,61 +117,136 @@ impl Machine {
         input: Value,
         treatment: &Treatment,
     ) -> Run {
-        let mut run = Run {
-            end: End::Killed,
+        let mut execution = Execution {
+            world,
+            slot,
+            name,
+            treatment,
+            tasks: 0,
             path: Vec::new(),
-            data: input,
         };
-        let mut next = self.definition["StartAt"].as_str().unwrap().to_owned();
-        let mut tasks = 0;
+        let mut data = input;
+        let end = execution.run(&self.definition, &mut data).await;
+        Run {
+            end,
+            path: execution.path,
+            data,
+        }
+    }
+}
+
+/// An execution under way.
+struct Execution<'a> {
+    world: &'a Arc<World>,
+    slot: Slot,
+    name: &'a str,
+    treatment: &'a Treatment,
+    tasks: usize,
+    path: Vec<String>,
+}
+
+/// A branch of a Parallel state: the states, the next one, its data.
+struct Branch<'a> {
+    states: &'a Value,
+    next: Option<String>,
+    data: Value,
+}
+
+impl Execution<'_> {
+    async fn run(&mut self, definition: &Value, data: &mut Value) -> End {
+        let mut next = definition["StartAt"].as_str().unwrap().to_owned();
         for _ in 0..MAX_STATES {
-            let state = &self.definition["States"][&next];
-            run.path.push(next.clone());
-            let following = match state["Type"].as_str() {
-                Some("Task") => {
-                    if treatment.kill_after_tasks == Some(tasks) {
-                        return run;
-                    }
-                    let blow = treatment.blow.filter(|blow| blow.task == tasks);
-                    tasks += 1;
-                    match task(world, slot, name, state, &mut run.data, (treatment.times, blow)).await {
-                        Ok(following) => following,
-                        Err((error, cause)) => {
-                            run.end = End::Failed { error, cause };
-                            return run;
-                        }
-                    }
-                }
-                Some("Choice") => Some(choose(state, &run.data)),
-                Some("Wait") => {
-                    world.advance(Duration::from_secs(state["Seconds"].as_u64().unwrap()));
-                    state["Next"].as_str().map(str::to_owned)
-                }
-                Some("Succeed") => None,
-                Some("Fail") => {
-                    let at = |field: &str| match state[format!("{field}Path")].as_str() {
-                        Some(path) => select(&run.data, path).as_str().unwrap().to_owned(),
-                        None => state[field].as_str().unwrap().to_owned(),
-                    };
-                    run.end = End::Failed {
-                        error: at("Error"),
-                        cause: at("Cause"),
-                    };
-                    return run;
-                }
-                other => panic!("state `{next}` has type {other:?}"),
-            };
-            match following {
-                Some(name) => next = name,
-                None => {
-                    run.end = End::Succeeded;
-                    return run;
-                }
+            match self.state(&definition["States"], &next, data).await {
+                Ok(Some(name)) => next = name,
+                Ok(None) => return End::Succeeded,
+                Err(end) => return end,
             }
         }
         panic!(
             "the execution does not end: {:?}",
-            &run.path[run.path.len() - 20..]
+            &self.path[self.path.len() - 20..]
+        );
+    }
+
+    /// Enters a state; the next one, `None` at the end.
+    async fn state(&mut self, states: &Value, name: &str, data: &mut Value) -> Result<Option<String>, End> {
+        let state = &states[name];
+        self.path.push(name.to_owned());
+        match state["Type"].as_str() {
+            Some("Task") => {
+                if self.treatment.kill_after_tasks == Some(self.tasks) {
+                    return Err(End::Killed);
+                }
+                let blow = self.treatment.blow.filter(|blow| blow.task == self.tasks);
+                self.tasks += 1;
+                let treatment = (self.treatment.times, blow);
+                task(self.world, self.slot, self.name, state, data, treatment)
+                    .await
+                    .map_err(|(error, cause)| End::Failed { error, cause })
+            }
+            Some("Choice") => Ok(Some(choose(state, data))),
+            Some("Wait") => {
+                let seconds = state["Seconds"].as_u64().unwrap();
+                self.world.advance(Duration::from_secs(seconds));
+                Ok(state["Next"].as_str().map(str::to_owned))
+            }
+            Some("Succeed") => Ok(None),
+            Some("Fail") => {
+                let at = |field: &str| match state[format!("{field}Path")].as_str() {
+                    Some(path) => select(data, path).as_str().unwrap().to_owned(),
+                    None => state[field].as_str().unwrap().to_owned(),
+                };
+                Err(End::Failed {
+                    error: at("Error"),
+                    cause: at("Cause"),
+                })
+            }
+            Some("Parallel") => Box::pin(self.parallel(state, data)).await,
+            other => panic!("state `{name}` has type {other:?}"),
+        }
+    }
+
+    /// The branches in turn, a task of each at a time, until all have ended. One that fails ends the state.
+    async fn parallel(&mut self, state: &Value, data: &mut Value) -> Result<Option<String>, End> {
+        let branches = state["Branches"].as_array().unwrap();
+        let mut branches: Vec<Branch<'_>> = branches
+            .iter()
+            .map(|branch| Branch {
+                states: &branch["States"],
+                next: branch["StartAt"].as_str().map(str::to_owned),
+                data: data.clone(),
+            })
+            .collect();
+        for _ in 0..MAX_STATES {
+            for branch in &mut branches {
+                let mut is_task = false;
+                while let Some(name) = branch.next.take_if(|_| !is_task) {
+                    is_task = branch.states[&name]["Type"] == "Task";
+                    match self.state(branch.states, &name, &mut branch.data).await {
+                        Ok(next) => branch.next = next,
+                        Err(End::Failed { error, cause }) => {
+                            let catchers = state["Catch"].as_array().unwrap();
+                            let Some(catcher) = catchers.iter().find(|catcher| matches(catcher, &error))
+                            else {
+                                return Err(End::Failed { error, cause });
+                            };
+                            let path = catcher["ResultPath"].as_str().unwrap();
+                            put(data, path, json!({"Error": error, "Cause": cause}));
+                            return Ok(catcher["Next"].as_str().map(str::to_owned));
+                        }
+                        Err(end) => return Err(end),
+                    }
+                }
+            }
+            if branches.iter().all(|branch| branch.next.is_none()) {
+                let results = branches.into_iter().map(|branch| branch.data).collect();
+                put(data, state["ResultPath"].as_str().unwrap(), results);
+                return Ok(state["Next"].as_str().map(str::to_owned));
+            }
+        }
+        panic!(
+            "the branches do not end: {:?}",
+            &self.path[self.path.len() - 20..]
         );
     }
 }

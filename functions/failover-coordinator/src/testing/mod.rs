@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod asl;
+mod drill;
 mod failover;
 mod harness;
 mod switchover;
@@ -12,7 +13,7 @@ use continuity::observe::{Health, Look, Observation, Round, Sighting};
 use continuity::takeover::LedgerStatus;
 
 pub(crate) use asl::{End, Machine, Run};
-pub(crate) use world::{Fault, World};
+pub(crate) use world::{Fault, Switchovers, World};
 
 pub(crate) const HOME: &str = "us-east-1";
 pub(crate) const DR: &str = "us-east-2";

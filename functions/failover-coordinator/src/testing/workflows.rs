@@ -11,7 +11,14 @@ use crate::error::TYPES;
 use crate::event::Step;
 use crate::limits::{FUNCTION_TIMEOUT, STATE_TIMEOUT};
 
-const WORKFLOWS: [&str; 5] = ["deploy", "failover", "reconcile", "switchover", "teardown"];
+const WORKFLOWS: [&str; 6] = [
+    "deploy",
+    "drill",
+    "failover",
+    "reconcile",
+    "switchover",
+    "teardown",
+];
 
 /// Steps of the drill, which the workflow of that name is to take in.
 const BEFORE_THEIR_WORKFLOW: [Step; 3] = [Step::Isolate, Step::WatchIsolation, Step::EndIsolation];
@@ -91,7 +98,7 @@ fn every_state_says_its_undo_and_every_task_catches_what_it_does_not_retry() {
             state["Comment"].as_str().is_some_and(|text| text.len() > 10),
             "{name}"
         );
-        if state["Type"] == "Task" {
+        if state["Type"] == "Task" || state["Type"] == "Parallel" {
             let last = rules(state, "Catch").last();
             let all = last.is_some_and(|catcher| catcher["ErrorEquals"][0] == "States.ALL");
             assert!(all, "{name}: an error could end the execution without a reason");
@@ -105,6 +112,13 @@ fn every_state_is_reached_and_leads_somewhere() {
         let machine = Machine::load(workflow);
         let states = machine.states();
         let mut reached = BTreeSet::from([machine.definition["StartAt"].as_str().unwrap()]);
+        for state in states.values() {
+            reached.extend(
+                rules(state, "Branches")
+                    .iter()
+                    .map(|branch| branch["StartAt"].as_str().unwrap()),
+            );
+        }
         for (name, state) in &states {
             let nexts: Vec<&str> = std::iter::once(&state["Next"])
                 .chain(std::iter::once(&state["Default"]))

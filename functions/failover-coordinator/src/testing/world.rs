@@ -19,8 +19,9 @@ use infra::graph::Group;
 use infra::outcome::{Entry, Outcome, PlanEntry};
 use infra::spec::Spec;
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
-use super::{DR, HOME, home_down};
+use super::{DR, HOME, WITNESS, home_down};
 use crate::context::{Context, Peer};
 use crate::effects::archive::Archive;
 use crate::effects::aurora::{Aurora, Member, Topology};
@@ -49,6 +50,17 @@ pub(crate) enum Fault {
     Refused,
     /// After it took effect.
     AnswerLost,
+}
+
+/// What becomes of a switchover that a drill starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Switchovers {
+    /// The other region serves.
+    Work,
+    /// The first one is given up, and the region serves as before.
+    GiveUp,
+    /// The first one works, and the next two are given up.
+    TroubleBack,
 }
 
 /// A region's ledger.
@@ -84,6 +96,9 @@ struct State {
     skips_actions: bool,
     deaf_alarm: bool,
     watched: BTreeSet<String>,
+    switchovers: Option<Switchovers>,
+    payments_fail_in: Option<String>,
+    synthetic: BTreeMap<String, String>,
     calls: Vec<String>,
     files: BTreeMap<String, String>,
     fault: Option<(usize, Fault)>,
@@ -296,6 +311,44 @@ impl World {
             .files
             .get(&format!("{bucket}/{key}"))
             .cloned()
+    }
+
+    /// Switchovers that are started happen at once, this way.
+    pub(crate) fn switchovers(&self, what: Switchovers) {
+        self.state.lock().unwrap().switchovers = Some(what);
+    }
+
+    /// Synthetic payments are not acknowledged while this region serves.
+    pub(crate) fn payments_fail_in(&self, region: &str) {
+        self.state.lock().unwrap().payments_fail_in = Some(region.to_owned());
+    }
+
+    /// A payment is in the ledger no more.
+    pub(crate) fn lose_a_payment(&self) {
+        self.state.lock().unwrap().synthetic.pop_first();
+    }
+
+    fn switch_over(&self, name: &str, input: &str) {
+        let mut state = self.state.lock().unwrap();
+        let Some(what) = state.switchovers else { return };
+        let number = state.started.len();
+        let works = match what {
+            Switchovers::Work => true,
+            Switchovers::GiveUp => false,
+            Switchovers::TroubleBack => number == 1 || number > 3,
+        };
+        let machine = &state.started[number - 1].0;
+        let arn = format!("{}:{name}", machine.replacen(":stateMachine:", ":execution:", 1));
+        state.ended.insert(arn);
+        drop(state);
+        if works {
+            let input: Value = serde_json::from_str(input).unwrap();
+            self.change_record(|record| {
+                assert_eq!(input["epoch"], record.epoch);
+                record.epoch += 1;
+                record.active_region = input["to_region"].as_str().unwrap().to_owned();
+            });
+        }
     }
 
     /// Executions started: machine, name, input.
@@ -686,6 +739,56 @@ impl Probes for Double {
         self.state().kicked.push(slot.as_str());
         Ok(())
     }
+
+    async fn ask(&self, slot: Slot, task: &Value) -> Result<Value, StepError> {
+        assert_eq!(slot, Slot::Witness);
+        let key = task["key"].as_str().unwrap();
+        let stored = self
+            .world
+            .control
+            .api_key(&hex::encode(Sha256::digest(key)))
+            .await;
+        assert!(stored.unwrap().is_some(), "the key opens the API");
+        let failed = || StepError::ProbeFailed {
+            region: WITNESS.into(),
+            source: "injected".into(),
+        };
+        let work = async {
+            if task["task"] == "check-payments" {
+                let acknowledged = task["acknowledged"].as_object().unwrap();
+                let state = self.state();
+                let lost = acknowledged
+                    .keys()
+                    .filter(|key| !state.synthetic.contains_key(*key))
+                    .count();
+                return Ok(
+                    json!({"acknowledged": acknowledged.len(), "lost": lost, "different": 0, "duplicated": 0}),
+                );
+            }
+            let began_ms = self.world.now_ms();
+            let until_ms = task["until_ms"].as_u64().unwrap();
+            let record = self.world.record();
+            let mut state = self.state();
+            let serves = state.payments_fail_in.as_ref() != Some(&record.active_region);
+            let (drill, slice) = (task["drill"].as_str().unwrap(), &task["slice"]);
+            let mut payments = Vec::new();
+            for at_ms in (began_ms..until_ms).step_by(1000) {
+                let key = format!("synthetic-{drill}-{slice}-{}", payments.len());
+                if serves {
+                    state.synthetic.insert(key.clone(), format!("id-{key}"));
+                }
+                payments.push(json!({"key": key, "sent_ms": at_ms, "answered_ms": serves.then_some(at_ms + 5),
+                    "id": serves.then(|| format!("id-{key}")), "epoch": serves.then_some(record.epoch), "attempts": 1}));
+            }
+            drop(state);
+            self.world.advance(Duration::from_millis(until_ms - began_ms));
+            Ok(
+                json!({"began_ms": began_ms, "ended_ms": until_ms, "accounts": ["payer", "payee"], "payments": payments,
+                "seconds": [{"at_ms": began_ms / 1000 * 1000, "acknowledged": payments.len(), "refused": 0, "failed": 0}]}),
+            )
+        };
+        self.gate("ask", failed, work).await
+    }
 }
 
 #[async_trait]
@@ -772,10 +875,14 @@ impl Executions for Double {
         let start = async {
             let mut state = self.state();
             if state.started.iter().any(|(_, started, _)| started == name) {
-                return Ok(Started::Running);
+                let executions = machine_arn.replacen(":stateMachine:", ":execution:", 1);
+                let ended = state.ended.contains(&format!("{executions}:{name}"));
+                return Ok(if ended { Started::Ended } else { Started::Running });
             }
             let entry = (machine_arn.to_owned(), name.to_owned(), input.to_owned());
             state.started.push(entry);
+            drop(state);
+            self.world.switch_over(name, input);
             Ok(Started::Created)
         };
         let error = || StepError::NotStarted {

@@ -1,0 +1,536 @@
+//! drill: drill-begin, synthetic-traffic, exercise, check-payments, drill-end. They run in the standby region, reach into the other
+//! one and the witness, and move nothing themselves: the switchover workflow does. What they decide is in [`crate::drill`].
+
+use std::collections::BTreeMap;
+
+use continuity::control::{ApiKey, Swap};
+use continuity::metrics::{self, Unit};
+use continuity::names::Slot;
+use infra::blueprint::observability::{DRILL_FAILED, STACK_DIMENSION};
+use infra::change::{self, Change, Kind};
+use infra::resources::state_machine;
+use rand::RngExt;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use super::change::configuration;
+use crate::context::Context;
+use crate::drill::{self, Asked, Begin, Drill, Gap, Next, Recent, Slice, Stage};
+use crate::effects::executions::Started;
+use crate::error::StepError;
+use crate::event::{Mode, Request, Step, TakeoverInput};
+use crate::limits::{HAND_OVER_ATTEMPTS, SWAP_ATTEMPTS};
+
+/// What is known of a drill's payments while they flow: the item `traffic#{id}`. Each slice is an item of its own beside it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Totals {
+    /// Slices made.
+    slices: u32,
+    /// Payer and payee.
+    accounts: Option<[String; 2]>,
+    /// The newest slice.
+    recent: Recent,
+    /// The SHA-256 (hex) of the API key in use, so that a key whose step was killed is removed by the next.
+    key_sha256: Option<String>,
+}
+
+fn totals_item(id: &str) -> String {
+    format!("traffic#{id}")
+}
+
+fn slice_item(id: &str, slice: u32) -> String {
+    format!("traffic#{id}#{slice}")
+}
+
+fn malformed(error: impl std::fmt::Display) -> StepError {
+    StepError::MalformedInput(error.to_string())
+}
+
+fn text<T: Serialize>(value: &T) -> Result<String, StepError> {
+    serde_json::to_string(value).map_err(malformed)
+}
+
+/// Claims the drill, or says why there is none now. Run again by the same execution it says the same.
+pub async fn begin(context: &Context, request: &Request) -> Result<Value, StepError> {
+    if request.execution_arn.is_empty() {
+        return Err(malformed("the execution has no ARN"));
+    }
+    let asked = match &request.input {
+        Value::Null => Asked::default(),
+        input => Asked::deserialize(input).map_err(malformed)?,
+    };
+    let (record, documents) = context.control.read_with(&[drill::ITEM, change::ITEM]).await?;
+    let [stored, change] =
+        <[_; 2]>::try_from(documents).map_err(|_| malformed("the control table answered something else"))?;
+    let current: Option<Drill> = stored.as_deref().and_then(|json| serde_json::from_str(json).ok());
+    if let Some(mine) = current
+        .as_ref()
+        .filter(|current| current.execution == request.execution_arn)
+    {
+        return Ok(begun(mine));
+    }
+    let change: Option<Change> = change.as_deref().and_then(|json| serde_json::from_str(json).ok());
+    let settings = configuration(context).await?.spec.drill;
+    let kind = asked.kind.unwrap_or_else(|| settings.kind.clone());
+    if !drill::KINDS.contains(&kind.as_str()) {
+        return Err(malformed(format!(
+            "`{kind}` is no kind of drill: use {}",
+            drill::KINDS.join(", ")
+        )));
+    }
+    let now_ms = context.timer.now_ms();
+    let running = running_change(context, change, now_ms).await;
+    let other = match current.filter(|current| current.ended_ms.is_none()) {
+        Some(other)
+            if !context
+                .executions
+                .ended(&other.execution, region_of(&other.execution))
+                .await =>
+        {
+            Some(other.id)
+        }
+        _ => None,
+    };
+    let signs = drill::Signs {
+        record: record.as_ref(),
+        regions: &context.config.regions,
+        me: context.region(),
+        change: running.as_deref(),
+        drill: other.as_deref(),
+        blocked: None,
+    };
+    let (home, epoch) = match drill::may_begin(&signs) {
+        Begin::Now { home, epoch } => (home, epoch),
+        Begin::NotHere => return Ok(json!({"outcome": "not-here"})),
+        Begin::NotNow(reasons) => {
+            tracing::warn!(?reasons, "no drill now");
+            return Ok(json!({"outcome": "not-now", "reasons": reasons}));
+        }
+    };
+    let hold_s = asked
+        .hold_seconds
+        .unwrap_or(settings.hold_seconds)
+        .min(drill::LONGEST_HOLD_S);
+    let mine = Drill {
+        id: drill::id(context.config.names.suffix(), now_ms),
+        kind,
+        execution: request.execution_arn.clone(),
+        started_by: asked.started_by.unwrap_or_else(|| "operator".to_owned()),
+        home,
+        target: context.region().to_owned(),
+        epoch,
+        hold_ms: hold_s * 1000,
+        per_second: settings.payments_per_second,
+        longest_gap_ms: settings.longest_gap_ms,
+        began_ms: now_ms,
+        stage: Stage::Baseline,
+        stage_ms: now_ms,
+        marks: vec![drill::Mark {
+            stage: Stage::Baseline,
+            at_ms: now_ms,
+        }],
+        change: None,
+        attempts_back: 0,
+        aborted: None,
+        ended_ms: None,
+    };
+    match context
+        .control
+        .swap_document(drill::ITEM, stored.as_deref(), &text(&mine)?)
+        .await?
+    {
+        Swap::Done => Ok(begun(&mine)),
+        // Whoever was faster is seen by the next attempt.
+        Swap::Lost => Err(StepError::ControlContended(1)),
+    }
+}
+
+fn begun(drill: &Drill) -> Value {
+    json!({"outcome": "begun", "id": drill.id, "kind": drill.kind, "home": drill.home, "target": drill.target})
+}
+
+fn region_of(arn: &str) -> &str {
+    arn.split(':').nth(3).unwrap_or_default()
+}
+
+fn account(arn: &str) -> &str {
+    arn.split(':').nth(4).unwrap_or_default()
+}
+
+/// The deployment or teardown that is under way.
+async fn running_change(context: &Context, change: Option<Change>, now_ms: u64) -> Option<String> {
+    let change = change.filter(|change| change.kind != Kind::Reconcile)?;
+    let lease_ms = u64::try_from(change::LEASE.as_millis()).unwrap_or(u64::MAX);
+    if now_ms.saturating_sub(change.seen_ms) > lease_ms {
+        return None;
+    }
+    let ended = context.executions.ended(&change.execution, change.region()).await;
+    (!ended).then(|| change.name().to_owned())
+}
+
+/// The drill of this execution, as it is stored.
+async fn mine(context: &Context, request: &Request) -> Result<(String, Drill), StepError> {
+    let json = context.control.document(drill::ITEM).await?.unwrap_or_default();
+    let drill: Option<Drill> = serde_json::from_str(&json).ok();
+    match drill {
+        Some(drill) if drill.execution == request.execution_arn => Ok((json, drill)),
+        Some(other) => Err(StepError::Superseded(format!("`{}` is the drill now", other.id))),
+        None => Err(StepError::Superseded("there is no drill any more".to_owned())),
+    }
+}
+
+async fn totals(context: &Context, id: &str) -> Result<Totals, StepError> {
+    let json = context.control.document(&totals_item(id)).await?;
+    Ok(json
+        .as_deref()
+        .and_then(|json| serde_json::from_str(json).ok())
+        .unwrap_or_default())
+}
+
+/// One slice of payments, paid by the witness's probe with a key of its own. `over` says that it was the last: the exercise is over
+/// and payments flow, or did not come back in time.
+pub async fn synthetic_traffic(context: &Context, request: &Request) -> Result<Value, StepError> {
+    let (_, drill) = mine(context, request).await?;
+    let mut totals = totals(context, &drill.id).await?;
+    let slice = totals.slices;
+    let host = configuration(context).await?.spec.public_name();
+    let payload = json!({
+        "task": "synthetic-payments",
+        "drill": drill.id,
+        "host": host,
+        "per_second": drill.per_second,
+        "until_ms": context.timer.now_ms() + drill::SLICE_MS,
+        "slice": slice,
+        "accounts": totals.accounts,
+    });
+    let answer = with_key(context, &drill.id, &mut totals, payload).await?;
+    let seen = Slice::deserialize(&answer).map_err(malformed)?;
+    context
+        .control
+        .put_document(&slice_item(&drill.id, slice), &text(&answer)?)
+        .await?;
+    totals.slices = slice + 1;
+    totals.accounts = seen.accounts.clone().or(totals.accounts);
+    totals.recent = seen.recent();
+    context
+        .control
+        .put_document(&totals_item(&drill.id), &text(&totals)?)
+        .await?;
+    let (_, drill) = mine(context, request).await?;
+    let after = if drill.stage == Stage::Over {
+        request
+            .result_of(Step::SyntheticTraffic)
+            .and_then(|before| before["after"].as_u64())
+            .unwrap_or(0)
+            + 1
+    } else {
+        0
+    };
+    let over = after > 0 && (totals.recent.flowing || after >= u64::from(drill::SLICES_AFTER));
+    Ok(json!({
+        "slice": slice, "sent": totals.recent.sent, "acknowledged": totals.recent.acknowledged, "after": after, "over": over,
+    }))
+}
+
+/// Asks the witness's probe with a key that exists for this call only. Its hash is stored first: if this is killed, the next one
+/// removes the key.
+async fn with_key(
+    context: &Context,
+    id: &str,
+    totals: &mut Totals,
+    mut payload: Value,
+) -> Result<Value, StepError> {
+    if let Some(left) = totals.key_sha256.take() {
+        context.control.remove_api_key(&left).await?;
+    }
+    let bytes: [u8; 32] = rand::rng().random();
+    let key = format!("usk_{}", hex::encode(bytes));
+    let sha256 = hex::encode(Sha256::digest(key.as_bytes()));
+    totals.key_sha256 = Some(sha256.clone());
+    context
+        .control
+        .put_document(&totals_item(id), &text(totals)?)
+        .await?;
+    let stored = ApiKey {
+        name: id.to_owned(),
+        scopes: vec!["payments:read".to_owned(), "payments:write".to_owned()],
+        requests_per_s: KEY_REQUESTS_PER_S,
+        revoked: false,
+    };
+    context
+        .control
+        .put_api_key(&sha256, &stored, context.timer.now_ms())
+        .await?;
+    if let Some(fields) = payload.as_object_mut() {
+        fields.insert("key".to_owned(), Value::String(key));
+    }
+    let answer = context.probes.ask(Slot::Witness, &payload).await;
+    context.control.remove_api_key(&sha256).await?;
+    totals.key_sha256 = None;
+    answer
+}
+
+/// Far above what synthetic payments and their retries need: the rate of a key must not be what they measure.
+const KEY_REQUESTS_PER_S: u32 = 1_000;
+
+/// Looks where the drill is, and makes its next move. `over` says that the stack is left alone from now on.
+pub async fn exercise(context: &Context, request: &Request) -> Result<Value, StepError> {
+    for _ in 0..SWAP_ATTEMPTS {
+        let (stored, drill) = mine(context, request).await?;
+        let record = context.record().await?;
+        let recent = totals(context, &drill.id).await?;
+        let ended = match &drill.change {
+            Some(arn) => context.executions.ended(arn, region_of(arn)).await,
+            None => false,
+        };
+        let recent = (recent.slices > 0).then_some(&recent.recent);
+        let next = drill::next(&drill, &record, ended, recent, context.timer.now_ms());
+        let then = match next {
+            Next::Wait => return Ok(told(&drill)),
+            Next::Go(then) => then,
+            Next::Start { to_region, mut then } => {
+                let arn = start(context, request, &drill, record.epoch, &to_region).await?;
+                then.change = Some(arn);
+                then
+            }
+        };
+        if context
+            .control
+            .swap_document(drill::ITEM, Some(&stored), &text(&then)?)
+            .await?
+            == Swap::Done
+        {
+            tracing::info!(drill = then.id, stage = ?then.stage, aborted = then.aborted, "the drill goes on");
+            return Ok(told(&then));
+        }
+    }
+    Err(StepError::ControlContended(SWAP_ATTEMPTS))
+}
+
+fn told(drill: &Drill) -> Value {
+    json!({"stage": drill.stage, "over": drill.stage == Stage::Over, "aborted": drill.aborted})
+}
+
+/// Starts the switchover of `epoch` in the region that is to serve, under the next name that no ended execution has.
+async fn start(
+    context: &Context,
+    request: &Request,
+    drill: &Drill,
+    epoch: u64,
+    to_region: &str,
+) -> Result<String, StepError> {
+    let names = &context.config.names;
+    let slot = context
+        .config
+        .regions
+        .slot_of(to_region)
+        .ok_or_else(|| malformed(format!("`{to_region}` is no region of the stack")))?;
+    let machine = state_machine::arn(
+        to_region,
+        account(&request.execution_arn),
+        &names.state_machine("switchover", slot),
+    );
+    let input = TakeoverInput {
+        epoch,
+        to_region: to_region.to_owned(),
+        started_by: drill.id.clone(),
+        reasons: vec![format!("drill `{}`", drill.id)],
+        decided_ms: Some(context.timer.now_ms()),
+        mode: Mode::Graceful,
+        by_person: false,
+        or_ungraceful: false,
+    };
+    let json = text(&input)?;
+    let base = names.switchover_execution(epoch + 1);
+    let mut name = base.clone();
+    for attempt in 2..HAND_OVER_ATTEMPTS {
+        match context.executions.start(&machine, &name, &json).await? {
+            Started::Created | Started::Running => {
+                let executions = machine.replacen(":stateMachine:", ":execution:", 1);
+                return Ok(format!("{executions}:{name}"));
+            }
+            Started::Ended => name = format!("{base}-{attempt}"),
+        }
+    }
+    Err(StepError::NotStarted {
+        execution: base,
+        source: "too many of that name have ended".into(),
+    })
+}
+
+async fn slices(context: &Context, id: &str, count: u32) -> Result<Vec<Slice>, StepError> {
+    let mut slices = Vec::new();
+    for slice in 0..count {
+        let json = context.control.document(&slice_item(id, slice)).await?;
+        slices.extend(
+            json.as_deref()
+                .and_then(|json| serde_json::from_str::<Slice>(json).ok()),
+        );
+    }
+    Ok(slices)
+}
+
+/// Looks every acknowledged payment up where the stack serves now.
+pub async fn check_payments(context: &Context, request: &Request) -> Result<Value, StepError> {
+    let (_, drill) = mine(context, request).await?;
+    let mut totals = totals(context, &drill.id).await?;
+    let Some([payer, _]) = totals.accounts.clone() else {
+        return Err(StepError::NotServing(
+            "nobody opened the accounts of the synthetic payments".to_owned(),
+        ));
+    };
+    let seen = slices(context, &drill.id, totals.slices).await?;
+    let acknowledged: BTreeMap<&String, &String> = seen
+        .iter()
+        .flat_map(|slice| &slice.payments)
+        .filter_map(|payment| {
+            payment
+                .answered_ms
+                .and(payment.id.as_ref())
+                .map(|id| (&payment.key, id))
+        })
+        .collect();
+    let payload = json!({
+        "task": "check-payments",
+        "host": configuration(context).await?.spec.public_name(),
+        "payer": payer,
+        // The clocks of the observer and of the ledger differ.
+        "from_ms": drill.began_ms.saturating_sub(CLOCK_SKEW_MS),
+        "acknowledged": acknowledged,
+        "prefix": format!("synthetic-{}-", drill.id),
+    });
+    let answer = with_key(context, &drill.id, &mut totals, payload).await?;
+    context
+        .control
+        .put_document(&totals_item(&drill.id), &text(&totals)?)
+        .await?;
+    Ok(answer)
+}
+
+const CLOCK_SKEW_MS: u64 = 60_000;
+
+/// Stores what the drill showed, gives the claim back, and raises the alarm when an objective was missed.
+pub async fn end(context: &Context, request: &Request) -> Result<Value, StepError> {
+    let (stored, drill) = mine(context, request).await?;
+    let mut totals = totals(context, &drill.id).await?;
+    if let Some(left) = totals.key_sha256.take() {
+        context.control.remove_api_key(&left).await?;
+        context
+            .control
+            .put_document(&totals_item(&drill.id), &text(&totals)?)
+            .await?;
+    }
+    let seen = slices(context, &drill.id, totals.slices).await?;
+    let gap = drill::longest_gap(&seen);
+    let checked = request.result_of(Step::CheckPayments);
+    let acknowledged = count(&seen, |payment| payment.answered_ms.is_some());
+    let missed = drill::missed(&drill, &gap, acknowledged, checked);
+    let now_ms = context.timer.now_ms();
+    let ended = Drill {
+        ended_ms: drill.ended_ms.or(Some(now_ms)),
+        ..drill.clone()
+    };
+    let document = result(&ended, &seen, &gap, checked, &missed);
+    let item = format!("exercise#{}", drill.id);
+    context.control.put_document(&item, &text(&document)?).await?;
+    if missed.is_empty() {
+        let rehearsed = json!({"at_ms": ended.ended_ms, "id": ended.id, "kind": ended.kind});
+        context
+            .control
+            .put_document(drill::REHEARSED_ITEM, &rehearsed.to_string())
+            .await?;
+    }
+    if drill.ended_ms.is_none() {
+        let suffix = context.config.names.suffix();
+        let failed = u64::from(!missed.is_empty());
+        metrics::emit(
+            &[(STACK_DIMENSION, suffix)],
+            &[(DRILL_FAILED, Unit::Count, failed)],
+            now_ms,
+        );
+        // Lost only when this step ran elsewhere at the same time: that one stored the same.
+        context
+            .control
+            .swap_document(drill::ITEM, Some(&stored), &text(&ended)?)
+            .await?;
+    }
+    Ok(
+        json!({"id": drill.id, "met": missed.is_empty(), "missed": missed, "item": item,
+        "longest_gap_ms": gap.ms(), "acknowledged": acknowledged}),
+    )
+}
+
+fn count(slices: &[Slice], which: impl Fn(&drill::Payment) -> bool) -> u64 {
+    slices
+        .iter()
+        .flat_map(|slice| &slice.payments)
+        .filter(|payment| which(payment))
+        .count() as u64
+}
+
+/// The evidence as data: what was planned, what was seen from the client's side second by second, and what it comes to.
+fn result(drill: &Drill, slices: &[Slice], gap: &Gap, checked: Option<&Value>, missed: &[String]) -> Value {
+    let sent = count(slices, |_| true);
+    let acknowledged = count(slices, |payment| payment.answered_ms.is_some());
+    json!({
+        "id": drill.id,
+        "kind": "drill",
+        "drill": drill.kind,
+        "started_by": drill.started_by,
+        "home": drill.home,
+        "target": drill.target,
+        "epoch": drill.epoch,
+        "began_ms": drill.began_ms,
+        "ended_ms": drill.ended_ms,
+        "stages": drill.marks,
+        "aborted": drill.aborted,
+        "objectives": {"longest_gap_ms": drill.longest_gap_ms, "lost": 0, "duplicated": 0},
+        "met": missed.is_empty(),
+        "missed": missed,
+        "traffic": {
+            "sent": sent,
+            "acknowledged": acknowledged,
+            "unanswered": sent - acknowledged,
+            "retried": count(slices, |payment| payment.attempts > 1),
+            "longest_gap": gap,
+            "longest_gap_ms": gap.ms(),
+            "seconds": seconds(drill, slices),
+        },
+        "checked": checked,
+    })
+}
+
+/// The attempts second by second, and which region acknowledged: the epoch says so.
+fn seconds(drill: &Drill, slices: &[Slice]) -> Vec<Value> {
+    let mut seconds: BTreeMap<u64, drill::Second> = BTreeMap::new();
+    let mut by_region: BTreeMap<u64, BTreeMap<&str, u32>> = BTreeMap::new();
+    for slice in slices {
+        for seen in &slice.seconds {
+            let second = seconds.entry(seen.at_ms).or_default();
+            second.at_ms = seen.at_ms;
+            second.acknowledged += seen.acknowledged;
+            second.refused += seen.refused;
+            second.failed += seen.failed;
+        }
+        for payment in &slice.payments {
+            if let (Some(at_ms), Some(epoch)) = (payment.answered_ms, payment.epoch) {
+                // There and back: the epochs alternate between the two regions.
+                let away = epoch.saturating_sub(drill.epoch) % 2 == 1;
+                let region = if away { &drill.target } else { &drill.home };
+                *by_region
+                    .entry(at_ms / 1000 * 1000)
+                    .or_default()
+                    .entry(region.as_str())
+                    .or_default() += 1;
+            }
+        }
+    }
+    seconds
+        .into_values()
+        .map(|second| {
+            json!({"at_ms": second.at_ms, "acknowledged": second.acknowledged, "refused": second.refused,
+                "failed": second.failed, "by_region": by_region.get(&second.at_ms)})
+        })
+        .collect()
+}

@@ -1,0 +1,285 @@
+//! The drill workflow as a whole, run from its ASL file against the doubles: each call failed once, each step run twice, the execution
+//! killed after each step. It ends where it began, or says that it did not.
+
+use std::sync::Arc;
+
+use continuity::control::{ControlStore, Phase};
+use continuity::names::Slot;
+use infra::change::Kind;
+use serde_json::{Value, json};
+
+use super::asl::Treatment;
+use super::{DR, End, Fault, HOME, Machine, Run, Switchovers, World};
+
+const NAME: &str = "drill-by-schedule";
+const ID: &str = "drill-dev-19700101T024640";
+
+fn stack() -> Arc<World> {
+    let world = World::deployed();
+    world.switchovers(Switchovers::Work);
+    world
+}
+
+async fn run(world: &Arc<World>, treatment: &Treatment) -> Run {
+    let input = json!({"hold_seconds": 30, "started_by": "schedule"});
+    Machine::load("drill")
+        .run_with(world, Slot::Dr, NAME, input, treatment)
+        .await
+}
+
+fn once() -> Treatment {
+    Treatment {
+        times: 1,
+        ..Treatment::default()
+    }
+}
+
+fn evidence(world: &World) -> Value {
+    let json = world.document(&format!("exercise#{ID}"));
+    serde_json::from_str(&json.expect("there is evidence")).unwrap()
+}
+
+/// The home region serves, and no key and no claim is left.
+async fn assert_home(world: &World, case: &str) {
+    let record = world.record();
+    assert_eq!(
+        (record.active_region.as_str(), record.phase),
+        (HOME, Phase::Serving),
+        "{case}"
+    );
+    assert!(world.control.api_keys().await.unwrap().is_empty(), "{case}");
+    let drill: Value = serde_json::from_str(&world.document("drill").unwrap()).unwrap();
+    assert!(drill["ended_ms"].is_u64(), "{case}");
+}
+
+fn names(world: &World) -> Vec<String> {
+    world.started().into_iter().map(|(_, name, _)| name).collect()
+}
+
+#[tokio::test]
+async fn the_standby_takes_over_serves_and_gives_back_with_payments_all_along() {
+    let world = stack();
+    let run = run(&world, &once()).await;
+    assert_eq!(run.end, End::Succeeded, "{:?}", run.path);
+    assert_home(&world, "undisturbed").await;
+    assert_eq!(names(&world), ["switchover-dev-2", "switchover-dev-3"]);
+    assert_eq!(world.record().epoch, 3);
+    let machines: Vec<String> = world
+        .started()
+        .into_iter()
+        .map(|(machine, _, _)| machine)
+        .collect();
+    assert!(
+        machines[0].contains(":us-east-2:") && machines[1].contains(":us-east-1:"),
+        "{machines:?}"
+    );
+    let evidence = evidence(&world);
+    assert_eq!(
+        (&evidence["met"], &evidence["kind"]),
+        (&json!(true), &json!("drill"))
+    );
+    assert_eq!(evidence["traffic"]["unanswered"], 0);
+    assert_eq!(evidence["checked"]["lost"], 0);
+    let stages: Vec<&str> = evidence["stages"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|mark| mark["stage"].as_str().unwrap())
+        .collect();
+    assert_eq!(stages, ["baseline", "there", "hold", "back", "over"]);
+    let regions = evidence["traffic"]["seconds"].to_string();
+    assert!(regions.contains(HOME) && regions.contains(DR), "{regions}");
+    assert!(world.document("rehearsed").unwrap().contains(ID));
+    let all = format!("{} {:?}", run.data, world.document(&format!("traffic#{ID}#0")));
+    assert!(!all.contains("usk_"), "a key is in no state and in no document");
+}
+
+#[tokio::test]
+async fn where_or_when_it_may_not_run_it_ends_quietly_and_changes_nothing() {
+    let quiet = async |world: &Arc<World>, slot, why: &str| {
+        let run = Machine::load("drill").run(world, slot, NAME, json!({})).await;
+        assert_eq!(run.path, ["Begin", "HasBegun", "NoDrill"], "{why}");
+        assert!(
+            run.data["drill_begin"].to_string().contains(why),
+            "{why}: {}",
+            run.data
+        );
+        assert!(
+            world.started().is_empty() && world.document("drill").is_none(),
+            "{why}"
+        );
+    };
+    quiet(&World::undeployed(), Slot::Dr, "not-here").await;
+    quiet(&stack(), Slot::Primary, "not-here").await;
+    let maintained = stack();
+    maintained.change_record(|record| record.maintenance = true);
+    quiet(&maintained, Slot::Dr, "in maintenance").await;
+    let draining = stack();
+    draining.change_record(|record| record.phase = Phase::Draining);
+    quiet(&draining, Slot::Dr, "is draining").await;
+    let busy = stack();
+    busy.hold_change(Kind::Deploy, "d-1");
+    quiet(&busy, Slot::Dr, "`d-1` is changing the stack").await;
+}
+
+#[tokio::test]
+async fn a_drill_that_runs_is_the_only_one_and_a_repair_does_not_hold_it_up() {
+    let world = stack();
+    world.hold_change(Kind::Reconcile, "r-1");
+    let killed = Treatment {
+        kill_after_tasks: Some(2),
+        ..once()
+    };
+    assert_eq!(run(&world, &killed).await.end, End::Killed);
+    let second = Machine::load("drill")
+        .run(&world, Slot::Dr, "drill-2", json!({}))
+        .await;
+    assert_eq!(second.path.last().map(String::as_str), Some("NoDrill"));
+    assert!(
+        second.data["drill_begin"].to_string().contains(ID),
+        "{}",
+        second.data
+    );
+}
+
+#[tokio::test]
+async fn a_region_whose_payments_fail_is_left_at_once() {
+    let world = stack();
+    world.payments_fail_in(DR);
+    let run = run(&world, &once()).await;
+    assert!(
+        matches!(&run.end, End::Failed { error, .. } if error == "ObjectiveMissed"),
+        "{:?}",
+        run.end
+    );
+    assert_home(&world, "left").await;
+    let evidence = evidence(&world);
+    assert!(
+        evidence["aborted"]
+            .as_str()
+            .unwrap()
+            .contains("0 % of the payments"),
+        "{evidence}"
+    );
+    assert!(world.document("rehearsed").is_none());
+}
+
+#[tokio::test]
+async fn without_an_acknowledged_payment_nothing_is_changed() {
+    let world = stack();
+    world.payments_fail_in(HOME);
+    let run = run(&world, &once()).await;
+    assert!(matches!(run.end, End::Failed { .. }));
+    assert!(world.started().is_empty());
+    assert_home(&world, "nothing changed").await;
+}
+
+#[tokio::test]
+async fn a_change_that_is_given_up_ends_the_drill_where_it_was() {
+    let world = stack();
+    world.switchovers(Switchovers::GiveUp);
+    let run = run(&world, &once()).await;
+    assert!(matches!(run.end, End::Failed { .. }));
+    assert_eq!(names(&world), ["switchover-dev-2"]);
+    assert_eq!(world.record().epoch, 1);
+    assert!(
+        evidence(&world)["aborted"]
+            .as_str()
+            .unwrap()
+            .contains("serves as before")
+    );
+}
+
+#[tokio::test]
+async fn while_the_other_region_serves_it_comes_back_again_and_again() {
+    let world = stack();
+    world.switchovers(Switchovers::TroubleBack);
+    let run = run(&world, &once()).await;
+    assert_eq!(run.end, End::Succeeded, "{:?}", run.end);
+    assert_eq!(
+        names(&world),
+        [
+            "switchover-dev-2",
+            "switchover-dev-3",
+            "switchover-dev-3-2",
+            "switchover-dev-3-3"
+        ]
+    );
+    assert_home(&world, "came back").await;
+}
+
+#[tokio::test]
+async fn a_lost_payment_fails_the_drill() {
+    let world = stack();
+    let treatment = Treatment {
+        kill_after_tasks: Some(6),
+        ..once()
+    };
+    run(&world, &treatment).await;
+    world.lose_a_payment();
+    let run = run(&world, &once()).await;
+    assert!(matches!(run.end, End::Failed { .. }));
+    assert!(
+        evidence(&world)["missed"]
+            .to_string()
+            .contains("1 acknowledged payments are lost")
+    );
+}
+
+#[tokio::test]
+async fn every_step_run_twice_ends_the_same() {
+    let world = stack();
+    let run = run(&world, &Treatment { times: 2, ..once() }).await;
+    assert_eq!(run.end, End::Succeeded, "{:?}", run.end);
+    assert_eq!(names(&world), ["switchover-dev-2", "switchover-dev-3"]);
+    assert_home(&world, "twice").await;
+}
+
+#[tokio::test]
+async fn killed_after_any_step_the_same_execution_run_again_ends_at_home() {
+    let mut tasks = 0;
+    loop {
+        let world = stack();
+        let treatment = Treatment {
+            kill_after_tasks: Some(tasks),
+            ..once()
+        };
+        if run(&world, &treatment).await.end != End::Killed {
+            break;
+        }
+        let again = run(&world, &once()).await;
+        assert_eq!(
+            again.end,
+            End::Succeeded,
+            "killed after {tasks} tasks: {:?}",
+            again.path
+        );
+        assert_home(&world, &format!("killed after {tasks} tasks")).await;
+        tasks += 1;
+    }
+    assert!(tasks > 12, "{tasks}");
+}
+
+#[tokio::test]
+async fn each_call_failed_once_it_still_ends_at_home_and_leaves_no_key() {
+    let undisturbed = stack();
+    run(&undisturbed, &once()).await;
+    let calls = undisturbed.calls().len();
+    assert!(calls > 40, "{calls}");
+    for number in 0..calls {
+        for fault in [Fault::Refused, Fault::AnswerLost] {
+            let world = stack();
+            world.fail(number, fault);
+            let case = format!("call {number}: {fault:?}");
+            let run = run(&world, &once()).await;
+            assert_eq!(
+                run.end,
+                End::Succeeded,
+                "{case}: {:?} {:?}",
+                run.end,
+                world.calls().get(number)
+            );
+            assert_home(&world, &case).await;
+        }
+    }
+}
