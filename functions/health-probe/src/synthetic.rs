@@ -672,7 +672,7 @@ mod tests {
     #[tokio::test]
     async fn every_payment_is_acknowledged_once_and_found_again() {
         let (ledger, api) = serve(Ledger::default()).await;
-        let traffic = pay(&api, &slice(400), FAR_MS).await.unwrap();
+        let traffic = pay(&api, &slice(2_500), FAR_MS).await.unwrap();
         assert!(traffic.payments.len() >= 2, "{}", traffic.payments.len());
         assert!(
             traffic
@@ -713,7 +713,11 @@ mod tests {
             ..Ledger::default()
         })
         .await;
-        let traffic = pay(&api, &slice(400), FAR_MS).await.unwrap();
+        let known = Slice {
+            accounts: Some([PAYER.into(), PAYEE.into()]),
+            ..slice(500)
+        };
+        let traffic = pay(&api, &known, FAR_MS).await.unwrap();
         assert!(
             traffic
                 .payments
