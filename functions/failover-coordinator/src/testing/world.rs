@@ -340,12 +340,21 @@ impl World {
         let machine = &state.started[number - 1].0;
         let arn = format!("{}:{name}", machine.replacen(":stateMachine:", ":execution:", 1));
         state.ended.insert(arn);
-        drop(state);
         if works {
             let input: Value = serde_json::from_str(input).unwrap();
+            let target = input["to_region"].as_str().unwrap();
+            let from = state.writer.clone();
+            let all = state.ledgers[&from].clone();
+            state.ledgers.get_mut(&from).unwrap().in_recovery = true;
+            let ledger = state.ledgers.get_mut(target).unwrap();
+            (ledger.entries, ledger.in_recovery) = (all.entries, false);
+            ledger.epoch = input["epoch"].as_u64().map(|epoch| epoch + 1);
+            state.writer = target.to_owned();
+            drop(state);
             self.change_record(|record| {
                 assert_eq!(input["epoch"], record.epoch);
                 record.epoch += 1;
+                record.last_served_epoch = record.epoch;
                 record.active_region = input["to_region"].as_str().unwrap().to_owned();
             });
         }
