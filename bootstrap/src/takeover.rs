@@ -24,6 +24,8 @@ const LOOKS_TO_FAIL: u32 = 60;
 const MOST_ATTEMPTS: u32 = 100;
 /// Writes of the control record that a command tries.
 const SWAP_ATTEMPTS: u32 = 10;
+/// The item when nothing waits.
+const NOTHING: &str = "null";
 /// The newest events of an execution, among which its state is.
 const HISTORY: i32 = 20;
 
@@ -450,11 +452,14 @@ pub async fn answer(stack: &Stack, choice: Choice, note: &str) -> Result<Answere
         .send()
         .await;
     match sent {
-        Ok(_) => Ok(Answered {
-            execution: waiting.name().to_owned(),
-            step: waiting.step,
-            answer: choice,
-        }),
+        Ok(_) => {
+            forget(stack, &waiting).await;
+            Ok(Answered {
+                execution: waiting.name().to_owned(),
+                step: waiting.step,
+                answer: choice,
+            })
+        }
         Err(error)
             if matches!(
                 error.code(),
@@ -465,6 +470,17 @@ pub async fn answer(stack: &Stack, choice: Choice, note: &str) -> Result<Answere
                 .help("`understudy status` shows what runs"))
         }
         Err(error) => Err(Failure::new(&error)),
+    }
+}
+
+/// Takes the item away that was answered, unless something else waits by now. If that fails it goes when its time is over.
+async fn forget(stack: &Stack, answered: &Waiting) {
+    let control = stack.control(answered.region());
+    let stored = control.document(waiting::ITEM).await;
+    let Ok(Some(json)) = stored else { return };
+    let same = serde_json::from_str::<Waiting>(&json).is_ok_and(|waiting| waiting.token == answered.token);
+    if same {
+        let _ = control.swap_document(waiting::ITEM, Some(&json), NOTHING).await;
     }
 }
 
