@@ -16,6 +16,7 @@ use std::collections::BTreeMap;
 
 use continuity::assess::Policy;
 use continuity::names::{Names, Regions, Slot};
+use continuity::window::Window;
 use serde::{Deserialize, Serialize};
 
 pub use self::cidr::Cidr;
@@ -178,6 +179,8 @@ pub struct Drill {
     /// Minutes after which the isolation of a region ends by itself, whatever became of the drill: 1 to 60. DynamoDB may go on
     /// replicating for the first five.
     pub isolation_minutes: u16,
+    /// When no scheduled exercise begins, in UTC.
+    pub blocked_windows: Vec<Window>,
     /// What a scheduled exercise is: `switchover`.
     pub kind: String,
     /// How long the other region serves during an exercise, seconds.
@@ -330,6 +333,7 @@ impl Default for Drill {
         Drill {
             schedule: Some("cron(0 6 ? * TUE *)".into()),
             isolation_minutes: 10,
+            blocked_windows: Vec::new(),
             kind: "switchover".into(),
             hold_seconds: 300,
             payments_per_second: 5,

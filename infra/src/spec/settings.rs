@@ -116,6 +116,7 @@ pub const SETTINGS: &[Setting] = &[
     setting("drill.schedule", Shape::Text),
     // The shortest action of FIS takes a minute. An hour is longer than any failover.
     setting("drill.isolation_minutes", Shape::Whole(1, 60)),
+    setting("drill.blocked_windows", Shape::Windows(15)),
     setting("drill.kind", Shape::Word(&["switchover"])),
     setting("drill.hold_seconds", Shape::Whole(10, 1_800)),
     setting("drill.payments_per_second", Shape::Whole(1, 20)),

@@ -8,6 +8,7 @@ use continuity::metrics::{self, Unit};
 use continuity::names::Slot;
 use infra::blueprint::observability::{DRILL_FAILED, STACK_DIMENSION};
 use infra::change::{self, Change, Kind};
+use infra::exercise::{self, Evidence};
 use infra::resources::state_machine;
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
@@ -15,12 +16,13 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::change::configuration;
+use super::{drill_evidence, evidence};
 use crate::context::Context;
-use crate::drill::{self, Asked, Begin, Drill, Gap, Next, Recent, Slice, Stage};
+use crate::drill::{self, Asked, Begin, Drill, Next, Recent, Slice, Stage};
 use crate::effects::executions::Started;
 use crate::error::StepError;
 use crate::event::{Mode, Request, Step, TakeoverInput};
-use crate::limits::{HAND_OVER_ATTEMPTS, SWAP_ATTEMPTS};
+use crate::limits::{HAND_OVER_ATTEMPTS, SWAP_ATTEMPTS, WATCH_INTERVAL, WATCH_LIMIT};
 
 /// What is known of a drill's payments while they flow: the item `traffic#{id}`. Each slice is an item of its own beside it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -80,6 +82,14 @@ pub async fn begin(context: &Context, request: &Request) -> Result<Value, StepEr
         )));
     }
     let now_ms = context.timer.now_ms();
+    let window = settings
+        .blocked_windows
+        .iter()
+        .find(|window| window.contains(now_ms));
+    // Who starts one by hand knows the time.
+    let blocked = window
+        .filter(|_| asked.started_by.as_deref() == Some("schedule"))
+        .map(ToString::to_string);
     let running = running_change(context, change, now_ms).await;
     let other = match current.filter(|current| current.ended_ms.is_none()) {
         Some(other)
@@ -98,7 +108,7 @@ pub async fn begin(context: &Context, request: &Request) -> Result<Value, StepEr
         me: context.region(),
         change: running.as_deref(),
         drill: other.as_deref(),
-        blocked: None,
+        blocked: blocked.as_deref(),
     };
     let (home, epoch) = match drill::may_begin(&signs) {
         Begin::Now { home, epoch } => (home, epoch),
@@ -431,9 +441,32 @@ pub async fn end(context: &Context, request: &Request) -> Result<Value, StepErro
         ended_ms: drill.ended_ms.or(Some(now_ms)),
         ..drill.clone()
     };
-    let document = result(&ended, &seen, &gap, checked, &missed);
-    let item = format!("exercise#{}", drill.id);
-    context.control.put_document(&item, &text(&document)?).await?;
+    let account = account(&request.execution_arn);
+    let changes_until_ms = context.watch_until(WATCH_LIMIT, request.deadline_ms);
+    let observers = Slot::ALL.map(|slot| context.config.regions.of(slot));
+    let readiness = format!("readiness#{}", context.region());
+    let (stored_configuration, observations, readiness, changes) = futures::join!(
+        configuration(context),
+        context.control.observations(&observers),
+        context.control.document(&readiness),
+        changes(context, &drill, changes_until_ms),
+    );
+    let evidence = drill_evidence::evidence(
+        context,
+        &drill_evidence::Facts {
+            drill: &ended,
+            slices: &seen,
+            gap,
+            checked,
+            missed: &missed,
+            stored: stored_configuration.ok(),
+            observations: &observations?,
+            readiness: readiness?.and_then(|json| serde_json::from_str(&json).ok()),
+            changes: &changes?,
+            account,
+        },
+    );
+    let item = evidence::keep(context, account, &evidence).await?;
     if missed.is_empty() {
         let rehearsed = json!({"at_ms": ended.ended_ms, "id": ended.id, "kind": ended.kind});
         context
@@ -461,76 +494,39 @@ pub async fn end(context: &Context, request: &Request) -> Result<Value, StepErro
     )
 }
 
+/// The evidence of the changes that the drill made: there, and every attempt back.
+///
+/// A change records its evidence some seconds after it opened, so this waits for it a limited time.
+async fn changes(context: &Context, drill: &Drill, until_ms: u64) -> Result<Vec<Evidence>, StepError> {
+    let last = context.record().await?.epoch;
+    let mut changes: Vec<Evidence> = Vec::new();
+    for epoch in drill.epoch + 1..=last {
+        let item = exercise::item(&context.config.names.switchover_execution(epoch));
+        loop {
+            let json = context.control.document(&item).await?;
+            let evidence: Option<Evidence> = json.and_then(|json| serde_json::from_str(&json).ok());
+            if let Some(evidence) = evidence {
+                changes.push(evidence);
+                break;
+            }
+            // Only the last one may be under way still.
+            let runs = match drill.change.as_deref().filter(|_| epoch == last) {
+                Some(arn) => !context.executions.ended(arn, region_of(arn)).await,
+                None => false,
+            };
+            if !runs || context.timer.now_ms() >= until_ms {
+                break;
+            }
+            context.timer.sleep(WATCH_INTERVAL).await;
+        }
+    }
+    Ok(changes)
+}
+
 fn count(slices: &[Slice], which: impl Fn(&drill::Payment) -> bool) -> u64 {
     slices
         .iter()
         .flat_map(|slice| &slice.payments)
         .filter(|payment| which(payment))
         .count() as u64
-}
-
-/// The evidence as data: what was planned, what was seen from the client's side second by second, and what it comes to.
-fn result(drill: &Drill, slices: &[Slice], gap: &Gap, checked: Option<&Value>, missed: &[String]) -> Value {
-    let sent = count(slices, |_| true);
-    let acknowledged = count(slices, |payment| payment.answered_ms.is_some());
-    json!({
-        "id": drill.id,
-        "kind": "drill",
-        "drill": drill.kind,
-        "started_by": drill.started_by,
-        "home": drill.home,
-        "target": drill.target,
-        "epoch": drill.epoch,
-        "began_ms": drill.began_ms,
-        "ended_ms": drill.ended_ms,
-        "stages": drill.marks,
-        "aborted": drill.aborted,
-        "objectives": {"longest_gap_ms": drill.longest_gap_ms, "lost": 0, "duplicated": 0},
-        "met": missed.is_empty(),
-        "missed": missed,
-        "traffic": {
-            "sent": sent,
-            "acknowledged": acknowledged,
-            "unanswered": sent - acknowledged,
-            "retried": count(slices, |payment| payment.attempts > 1),
-            "longest_gap": gap,
-            "longest_gap_ms": gap.ms(),
-            "seconds": seconds(drill, slices),
-        },
-        "checked": checked,
-    })
-}
-
-/// The attempts second by second, and which region acknowledged: the epoch says so.
-fn seconds(drill: &Drill, slices: &[Slice]) -> Vec<Value> {
-    let mut seconds: BTreeMap<u64, drill::Second> = BTreeMap::new();
-    let mut by_region: BTreeMap<u64, BTreeMap<&str, u32>> = BTreeMap::new();
-    for slice in slices {
-        for seen in &slice.seconds {
-            let second = seconds.entry(seen.at_ms).or_default();
-            second.at_ms = seen.at_ms;
-            second.acknowledged += seen.acknowledged;
-            second.refused += seen.refused;
-            second.failed += seen.failed;
-        }
-        for payment in &slice.payments {
-            if let (Some(at_ms), Some(epoch)) = (payment.answered_ms, payment.epoch) {
-                // There and back: the epochs alternate between the two regions.
-                let away = epoch.saturating_sub(drill.epoch) % 2 == 1;
-                let region = if away { &drill.target } else { &drill.home };
-                *by_region
-                    .entry(at_ms / 1000 * 1000)
-                    .or_default()
-                    .entry(region.as_str())
-                    .or_default() += 1;
-            }
-        }
-    }
-    seconds
-        .into_values()
-        .map(|second| {
-            json!({"at_ms": second.at_ms, "acknowledged": second.acknowledged, "refused": second.refused,
-                "failed": second.failed, "by_region": by_region.get(&second.at_ms)})
-        })
-        .collect()
 }

@@ -51,42 +51,51 @@ pub async fn record(context: &Context, request: &Request) -> Result<Value, StepE
         traffic: traffic.map_err(|error| continuity::error::chain(&error)),
     };
     let evidence = evidence(&facts);
+    let item = keep(context, account(&request.execution_arn), &evidence).await?;
+    let failed = evidence.is_failed();
+    if failed {
+        tracing::error!(id = evidence.id, missed = ?evidence.missed, "the exercise counts as failed");
+    }
+    metrics::emit(
+        &[(STACK_DIMENSION, context.config.names.suffix())],
+        &[(DRILL_FAILED, Unit::Count, u64::from(failed))],
+        context.timer.now_ms(),
+    );
+    Ok(json!({
+        "item": item,
+        "outcome": evidence.outcome,
+        "rto_ms": evidence.achieved.rto_ms,
+        "lost": evidence.payments.lost,
+        "missed": evidence.missed,
+    }))
+}
+
+/// Keeps the evidence: as an item of the control table, whose name it returns, and as document and page in the data bucket of this
+/// region, which S3 replicates. Twice is once.
+///
+/// # Errors
+/// `ControlUnavailable`, `EvidenceNotStored`.
+pub async fn keep(context: &Context, account: &str, evidence: &Evidence) -> Result<String, StepError> {
     let unwritable = |error: serde_json::Error| StepError::MalformedInput(error.to_string());
     let item = exercise::item(&evidence.id);
     let json = evidence.for_item().map_err(unwritable)?;
     context.control.put_document(&item, &json).await?;
 
     let names = &context.config.names;
-    let bucket = names.data_bucket(context.config.slot, account(&request.execution_arn));
-    let document = serde_json::to_string_pretty(&evidence).map_err(unwritable)?;
+    let bucket = names.data_bucket(context.config.slot, account);
+    let document = serde_json::to_string_pretty(evidence).map_err(unwritable)?;
     let files = [
         (exercise::json_key(&evidence.id), "application/json", document),
         (
             exercise::html_key(&evidence.id),
             "text/html; charset=utf-8",
-            page(&evidence),
+            page(evidence),
         ),
     ];
     for (key, content_type, body) in files {
         context.archive.put(&bucket, &key, content_type, body).await?;
     }
-    let failed = evidence.is_failed();
-    if failed {
-        tracing::error!(id = evidence.id, missed = ?evidence.missed, "the exercise counts as failed");
-    }
-    metrics::emit(
-        &[(STACK_DIMENSION, names.suffix())],
-        &[(DRILL_FAILED, Unit::Count, u64::from(failed))],
-        context.timer.now_ms(),
-    );
-    Ok(json!({
-        "item": item,
-        "bucket": bucket,
-        "outcome": evidence.outcome,
-        "rto_ms": evidence.achieved.rto_ms,
-        "lost": evidence.payments.lost,
-        "missed": evidence.missed,
-    }))
+    Ok(item)
 }
 
 /// What the ledger of this region kept of the time around the exercise. After a change it waits a limited time for the first

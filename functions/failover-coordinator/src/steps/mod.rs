@@ -3,6 +3,7 @@
 mod change;
 mod deploy;
 mod drill;
+mod drill_evidence;
 mod evidence;
 mod fencing;
 mod gate;

@@ -75,18 +75,34 @@ async fn the_standby_takes_over_serves_and_gives_back_with_payments_all_along() 
     );
     let evidence = evidence(&world);
     assert_eq!(
-        (&evidence["met"], &evidence["kind"]),
-        (&json!(true), &json!("drill"))
+        (&evidence["outcome"], &evidence["kind"], &evidence["drill"]),
+        (&json!("completed"), &json!("drill"), &json!("switchover"))
     );
-    assert_eq!(evidence["traffic"]["unanswered"], 0);
-    assert_eq!(evidence["checked"]["lost"], 0);
-    let stages: Vec<&str> = evidence["stages"]
+    assert_eq!(
+        (&evidence["missed"], &evidence["payments"]["lost"]),
+        (&json!([]), &json!(0))
+    );
+    let stages: Vec<&str> = evidence["steps"]
         .as_array()
         .unwrap()
         .iter()
-        .map(|mark| mark["stage"].as_str().unwrap())
+        .map(|mark| mark["step"].as_str().unwrap())
         .collect();
-    assert_eq!(stages, ["baseline", "there", "hold", "back", "over"]);
+    let expected = [
+        "payments before the change",
+        "there",
+        "hold",
+        "back",
+        "payments after it",
+    ];
+    assert_eq!(stages, expected.map(|stage| format!("drill: {stage}")));
+    let bucket = "dr-secondary-bucket-dev-000000000000";
+    for file in ["evidence.json", "index.html"] {
+        assert!(
+            world.file(bucket, &format!("evidence/{ID}/{file}")).is_some(),
+            "{file}"
+        );
+    }
     let regions = evidence["traffic"]["seconds"].to_string();
     assert!(regions.contains(HOME) && regions.contains(DR), "{regions}");
     assert!(world.document("rehearsed").unwrap().contains(ID));
@@ -155,7 +171,7 @@ async fn a_region_whose_payments_fail_is_left_at_once() {
     assert_home(&world, "left").await;
     let evidence = evidence(&world);
     assert!(
-        evidence["aborted"]
+        evidence["outcome_reason"]
             .as_str()
             .unwrap()
             .contains("0 % of the payments"),
@@ -183,7 +199,7 @@ async fn a_change_that_is_given_up_ends_the_drill_where_it_was() {
     assert_eq!(names(&world), ["switchover-dev-2"]);
     assert_eq!(world.record().epoch, 1);
     assert!(
-        evidence(&world)["aborted"]
+        evidence(&world)["outcome_reason"]
             .as_str()
             .unwrap()
             .contains("serves as before")
