@@ -14,6 +14,7 @@ pub mod init;
 pub mod keys;
 pub mod local;
 pub mod plan;
+pub mod readiness;
 pub mod stack;
 pub mod status;
 pub mod takeover;

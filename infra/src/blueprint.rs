@@ -13,6 +13,7 @@ pub mod keys;
 pub mod network;
 pub mod observability;
 pub mod operator;
+pub mod permissions;
 mod policies;
 pub mod roles;
 pub mod storage;

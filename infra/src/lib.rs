@@ -20,6 +20,7 @@ pub mod kind;
 pub mod outcome;
 pub mod placeholder;
 pub mod plan;
+pub mod readiness;
 pub mod resources;
 pub mod spec;
 pub mod tagged;

@@ -59,6 +59,8 @@ pub struct Spec {
     pub alerts: Alerts,
     /// The scheduled repair of drift.
     pub reconcile: Reconcile,
+    /// The scheduled evaluation of readiness.
+    pub readiness: Readiness,
     /// The scheduled exercises.
     pub drill: Drill,
     /// AWS refuses to delete what holds data (databases, tables) until this is switched off, and so does `understudy down`.
@@ -170,6 +172,14 @@ pub struct Reconcile {
     pub repair: bool,
 }
 
+/// The scheduled evaluation of readiness: could the other region take over now?
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Readiness {
+    /// Minutes between two evaluations: 5 to 1440.
+    pub interval_minutes: u16,
+}
+
 /// The scheduled exercises.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -269,6 +279,7 @@ impl Default for Spec {
             api: Api::default(),
             alerts: Alerts::default(),
             reconcile: Reconcile::default(),
+            readiness: Readiness::default(),
             drill: Drill::default(),
             deletion_protection: false,
             tags: BTreeMap::new(),
@@ -325,6 +336,13 @@ impl Default for Reconcile {
             interval_minutes: 5,
             repair: true,
         }
+    }
+}
+
+impl Default for Readiness {
+    fn default() -> Self {
+        // As often as ARC Region switch evaluates a plan.
+        Readiness { interval_minutes: 30 }
     }
 }
 

@@ -5,6 +5,7 @@ pub mod drill;
 pub mod local;
 pub mod payments;
 pub mod prepare;
+pub mod readiness;
 pub mod stack;
 pub mod takeover;
 
@@ -41,6 +42,7 @@ enum Command {
     Up(stack::Up),
     Down(stack::Down),
     Status(stack::Status),
+    Readiness(readiness::Readiness),
     Failover(takeover::Failover),
     Failback(takeover::Failback),
     Approve(takeover::Approve),
@@ -96,6 +98,7 @@ pub async fn run(cli: Cli) -> Result<Ending, Failure> {
         Command::Up(args) => args.run(&ui).await,
         Command::Down(args) => args.run(&ui).await,
         Command::Status(args) => args.run(&ui).await,
+        Command::Readiness(args) => args.run(&ui).await,
         Command::Failover(args) => args.run(&ui).await,
         Command::Failback(args) => args.run(&ui).await,
         Command::Approve(args) => args.run(&ui).await,

@@ -14,6 +14,7 @@ from ministack.services import (
     cloudwatch_logs,
     dynamodb,
     ec2,
+    iam,
     lambda_svc,
     rds,
     route53,
@@ -106,6 +107,24 @@ def vpc_endpoints():
 OPEN_POLICY = (
     '{"Version":"2008-10-17","Statement":[{"Effect":"Allow","Principal":"*","Action":"*","Resource":"*"}]}'
 )
+
+
+def simulated_roles():
+    """SimulatePrincipalPolicy takes the ARN of a role with its path. ministack takes the path for a part of the name, finds no such
+    role, and denies everything."""
+    simulate = iam._simulate_principal_policy
+
+    def simulated(parameters):
+        parameters = dict(parameters)
+        source = iam._p(parameters, "PolicySourceArn")
+        before, role, path_and_name = source.partition(":role/")
+        if role:
+            arn = before + role + path_and_name.rsplit("/", 1)[-1]
+            given = parameters["PolicySourceArn"]
+            parameters["PolicySourceArn"] = [arn] if isinstance(given, list) else arn
+        return simulate(parameters)
+
+    iam._IAM_HANDLERS.update(SimulatePrincipalPolicy=simulated)
 
 
 def minor_upgrades():

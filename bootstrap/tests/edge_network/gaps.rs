@@ -519,7 +519,7 @@ async fn tables_say_how_many_days_back_they_can_be_restored() {
 /// Asked of ministack without what `gaps.py` adds: which fields of an endpoint it shows, and whether an instance took another
 /// word on minor upgrades.
 const WITHOUT_BRIDGES: &str = r#"
-from ministack.services import ec2, rds
+from ministack.services import ec2, iam, rds
 
 ec2._create_vpc_endpoint({"VpcEndpointType": ["Interface"], "SecurityGroupId.1": ["sg-1"], "PrivateDnsEnabled": ["true"]})
 described = ec2._describe_vpc_endpoints({})[2]
@@ -531,7 +531,37 @@ rds._create_db_instance({"DBInstanceIdentifier": name, "DBInstanceClass": ["db.r
 rds._modify_db_instance({"DBInstanceIdentifier": name, "AutoMinorVersionUpgrade": ["true"]})
 print(rds._instances.get("one")["AutoMinorVersionUpgrade"])
 print([name for name in ("CopyDBClusterSnapshot", "RestoreDBClusterFromSnapshot") if name in rds._ACTION_MAP])
+may = '{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"sns:Publish","Resource":"*"}]}'
+iam._create_role({"RoleName": ["one"], "Path": ["/ours/"], "AssumeRolePolicyDocument": ["{}"]})
+iam._put_role_policy({"RoleName": ["one"], "PolicyName": ["may"], "PolicyDocument": [may]})
+asked = {"PolicySourceArn": ["arn:aws:iam::000000000000:role/ours/one"], "ActionNames.member.1": ["sns:Publish"]}
+answer = iam._simulate_principal_policy(asked)[2]
+print("allowed" in (answer if isinstance(answer, str) else answer.decode()))
 "#;
+
+#[tokio::test]
+async fn what_a_role_with_a_path_may_do_is_what_its_policies_say() {
+    let cloud = Cloud::start().await;
+    let iam = aws_sdk_iam::Client::new(&cloud.aws(None, UsEast1).await);
+    let role = iam.create_role().role_name("one").path("/ours/");
+    let role = role.assume_role_policy_document("{}").send().await.unwrap();
+    let may =
+        r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"sns:Publish","Resource":"*"}]}"#;
+    let put = iam.put_role_policy().role_name("one").policy_name("may");
+    put.policy_document(may).send().await.unwrap();
+    for (action, decision) in [("sns:Publish", "allowed"), ("sns:Subscribe", "implicitDeny")] {
+        let answer = iam
+            .simulate_principal_policy()
+            .policy_source_arn(role.role().unwrap().arn())
+            .action_names(action)
+            .send()
+            .await
+            .unwrap();
+        let decided = answer.evaluation_results()[0].eval_decision().as_str();
+        assert_eq!(decided, decision, "{action}");
+    }
+    cloud.edge.stop().await;
+}
 
 #[tokio::test]
 async fn the_tagging_api_lists_a_subnet_while_it_exists() {
@@ -602,7 +632,7 @@ async fn without_its_bridges_the_emulator_forgets_endpoints_and_minor_upgrades_a
     let error = String::from_utf8_lossy(&output.stderr);
     assert_eq!(
         said.lines().collect::<Vec<_>>(),
-        ["[]", "False", "[]"],
+        ["[]", "False", "[]", "False"],
         "{BRIDGE_CAN_GO}: {error}"
     );
 }

@@ -16,13 +16,15 @@ use crate::effects::engine::CloudEngine;
 use crate::effects::events::EventBridge;
 use crate::effects::executions::StepFunctions;
 use crate::effects::faults::Fis;
+use crate::effects::inspection::CloudInspection;
 use crate::effects::notices::Sns;
 use crate::effects::probes::LambdaProbes;
 use crate::effects::processor::LambdaProcessor;
 use crate::effects::public_name::HttpPublicName;
 use crate::effects::timer::SystemTimer;
 use crate::effects::{
-    Archive, Aurora, Engine, Events, Executions, Faults, Notices, Probes, Processor, PublicName, Timer,
+    Archive, Aurora, Engine, Events, Executions, Faults, Inspection, Notices, Probes, Processor, PublicName,
+    Timer,
 };
 use crate::error::StepError;
 
@@ -57,6 +59,8 @@ pub struct Context {
     pub executions: Arc<dyn Executions>,
     /// Faults on purpose, in the region that a drill isolates. Not used by a failover.
     pub faults: Arc<dyn Faults>,
+    /// What a readiness evaluation looks at. Not used by a failover.
+    pub inspection: Arc<dyn Inspection>,
     /// The event bus of this region.
     pub events: Arc<dyn Events>,
     /// The alert topic of this region.
@@ -68,7 +72,7 @@ pub struct Context {
 }
 
 impl Context {
-    /// With clients of the function's own region; only the peer, the engine, the probes, the executions and the faults, which a failover
+    /// With clients of the function's own region; only the peer, the engine, the probes, the executions, the faults and the inspection, which a failover
     /// does not use, reach further.
     ///
     /// # Errors
@@ -109,6 +113,12 @@ impl Context {
             notices: Arc::new(Sns::new(cloud.sns(config.region()))),
             faults: Arc::new(Fis::new(cloud.clone(), names.clone())),
             archive: Arc::new(S3::new(cloud.s3(config.region()))),
+            inspection: Arc::new(CloudInspection::new(
+                cloud.clone(),
+                names.clone(),
+                config.regions.clone(),
+                config.region(),
+            )),
             executions: Arc::new(StepFunctions::new(cloud)),
             timer: Arc::new(SystemTimer),
             config,

@@ -76,11 +76,13 @@ pub enum Step {
     CheckPayments,
     /// drill: store what it showed.
     DrillEnd,
+    /// readiness: could the other region take over now?
+    EvaluateReadiness,
 }
 
 impl Step {
     /// All steps.
-    pub const ALL: [Step; 33] = [
+    pub const ALL: [Step; 34] = [
         Step::Reconcile,
         Step::Initialise,
         Step::StartProbes,
@@ -114,6 +116,7 @@ impl Step {
         Step::Exercise,
         Step::CheckPayments,
         Step::DrillEnd,
+        Step::EvaluateReadiness,
     ];
 
     /// The word in the event.
@@ -152,6 +155,7 @@ impl Step {
             Step::Exercise => "exercise",
             Step::CheckPayments => "check-payments",
             Step::DrillEnd => "drill-end",
+            Step::EvaluateReadiness => "evaluate-readiness",
         }
     }
 

@@ -48,6 +48,10 @@ pub const GATE_LIMIT: Duration = Duration::from_secs(25);
 pub const LOOK_LIMIT: Duration = Duration::from_secs(30);
 /// Passes of one reconcile; what is open then is left to the next.
 pub const REPAIR_PASSES: u64 = 10;
+/// One look of a readiness evaluation at one thing.
+pub const INSPECTION_LIMIT: Duration = Duration::from_secs(12);
+/// All questions to IAM of a readiness evaluation.
+pub const PERMISSIONS_LIMIT: Duration = Duration::from_secs(40);
 /// Asking how the execution that holds the change stands; beyond that nobody knows.
 pub const LIVENESS_LIMIT: Duration = Duration::from_secs(5);
 /// Between two writes of the `deployment` item.
@@ -66,6 +70,9 @@ const _: () = assert!(
         < FUNCTION_TIMEOUT.as_millis()
 );
 const _: () = assert!(PROBE_TASK_LIMIT.as_millis() < FUNCTION_TIMEOUT.as_millis());
+const _: () = assert!(STATUS_LIMIT.as_millis() < INSPECTION_LIMIT.as_millis());
+const _: () =
+    assert!(PERMISSIONS_LIMIT.as_millis() + DEADLINE_MARGIN.as_millis() < FUNCTION_TIMEOUT.as_millis());
 const _: () = assert!(LOOK_LIMIT.as_millis() < PASS_LIMIT.as_millis());
 // A holder of the change is not taken for dead while it makes a step, or pauses before the next.
 const _: () = assert!(STATE_TIMEOUT.as_millis() + 20_000 < infra::change::LEASE.as_millis());

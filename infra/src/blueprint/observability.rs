@@ -25,6 +25,8 @@ pub const NAMESPACE: &str = "Understudy";
 pub const STACK_DIMENSION: &str = "Stack";
 /// Resources that a reconcile found other than wanted.
 pub const DRIFT: &str = "Drift";
+/// 1 when a readiness evaluation found nothing in the way of a takeover, else 0.
+pub const READY: &str = "Ready";
 /// Exercises that missed an objective or broke off.
 pub const DRILL_FAILED: &str = "DrillFailed";
 /// The epoch, as a region sees it.
@@ -288,6 +290,20 @@ fn watches(context: &Context<'_>, slot: Slot) -> Vec<Watch> {
                 "Resources were not as the blueprint wants them. `understudy status` says which and whether they were repaired.",
                 own_metric(context, DRIFT),
                 0.0,
+            )
+        },
+        Watch {
+            statistic: "Minimum",
+            period_s: FIVE_MINUTES_S,
+            breaches: (1, 1),
+            comparison: "LessThanThreshold",
+            // Between two evaluations the last one holds.
+            missing_data: "ignore",
+            ..Watch::above(
+                "not-ready",
+                "A takeover could fail: `understudy readiness` says what is in its way and what to do.",
+                own_metric(context, READY),
+                1.0,
             )
         },
         Watch {

@@ -719,6 +719,8 @@ fn roles(context: &Context<'_>) -> Vec<Value> {
                 "iam:ListAttachedRolePolicies",
                 "iam:ListRolePolicies",
                 "iam:ListRoleTags",
+                // Whether it may do what a takeover needs.
+                "iam:SimulatePrincipalPolicy",
             ],
             json!(format!("arn:aws:iam::{account}:role/*-{suffix}")),
         ),

@@ -18,10 +18,11 @@ use crate::resources::state_machine::{self, StateMachine};
 const APPROVAL_SECONDS: u64 = 1800;
 
 /// Definitions by workflow. Each is rendered with `CoordinatorArn` and `ApprovalSeconds`.
-const DEFINITIONS: [(&str, &str); 6] = [
+const DEFINITIONS: [(&str, &str); 7] = [
     ("deploy", include_str!("../../workflows/deploy.asl.json")),
     ("drill", include_str!("../../workflows/drill.asl.json")),
     ("failover", include_str!("../../workflows/failover.asl.json")),
+    ("readiness", include_str!("../../workflows/readiness.asl.json")),
     ("reconcile", include_str!("../../workflows/reconcile.asl.json")),
     ("switchover", include_str!("../../workflows/switchover.asl.json")),
     ("teardown", include_str!("../../workflows/teardown.asl.json")),
@@ -34,6 +35,7 @@ pub fn workflows(slot: Slot) -> &'static [&'static str] {
             "deploy",
             "drill",
             "failover",
+            "readiness",
             "reconcile",
             "switchover",
             "teardown",
@@ -57,7 +59,7 @@ pub fn state_machines(
     };
     let arn = super::functions::arn(context, slot, &context.names.failover_coordinator(slot));
     let role = roles::service(blueprint, context, purpose, [].into(), (), move |()| invoke(&arn));
-    let (mut reconcile, mut drill) = (None, None);
+    let (mut reconcile, mut readiness, mut drill) = (None, None, None);
     for workflow in workflows(slot) {
         let name = context.names.state_machine(workflow, slot);
         let machine: Handle<StateMachine> = blueprint.add(
@@ -74,6 +76,7 @@ pub fn state_machines(
         role.before(blueprint, &machine);
         match *workflow {
             "reconcile" => reconcile = Some(machine),
+            "readiness" => readiness = Some(machine),
             "drill" => drill = Some(machine),
             _ => {}
         }
@@ -83,6 +86,15 @@ pub fn state_machines(
             workflow: "reconcile",
             description: "Starts the reconcile workflow.",
             expression: every_minutes(context.spec.reconcile.interval_minutes),
+            input: json!({}),
+        };
+        start_by_schedule(blueprint, context, slot, &machine, start);
+    }
+    if let Some(machine) = readiness {
+        let start = Start {
+            workflow: "readiness",
+            description: "Starts the readiness workflow.",
+            expression: every_minutes(context.spec.readiness.interval_minutes),
             input: json!({}),
         };
         start_by_schedule(blueprint, context, slot, &machine, start);
@@ -117,6 +129,7 @@ fn start_by_schedule(
 ) {
     let what = match start.workflow {
         "reconcile" => "reconcile-schedule",
+        "readiness" => "readiness-schedule",
         _ => "drill-schedule",
     };
     let purpose = Purpose {
@@ -244,7 +257,8 @@ fn call_each_minute(
     role.before(blueprint, &schedule);
 }
 
-fn invoke(function_arn: &str) -> Vec<Value> {
+/// Calls of one function.
+pub(super) fn invoke(function_arn: &str) -> Vec<Value> {
     vec![
         json!({"Sid": "Invoke", "Effect": "Allow", "Action": "lambda:InvokeFunction",
         "Resource": [function_arn, format!("{function_arn}:*")]}),
@@ -299,6 +313,7 @@ mod tests {
                 assert!(stack.keys().contains(&format!("state-machine.{workflow}.{slot}")));
             }
             assert!(stack.keys().contains(&format!("reconcile-schedule.{slot}")));
+            assert!(stack.keys().contains(&format!("readiness-schedule.{slot}")));
             assert!(stack.keys().contains(&format!("expiry-schedule.{slot}")));
         }
         assert_eq!(

@@ -113,6 +113,7 @@ pub const SETTINGS: &[Setting] = &[
     setting("alerts.address", Shape::Text),
     setting("reconcile.interval_minutes", Shape::Whole(1, 1440)),
     setting("reconcile.repair", Shape::Switch),
+    setting("readiness.interval_minutes", Shape::Whole(5, 1440)),
     setting("drill.schedule", Shape::Text),
     // The shortest action of FIS takes a minute. An hour is longer than any failover.
     setting("drill.isolation_minutes", Shape::Whole(1, 60)),

@@ -374,6 +374,7 @@ fn what_cannot_work_is_refused_with_the_field_and_the_remedy() {
             "no URL that SNS can call",
         ),
         ("reconcile.interval_minutes", "0", "use 1 to 1440"),
+        ("readiness.interval_minutes", "4", "use 5 to 1440"),
         ("drill.schedule", "'weekly'", "it is no schedule expression"),
         ("drill.isolation_minutes", "0", "use 1 to 60"),
         ("tags", "'x'", "it must be a table of texts"),

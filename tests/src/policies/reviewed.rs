@@ -18,6 +18,7 @@ const TRACES: &str = "Lambda and its daemon send the traces in the name of the f
 const ATTEMPT: &str = "The probe looks at an execution that is there already; whether it looks twice before the takeover is a matter of time.";
 const SCHEDULE: &str = "A schedule asks when it comes round: the probes' after a minute or more, the reconcile's in this run never.";
 
+const EVALUATION: &str = "Only a readiness evaluation asks; its schedule does not come round in this run, and `tests/tests/readiness.rs` has it asked.";
 const FAULTS: &str = "The edge is Fault Injection Service in a local cloud, and asks nobody: the emulator never sees the call.";
 const EXPERIMENT: &str = "Fault Injection Service takes the role, and breaks things with it. In a local cloud the edge does, without a role.";
 const WATCHED: &str = "Only the isolation of a region in a drill tells its stop alarm.";
@@ -89,6 +90,8 @@ pub const UNUSED: &[(&str, &str, &str)] = &[
     ("expiry-schedule", "lambda:InvokeFunction", SCHEDULE),
     ("probe-schedule", "lambda:InvokeFunction", SCHEDULE),
     ("reconcile-schedule", "states:StartExecution", SCHEDULE),
+    ("readiness-schedule", "states:StartExecution", SCHEDULE),
+    ("failover-coordinator", "iam:SimulatePrincipalPolicy", EVALUATION),
 ];
 
 /// Those of [`UNUSED`] that a slower run may use: by then the schedule has come round, or the probe has looked again.

@@ -12,6 +12,7 @@ mod ledger;
 mod opening;
 mod planned;
 mod promotion;
+mod readiness;
 mod repair;
 mod swap;
 mod waiting;
@@ -92,5 +93,6 @@ async fn run(context: &Context, request: &Request) -> Result<Value, StepError> {
         Step::Exercise => drill::exercise(context, request).await,
         Step::CheckPayments => drill::check_payments(context, request).await,
         Step::DrillEnd => drill::end(context, request).await,
+        Step::EvaluateReadiness => readiness::evaluate(context).await,
     }
 }

@@ -64,6 +64,19 @@ const SCENARIOS: &[Scenario] = &[
         right: |_, _| {},
     },
     Scenario {
+        workflow: "readiness",
+        slot: Slot::Dr,
+        name: "readiness-dev-1",
+        input: || json!({}),
+        prepare: |world| observe(world, observed_home_serving(world.now_ms())),
+        right: |world, case| {
+            let stored = world.document(&infra::readiness::item(DR));
+            let report: Option<infra::readiness::Report> =
+                stored.and_then(|json| serde_json::from_str(&json).ok());
+            assert!(report.is_some_and(|report| report.region == DR), "{case}")
+        },
+    },
+    Scenario {
         workflow: "reconcile",
         slot: Slot::Primary,
         name: "reconcile-dev-1",

@@ -11,10 +11,11 @@ use crate::error::TYPES;
 use crate::event::Step;
 use crate::limits::{FUNCTION_TIMEOUT, STATE_TIMEOUT};
 
-const WORKFLOWS: [&str; 6] = [
+const WORKFLOWS: [&str; 7] = [
     "deploy",
     "drill",
     "failover",
+    "readiness",
     "reconcile",
     "switchover",
     "teardown",

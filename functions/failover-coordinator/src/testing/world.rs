@@ -13,10 +13,12 @@ use continuity::error::StoreError;
 use continuity::memory::MemoryControl;
 use continuity::names::{Names, Regions, Slot};
 use continuity::observe::Observation;
+use infra::blueprint::permissions::{self, Needed};
 use infra::change::{CONFIGURATION_ITEM, Change, Configuration, ITEM, Kind};
 use infra::engine::Write;
 use infra::graph::Group;
 use infra::outcome::{Entry, Outcome, PlanEntry};
+use infra::readiness::{self, Cluster, Fact, FunctionState, Global};
 use infra::spec::Spec;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -29,6 +31,7 @@ use crate::effects::engine::{Direction, Engine, Job, Pass};
 use crate::effects::events::Events;
 use crate::effects::executions::{Executions, Started};
 use crate::effects::faults::{Experiment, Faults, Place, Progress};
+use crate::effects::inspection::Inspection;
 use crate::effects::notices::Notices;
 use crate::effects::probes::Probes;
 use crate::effects::processor::{Processor, Task};
@@ -95,6 +98,7 @@ struct State {
     experiments: Vec<Drilled>,
     skips_actions: bool,
     deaf_alarm: bool,
+    nothing_reserved: bool,
     watched: BTreeSet<String>,
     switchovers: Option<Switchovers>,
     payments_fail_in: Option<String>,
@@ -205,6 +209,7 @@ impl World {
             engine: double.clone(),
             executions: double.clone(),
             faults: double.clone(),
+            inspection: double.clone(),
             events: double.clone(),
             notices: double.clone(),
             archive: double.clone(),
@@ -452,6 +457,11 @@ impl World {
     /// The stop alarm hears nothing: no data of it arrives.
     pub(crate) fn deafen_stop_alarm(&self) {
         self.state.lock().unwrap().deaf_alarm = true;
+    }
+
+    /// Whether somebody took the reserved concurrency away.
+    pub(crate) fn reserve_nothing(&self, nothing: bool) {
+        self.state.lock().unwrap().nothing_reserved = nothing;
     }
 
     pub(crate) fn traffic_never_follows(&self) {
@@ -1008,6 +1018,58 @@ impl Faults for Double {
             Ok(())
         };
         self.gate("stop", faults_unavailable, stopped).await
+    }
+}
+
+#[async_trait]
+impl Inspection for Double {
+    async fn journal(&self, _: Slot) -> Fact<()> {
+        Ok(())
+    }
+
+    async fn global(&self) -> Fact<Global> {
+        let writer = self.state().writer.clone();
+        let member = |region: &str| readiness::Member {
+            writer: writer == region,
+            synchronisation: None,
+        };
+        Ok(Global {
+            status: "available".into(),
+            members: [HOME, DR]
+                .map(|region| (region.to_owned(), member(region)))
+                .into(),
+            changing_to: None,
+        })
+    }
+
+    async fn cluster(&self, slot: Slot) -> Fact<Cluster> {
+        Ok(Cluster {
+            status: "available".into(),
+            engine_version: "16.8".into(),
+            instances: BTreeMap::from([(format!("aurora-{slot}-dev-1"), "available".to_owned())]),
+        })
+    }
+
+    async fn function(&self, _: Slot, _: &str) -> Fact<FunctionState> {
+        Ok(FunctionState {
+            state: "Active".into(),
+            last_update: "Successful".into(),
+            code_sha256: "same".into(),
+            reserved: (!self.state().nothing_reserved).then_some(32),
+        })
+    }
+
+    async fn machine(&self, _: Slot, _: &str) -> Fact<String> {
+        Ok("ACTIVE".into())
+    }
+
+    async fn alarms(&self, slot: Slot) -> Fact<Vec<String>> {
+        Ok(vec![format!("drill-unwatched-{slot}-dev")])
+    }
+
+    async fn permissions(&self, spec: &Spec, slot: Slot) -> Vec<(Needed, Fact<bool>)> {
+        let needed = permissions::takeover(spec, "000000000000", slot);
+        needed.into_iter().map(|needed| (needed, Ok(true))).collect()
     }
 }
 
