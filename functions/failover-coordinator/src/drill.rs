@@ -423,7 +423,7 @@ impl Slice {
             sent: self.payments.len() as u64,
             acknowledged: took.len() as u64,
             p95_ms: p95_ms.unwrap_or_default(),
-            flowing: !last.is_empty() && last.iter().all(|payment| first_try(payment)),
+            flowing: !last.is_empty() && last.iter().all(first_try),
         }
     }
 }

@@ -1,4 +1,5 @@
 //! Changes of the active region, end to end: each test has a local cloud of its own, and all run side by side.
 
 mod drill;
+mod readiness;
 mod takeover;

@@ -271,17 +271,17 @@ impl Facts<'_> {
     }
 
     /// The other serving region.
-    fn from_region(&self) -> &str {
+    fn region_before(&self) -> &str {
         self.regions.peer_of(&self.input.to_region).unwrap_or_default()
     }
 
     /// The region that served an epoch. There are two, and each change goes to the other.
     fn region_of(&self, epoch: u64) -> &str {
-        let even = epoch.abs_diff(self.input.epoch + 1) % 2 == 0;
+        let even = epoch.abs_diff(self.input.epoch + 1).is_multiple_of(2);
         if even {
             &self.input.to_region
         } else {
-            self.from_region()
+            self.region_before()
         }
     }
 }
@@ -346,7 +346,7 @@ fn evidence(facts: &Facts<'_>) -> Evidence {
         stack: stack(facts),
         started_by: input.started_by.clone(),
         reasons: input.reasons.clone(),
-        from_region: facts.from_region().to_owned(),
+        from_region: facts.region_before().to_owned(),
         to_region: input.to_region.clone(),
         epoch_before: input.epoch,
         epoch_after: if outcome == Outcome::Completed {
@@ -367,7 +367,7 @@ fn evidence(facts: &Facts<'_>) -> Evidence {
         traffic,
         health: exercise::seen(
             &facts.observations,
-            &[facts.from_region(), &input.to_region],
+            &[facts.region_before(), &input.to_region],
             from_ms,
             until_ms,
         ),
@@ -379,7 +379,7 @@ fn evidence(facts: &Facts<'_>) -> Evidence {
 }
 
 fn scenario(facts: &Facts<'_>, kind: Kind) -> String {
-    let (from, to, epoch) = (facts.from_region(), &facts.input.to_region, facts.input.epoch);
+    let (from, to, epoch) = (facts.region_before(), &facts.input.to_region, facts.input.epoch);
     match (kind, facts.drill()) {
         (Kind::Failover, _) => format!(
             "{from} was taken for failed in epoch {epoch}. {to} was to take over without asking it, and to recover from the journal \
@@ -459,7 +459,7 @@ fn achieved(facts: &Facts<'_>, outcome: Outcome, client: Option<&ClientView>) ->
         ),
     };
     let (began_ms, _) = span(facts.request, facts.input);
-    let seen = exercise::seen(&facts.observations, &[facts.from_region()], 0, u64::MAX);
+    let seen = exercise::seen(&facts.observations, &[facts.region_before()], 0, u64::MAX);
     let serving = |seen: &&Seen| seen.state == State::Serving;
     let last_seen_ms = seen
         .iter()

@@ -19,7 +19,7 @@ const STANDBY: &str = "us-east-2";
 
 /// What is critical and not in order, in a region's report.
 fn in_the_way<'a>(seen: &'a Readiness, region: &str) -> Vec<&'a Finding> {
-    let report = seen.regions[region].report.as_ref().unwrap();
+    let report = seen.regions[region].report.as_ref().expect("it was evaluated");
     let critical = report
         .findings
         .iter()
