@@ -14,6 +14,7 @@ use infra::graph::{Blueprint, Group, Node};
 use infra::kind::Found;
 use infra::outcome::{PlanEntry, PlanOutcome, Progress};
 use infra::plan::{Change, FieldChange};
+use infra::resources::db_snapshot::with_lost_tails;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -219,7 +220,7 @@ fn assemble(
         known.changes.insert(node.key.clone(), resource.change);
         resources.push(resource);
     }
-    let keys = blueprint.keys();
+    let keys = with_lost_tails(blueprint.keys());
     let strangers = inventory.strangers(&keys);
     let mut counts = BTreeMap::new();
     for resource in &resources {

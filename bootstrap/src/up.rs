@@ -13,6 +13,7 @@ use infra::change::{CONFIGURATION_ITEM, Configuration, Kind};
 use infra::engine::{self, Extent};
 use infra::graph::{Blueprint, InvalidBlueprint};
 use infra::kind::Found;
+use infra::resources::db_snapshot::with_lost_tails;
 use serde::Serialize;
 
 use crate::artifacts::{self, Artifact, Choice, Packages};
@@ -154,6 +155,7 @@ pub async fn up(stack: &mut Stack, wishes: &Wishes, ui: &Arc<Ui>) -> Result<Depl
     let seconds = (ui.elapsed() - started).as_secs_f64();
     let extent = Extent::of(&stack.spec, &stack.account);
     let options = engine::Options::default();
+    let keys = with_lost_tails(keys);
     let (strangers, not_listed) = engine::strangers(&keys, &extent, &stack.cloud, &options).await;
     for error in not_listed {
         ui.warn(format!(

@@ -29,6 +29,11 @@ pub fn json_key(id: &str) -> String {
     format!("{PREFIX}{id}/evidence.json")
 }
 
+/// The key of the report about the lost tail of a failover, beside its evidence.
+pub fn lost_tail_key(id: &str) -> String {
+    format!("{PREFIX}{id}/lost-tail.json")
+}
+
 /// The key of the page in a data bucket.
 pub fn html_key(id: &str) -> String {
     format!("{PREFIX}{id}/index.html")

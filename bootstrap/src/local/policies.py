@@ -278,6 +278,10 @@ _RDS = {
     "DBSubnetGroupName": "subgrp",
     "DBClusterParameterGroupName": "cluster-pg",
     "GlobalClusterIdentifier": "global-cluster",
+    "TargetDBClusterSnapshotIdentifier": "cluster-snapshot",
+    "SourceDBClusterSnapshotIdentifier": "cluster-snapshot",
+    "DBClusterSnapshotIdentifier": "cluster-snapshot",
+    "SnapshotIdentifier": "cluster-snapshot",
     "ResourceName": "",
 }
 
@@ -380,9 +384,14 @@ class Call:
                 else:
                     resources.append(self.arn("rds", f"{kind}:{name}"))
         asked = [Question(self.action, resource, new=True) for resource in dict.fromkeys(resources)]
-        if self.operation.startswith("Create") and asked and self.one("Tags.Tag.1.Key"):
+        if self.operation.startswith(("Create", "Copy", "Restore")) and asked and self.one("Tags.Tag.1.Key"):
             asked.append(Question("rds:AddTagsToResource", asked[0].resource, new=True))
-        if self.operation in ("CreateDBCluster", "ModifyDBCluster"):
+        if self.operation in (
+            "CreateDBCluster",
+            "ModifyDBCluster",
+            "CopyDBClusterSnapshot",
+            "RestoreDBClusterFromSnapshot",
+        ):
             for action in ("DescribeKey", "CreateGrant"):
                 asked += self.through(action, self.one("KmsKeyId"), "rds")
         return asked

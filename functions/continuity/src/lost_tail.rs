@@ -196,6 +196,45 @@ impl Comparison {
     }
 }
 
+/// Entries that the item of the control table lists: an item has 400 KB.
+pub const LISTED_IN_ITEM: usize = 500;
+
+/// What a recovery found out about a takeover's lost tail.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// The epoch that the takeover began.
+    pub epoch: u64,
+    /// The region that was taken over from.
+    pub from_region: String,
+    /// The region that took over.
+    pub to_region: String,
+    /// The snapshot of the old ledger that is kept; none when Aurora made none, and nothing was lost.
+    pub snapshot: Option<String>,
+    /// When this was found out, milliseconds since the Unix epoch.
+    pub compared_ms: u64,
+    /// False when the time ended before the comparison: older entries may be lost that are not told here.
+    pub complete: bool,
+    /// What only the old region had.
+    pub comparison: Comparison,
+}
+
+impl Report {
+    /// The item of the control table.
+    pub fn item(epoch: u64) -> String {
+        format!("lost-tail#{epoch}")
+    }
+
+    /// The same with as few lines as an item can hold.
+    #[must_use]
+    pub fn for_item(&self) -> Report {
+        let mut short = self.clone();
+        let cut = short.comparison.entries.len().saturating_sub(LISTED_IN_ITEM);
+        short.comparison.entries.truncate(LISTED_IN_ITEM);
+        short.comparison.omitted += cut as u64;
+        short
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -277,6 +316,32 @@ mod tests {
             BTreeMap::from([("EUR".to_owned(), 20)])
         );
         assert!(!found.add(vec![entry(2, 1, 80)], &[Some(held(1, 2, 1))]));
+    }
+
+    #[test]
+    fn the_item_lists_the_newest_and_counts_what_it_leaves_out() {
+        let mut comparison = Comparison::default();
+        let seqs = (1..=600u64).rev();
+        comparison.add(seqs.map(|seq| entry(seq, 1, 10)).collect(), &vec![None; 600]);
+        let report = Report {
+            epoch: 2,
+            from_region: "us-east-1".into(),
+            to_region: "us-east-2".into(),
+            snapshot: Some("kept".into()),
+            compared_ms: 9,
+            complete: true,
+            comparison,
+        };
+        let item = report.for_item();
+        assert_eq!(
+            (item.comparison.entries.len(), item.comparison.omitted),
+            (500, 100)
+        );
+        assert_eq!(item.comparison.entries[0].id.seq, 600);
+        assert_eq!(item.comparison.totals, report.comparison.totals);
+        let text = serde_json::to_string(&item).unwrap();
+        assert!(text.len() < 400_000, "{}", text.len());
+        assert_eq!(serde_json::from_str::<Report>(&text).unwrap(), item);
     }
 
     #[test]

@@ -224,6 +224,21 @@ impl Names {
         self.regional("aurora", slot)
     }
 
+    /// The cluster that is restored from the lost tail of a slot's region.
+    pub fn tail_cluster(&self, slot: Slot) -> String {
+        self.regional("aurora-tail", slot)
+    }
+
+    /// The snapshot that keeps the lost tail of a slot's region, which was taken over from when `epoch` began.
+    pub fn tail_snapshot(&self, slot: Slot, epoch: u64) -> String {
+        format!("{}-{epoch}", self.regional("lost-tail", slot))
+    }
+
+    /// The recovery execution after the takeover that began `epoch`.
+    pub fn recovery_execution(&self, epoch: u64) -> String {
+        format!("{}-{epoch}", self.global("recovery"))
+    }
+
     /// The secret with the database credentials.
     pub fn database_secret(&self) -> String {
         self.global("aurora-credentials")

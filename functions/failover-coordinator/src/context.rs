@@ -21,20 +21,23 @@ use crate::effects::notices::Sns;
 use crate::effects::probes::LambdaProbes;
 use crate::effects::processor::LambdaProcessor;
 use crate::effects::public_name::HttpPublicName;
+use crate::effects::tail::AuroraTail;
 use crate::effects::timer::SystemTimer;
 use crate::effects::{
     Archive, Aurora, Engine, Events, Executions, Faults, Inspection, Notices, Probes, Processor, PublicName,
-    Timer,
+    Tail, Timer,
 };
 use crate::error::StepError;
 
-/// What a planned change reaches in the other serving region. A failover does not touch it.
+/// What a planned change, and the recovery, reach in the other serving region. A failover does not touch it.
 #[derive(Clone)]
 pub struct Peer {
     /// The database's control plane there.
     pub aurora: Arc<dyn Aurora>,
     /// The payment-processor there.
     pub processor: Arc<dyn Processor>,
+    /// What is left there of its ledger after it was taken over from.
+    pub tail: Arc<dyn Tail>,
 }
 
 /// Configuration, and the effects behind their traits.
@@ -105,6 +108,12 @@ impl Context {
                     names.aurora_global(),
                 )),
                 processor: Arc::new(LambdaProcessor::new(&peer_sdk, names.payment_processor(peer))),
+                tail: Arc::new(AuroraTail::new(
+                    cloud.clone(),
+                    names.clone(),
+                    peer,
+                    config.regions.of(peer),
+                )),
             },
             public_name: Arc::new(HttpPublicName::new()?),
             probes: Arc::new(LambdaProbes::new(&sdk, &config.regions, names)),

@@ -298,6 +298,52 @@ pub fn is_writer(topology: &Topology, region: &str, ledger: &LedgerStatus) -> Re
     Ok(())
 }
 
+/// What is seen of a region that was taken over from.
+#[derive(Debug, Clone)]
+pub struct OldRegion<'a> {
+    /// The epoch that the takeover began.
+    pub epoch: u64,
+    /// The region.
+    pub region: &'a str,
+    /// The control record.
+    pub record: &'a ControlRecord,
+    /// The global cluster.
+    pub topology: &'a Topology,
+    /// What its ledger says of itself, or why it says nothing.
+    pub ledger: Result<LedgerStatus, String>,
+}
+
+/// Whether a region that was taken over from is back: a member of the global cluster, with a ledger in which the new epoch has
+/// arrived. Only the writer of the new epoch can have put it there.
+///
+/// # Errors
+/// Why not, in words.
+pub fn is_back(seen: &OldRegion<'_>) -> Result<(), String> {
+    if seen.record.phase != Phase::Serving {
+        return Err(format!("the phase is {}", seen.record.phase));
+    }
+    if seen.record.maintenance && seen.record.repair_frozen {
+        return Err("the stack is being torn down".to_owned());
+    }
+    if !seen
+        .topology
+        .members
+        .iter()
+        .any(|member| member.region() == seen.region)
+    {
+        return Err("its cluster is no member of the global cluster".to_owned());
+    }
+    let ledger = seen.ledger.as_ref().map_err(Clone::clone)?;
+    if !ledger.reachable {
+        return Err("its database does not answer".to_owned());
+    }
+    match ledger.ledger_epoch {
+        Some(shown) if shown >= seen.epoch => Ok(()),
+        Some(shown) => Err(format!("its ledger shows epoch {shown}, not {}", seen.epoch)),
+        None => Err("its ledger is empty".to_owned()),
+    }
+}
+
 /// Whether the engine may repair from `region`, for a deployment of `generation`.
 ///
 /// Without a record this is the first deployment, which nothing can contradict.

@@ -5,7 +5,7 @@ use continuity::takeover::Refused;
 use lambda_runtime::Diagnostic;
 
 /// Every type an error of a step can have.
-pub const TYPES: [&str; 25] = [
+pub const TYPES: [&str; 26] = [
     "UnknownStep",
     "MalformedInput",
     "NotDeployed",
@@ -31,6 +31,7 @@ pub const TYPES: [&str; 25] = [
     "FaultsUnavailable",
     "IsolationFailed",
     "EvidenceNotStored",
+    "RecoveryOverdue",
 ];
 
 /// Why a step did not succeed.
@@ -157,6 +158,9 @@ pub enum StepError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// A recovery waited for so long that a person must look.
+    #[error("{0}: mend that, then start the recovery workflow again with the same input")]
+    RecoveryOverdue(String),
     /// The region was not isolated, or not all of it: the drill would prove nothing.
     #[error("the isolation failed: {0}")]
     IsolationFailed(String),
@@ -190,6 +194,7 @@ impl StepError {
             StepError::NoticeNotSent(_) => "NoticeNotSent",
             StepError::FaultsUnavailable { .. } => "FaultsUnavailable",
             StepError::IsolationFailed(_) => "IsolationFailed",
+            StepError::RecoveryOverdue(_) => "RecoveryOverdue",
             StepError::EvidenceNotStored { .. } => "EvidenceNotStored",
         }
     }

@@ -60,6 +60,20 @@ pub enum Step {
     AwaitTraffic,
     /// failover: store the evidence.
     Record,
+    /// failover: start the recovery.
+    StartRecovery,
+    /// recovery: is the old region back, and what has it of its own?
+    FindTail,
+    /// recovery: copy the snapshot of its ledger.
+    KeepTail,
+    /// recovery: restore the copy.
+    OpenTail,
+    /// recovery: compare it with the serving ledger.
+    CompareTail,
+    /// recovery: delete what was restored.
+    CloseTail,
+    /// recovery: say what was found.
+    ReportTail,
     /// drill: cut the active region off.
     Isolate,
     /// drill: say that the isolation is watched; is the region still cut off?
@@ -82,7 +96,7 @@ pub enum Step {
 
 impl Step {
     /// All steps.
-    pub const ALL: [Step; 34] = [
+    pub const ALL: [Step; 41] = [
         Step::Reconcile,
         Step::Initialise,
         Step::StartProbes,
@@ -108,6 +122,13 @@ impl Step {
         Step::Open,
         Step::AwaitTraffic,
         Step::Record,
+        Step::StartRecovery,
+        Step::FindTail,
+        Step::KeepTail,
+        Step::OpenTail,
+        Step::CompareTail,
+        Step::CloseTail,
+        Step::ReportTail,
         Step::Isolate,
         Step::WatchIsolation,
         Step::EndIsolation,
@@ -147,6 +168,13 @@ impl Step {
             Step::Open => "open",
             Step::AwaitTraffic => "await-traffic",
             Step::Record => "record",
+            Step::StartRecovery => "start-recovery",
+            Step::FindTail => "find-tail",
+            Step::KeepTail => "keep-tail",
+            Step::OpenTail => "open-tail",
+            Step::CompareTail => "compare-tail",
+            Step::CloseTail => "close-tail",
+            Step::ReportTail => "report-tail",
             Step::Isolate => "isolate",
             Step::WatchIsolation => "watch-isolation",
             Step::EndIsolation => "end-isolation",
@@ -244,6 +272,20 @@ pub struct TakeoverInput {
     pub or_ungraceful: bool,
 }
 
+/// The input of a recovery execution.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecoveryInput {
+    /// The epoch that the takeover began.
+    pub epoch: u64,
+    /// The region that was taken over from.
+    pub from_region: String,
+    /// The region that took over.
+    pub to_region: String,
+    /// The takeover was decided then, if that is known.
+    #[serde(default)]
+    pub decided_ms: Option<u64>,
+}
+
 impl Request {
     /// Reads an event.
     ///
@@ -292,6 +334,22 @@ impl Request {
             return Err(StepError::MalformedInput(format!(
                 "`{}` is to take over, and this is `{me}`",
                 input.to_region
+            )));
+        }
+        Ok(input)
+    }
+
+    /// The recovery that this invocation is a part of, in region `me` with this peer.
+    ///
+    /// # Errors
+    /// `MalformedInput`, also when the regions are others.
+    pub fn recovery(&self, me: &str, peer: Option<&str>) -> Result<RecoveryInput, StepError> {
+        let input = RecoveryInput::deserialize(&self.input)
+            .map_err(|error| StepError::MalformedInput(error.to_string()))?;
+        if input.to_region != me || Some(input.from_region.as_str()) != peer {
+            return Err(StepError::MalformedInput(format!(
+                "a recovery after `{}` took over from `{}` does not run in `{me}`",
+                input.to_region, input.from_region
             )));
         }
         Ok(input)

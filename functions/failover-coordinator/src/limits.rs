@@ -54,6 +54,14 @@ pub const INSPECTION_LIMIT: Duration = Duration::from_secs(12);
 pub const PERMISSIONS_LIMIT: Duration = Duration::from_secs(40);
 /// Asking how the execution that holds the change stands; beyond that nobody knows.
 pub const LIVENESS_LIMIT: Duration = Duration::from_secs(5);
+/// A recovery looks often for this long, then each minute.
+pub const RECOVERY_SOON: Duration = Duration::from_secs(600);
+/// A recovery waits this long for the old region. Step Functions ends an execution after 25,000 events, and a look has nine.
+pub const RECOVERY_LIMIT: Duration = Duration::from_secs(24 * 3_600);
+/// The old region is back for this long and has no snapshot of the takeover: then nothing was lost.
+pub const SNAPSHOT_LIMIT: Duration = Duration::from_secs(600);
+/// Copying, restoring and deleting a lost tail may each take this long.
+pub const TAIL_LIMIT: Duration = Duration::from_secs(3_600);
 /// Between two writes of the `deployment` item.
 pub const PROGRESS_INTERVAL: Duration = Duration::from_millis(500);
 /// Passes in a row that moved nothing while resources failed, before the workflow gives up.

@@ -382,6 +382,7 @@ fn data(context: &Context<'_>) -> Vec<Value> {
                 "rds:ModifyGlobalCluster",
                 "rds:RemoveFromGlobalCluster",
                 "rds:ResetDBClusterParameterGroup",
+                "rds:RestoreDBClusterFromSnapshot",
                 "rds:SwitchoverGlobalCluster",
             ],
             json!([
@@ -390,6 +391,22 @@ fn data(context: &Context<'_>) -> Vec<Value> {
                 format!("arn:aws:rds:*:{account}:db:aurora-*-{suffix}*"),
                 format!("arn:aws:rds:*:{account}:subgrp:*-{suffix}"),
                 format!("arn:aws:rds:*:{account}:cluster-pg:*-{suffix}"),
+            ]),
+        ),
+        // Automated snapshots cannot be deleted by hand.
+        allow(
+            "LostTails",
+            &[
+                "rds:AddTagsToResource",
+                "rds:CopyDBClusterSnapshot",
+                "rds:DeleteDBClusterSnapshot",
+                "rds:RestoreDBClusterFromSnapshot",
+            ],
+            json!([
+                format!("arn:aws:rds:*:{account}:cluster-snapshot:lost-tail-*-{suffix}-*"),
+                format!(
+                    "arn:aws:rds:*:{account}:cluster-snapshot:rds:unplanned-global-failover-aurora-*-{suffix}-*"
+                ),
             ]),
         ),
         allow(

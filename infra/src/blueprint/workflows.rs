@@ -18,12 +18,13 @@ use crate::resources::state_machine::{self, StateMachine};
 const APPROVAL_SECONDS: u64 = 1800;
 
 /// Definitions by workflow. Each is rendered with `CoordinatorArn` and `ApprovalSeconds`.
-const DEFINITIONS: [(&str, &str); 7] = [
+const DEFINITIONS: [(&str, &str); 8] = [
     ("deploy", include_str!("../../workflows/deploy.asl.json")),
     ("drill", include_str!("../../workflows/drill.asl.json")),
     ("failover", include_str!("../../workflows/failover.asl.json")),
     ("readiness", include_str!("../../workflows/readiness.asl.json")),
     ("reconcile", include_str!("../../workflows/reconcile.asl.json")),
+    ("recovery", include_str!("../../workflows/recovery.asl.json")),
     ("switchover", include_str!("../../workflows/switchover.asl.json")),
     ("teardown", include_str!("../../workflows/teardown.asl.json")),
 ];
@@ -37,6 +38,7 @@ pub fn workflows(slot: Slot) -> &'static [&'static str] {
             "failover",
             "readiness",
             "reconcile",
+            "recovery",
             "switchover",
             "teardown",
         ],

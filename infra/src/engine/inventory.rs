@@ -284,15 +284,15 @@ mod tests {
 
     #[test]
     fn what_no_kind_lists_is_reported_with_its_arn_and_key() {
-        let snapshot = "arn:aws:rds:us-east-1:000000000000:cluster-snapshot:by-hand";
+        let proxy = "arn:aws:rds:us-east-1:000000000000:db-proxy:by-hand";
         let more = unexplained(
-            &listing(&[snapshot]),
+            &listing(&[proxy]),
             "us-east-1",
             &resources::listers(),
             &Inventory::default(),
         );
         assert_eq!(more.len(), 1);
-        assert_eq!((more[0].kind.as_str(), more[0].id.as_str()), (TAGGED, snapshot));
+        assert_eq!((more[0].kind.as_str(), more[0].id.as_str()), (TAGGED, proxy));
         assert_eq!(more[0].key.as_deref(), Some("some.key"));
     }
 

@@ -341,7 +341,7 @@ fn settling(status: &str) -> Option<String> {
     (!usable).then(|| format!("cluster is {status}"))
 }
 
-async fn describe(site: &Site<'_>, id: &str) -> Result<Option<Described>, KindError> {
+pub(super) async fn describe(site: &Site<'_>, id: &str) -> Result<Option<Described>, KindError> {
     let result = site
         .cloud
         .rds(site.region)

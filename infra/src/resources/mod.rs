@@ -11,6 +11,7 @@ pub mod cloudwatch_dashboard;
 pub mod db_cluster;
 pub mod db_cluster_parameter_group;
 pub mod db_instance;
+pub mod db_snapshot;
 pub mod db_subnet_group;
 pub mod dynamodb_table;
 pub mod fis_template;
@@ -73,6 +74,7 @@ pub fn listers() -> Vec<Lister> {
         Lister::of::<db_cluster::DbCluster>(),
         Lister::of::<db_cluster_parameter_group::DbClusterParameterGroup>(),
         Lister::of::<db_instance::DbInstance>(),
+        Lister::of::<db_snapshot::DbSnapshot>(),
         Lister::of::<db_subnet_group::DbSubnetGroup>(),
         Lister::of::<dynamodb_table::DynamodbTable>(),
         Lister::of::<fis_template::FisTemplate>(),

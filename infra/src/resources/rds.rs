@@ -9,6 +9,7 @@ use crate::kind::{RESOURCE_TAG, STACK_TAG, Site, tags};
 /// RDS spells its codes with and without `Fault`, differently for each resource.
 pub(super) const NO_CLUSTER: &[&str] = &["DBClusterNotFoundFault", "DBClusterNotFound"];
 pub(super) const NO_INSTANCE: &[&str] = &["DBInstanceNotFound", "DBInstanceNotFoundFault"];
+pub(super) const NO_SNAPSHOT: &[&str] = &["DBClusterSnapshotNotFoundFault", "DBClusterSnapshotNotFound"];
 pub(super) const NO_GLOBAL: &[&str] = &["GlobalClusterNotFoundFault", "GlobalClusterNotFound"];
 pub(super) const NO_SUBNET_GROUP: &[&str] = &["DBSubnetGroupNotFoundFault", "DBSubnetGroupNotFound"];
 pub(super) const NO_PARAMETER_GROUP: &[&str] = &[

@@ -21,6 +21,7 @@ const SCHEDULE: &str = "A schedule asks when it comes round: the probes' after a
 const EVALUATION: &str = "Only a readiness evaluation asks; its schedule does not come round in this run, and `tests/tests/readiness.rs` has it asked.";
 const FAULTS: &str = "The edge is Fault Injection Service in a local cloud, and asks nobody: the emulator never sees the call.";
 const EXPERIMENT: &str = "Fault Injection Service takes the role, and breaks things with it. In a local cloud the edge does, without a role.";
+const LOST_TAIL: &str = "A recovery after a failover asks, when the old region has stood by again for a while; in this run the stack goes first.";
 const WATCHED: &str = "Only the isolation of a region in a drill tells its stop alarm.";
 
 /// Purpose of the role, action, reason.
@@ -37,6 +38,13 @@ pub const UNUSED: &[(&str, &str, &str)] = &[
     ("failover-coordinator", "acm:DescribeCertificate", DOMAIN),
     ("failover-coordinator", "acm:ListTagsForCertificate", DOMAIN),
     ("failover-coordinator", "acm:RequestCertificate", DOMAIN),
+    ("failover-coordinator", "rds:CopyDBClusterSnapshot", LOST_TAIL),
+    ("failover-coordinator", "rds:DeleteDBClusterSnapshot", LOST_TAIL),
+    (
+        "failover-coordinator",
+        "rds:RestoreDBClusterFromSnapshot",
+        LOST_TAIL,
+    ),
     ("failover-coordinator", "lambda:ListTags", UNTAGGED),
     ("failover-coordinator", "iam:CreatePolicy", SEED),
     ("failover-coordinator", "iam:DeletePolicy", SEED),
@@ -99,4 +107,7 @@ pub const A_MATTER_OF_TIME: &[(&str, &str)] = &[
     ("expiry-schedule", "lambda:InvokeFunction"),
     ("probe-schedule", "lambda:InvokeFunction"),
     ("health-probe", "states:DescribeExecution"),
+    ("failover-coordinator", "rds:CopyDBClusterSnapshot"),
+    ("failover-coordinator", "rds:DeleteDBClusterSnapshot"),
+    ("failover-coordinator", "rds:RestoreDBClusterFromSnapshot"),
 ];

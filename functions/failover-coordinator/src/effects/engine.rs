@@ -9,6 +9,7 @@ use infra::blueprint;
 use infra::cloud::Cloud;
 use infra::engine::{self, Extent, OnProgress, Options, Permit, Pruning, Serving};
 use infra::outcome::{Entry, FailedWith, PlanEntry, Progress, Report};
+use infra::resources::db_snapshot::with_lost_tails;
 use infra::spec::Spec;
 use tokio::sync::OnceCell;
 
@@ -181,6 +182,7 @@ impl Engine for CloudEngine {
                 // Only now does nothing of the stack use what goes.
                 let budget = (began + job.budget).saturating_sub(options.clock.now());
                 let options = Options { budget, ..options };
+                let keys = with_lost_tails(keys);
                 let pruning = engine::prune(&keys, &extent, &self.cloud, &options).await;
                 Ok(pass.with(pruning))
             }

@@ -11,6 +11,7 @@ pub mod notices;
 pub mod probes;
 pub mod processor;
 pub mod public_name;
+pub mod tail;
 pub mod timer;
 
 pub use archive::Archive;
@@ -24,4 +25,5 @@ pub use notices::Notices;
 pub use probes::Probes;
 pub use processor::Processor;
 pub use public_name::PublicName;
+pub use tail::Tail;
 pub use timer::Timer;

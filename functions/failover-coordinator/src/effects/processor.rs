@@ -6,6 +6,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use aws_sdk_lambda::config::timeout::TimeoutConfig;
 use aws_sdk_lambda::primitives::Blob;
+use continuity::entry::EntryId;
+use continuity::lost_tail::{Held, TailEntry};
 use continuity::takeover::LedgerStatus;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -45,6 +47,20 @@ pub enum Task {
     },
     /// Sums the ledger.
     VerifyLedger,
+    /// A page of a restored ledger, newest entry first.
+    LostTail {
+        /// Where it is restored.
+        host: String,
+        /// Its port.
+        port: u16,
+        /// The page begins before this entry.
+        before: Option<EntryId>,
+    },
+    /// What this region's ledger holds under these idempotency keys.
+    HeldEntries {
+        /// The keys.
+        keys: Vec<String>,
+    },
 }
 
 impl Task {
@@ -57,6 +73,8 @@ impl Task {
             Task::Replay { .. } => "replay",
             Task::Traffic { .. } => "traffic",
             Task::VerifyLedger => "verify-ledger",
+            Task::LostTail { .. } => "lost-tail",
+            Task::HeldEntries { .. } => "held-entries",
         }
     }
 
@@ -232,6 +250,45 @@ pub async fn traffic(
 /// `ProcessorFailed`.
 pub async fn verify(processor: &dyn Processor) -> Result<Verified, StepError> {
     run_as(processor, Task::VerifyLedger).await
+}
+
+/// A page of the ledger that is restored at an endpoint, newest entry first, asked of the processor of that region.
+///
+/// # Errors
+/// `ProcessorFailed`.
+pub async fn lost_tail(
+    processor: &dyn Processor,
+    host: &str,
+    port: u16,
+    before: Option<EntryId>,
+) -> Result<Vec<TailEntry>, StepError> {
+    #[derive(Deserialize)]
+    struct Answer {
+        entries: Vec<TailEntry>,
+    }
+    let task = Task::LostTail {
+        host: host.to_owned(),
+        port,
+        before,
+    };
+    Ok(run_as::<Answer>(processor, task).await?.entries)
+}
+
+/// What a region's ledger holds under each of these keys, in their order.
+///
+/// # Errors
+/// `ProcessorFailed`.
+pub async fn held_entries(
+    processor: &dyn Processor,
+    keys: Vec<String>,
+) -> Result<Vec<Option<Held>>, StepError> {
+    #[derive(Deserialize)]
+    struct Answer {
+        held: Vec<Option<Held>>,
+    }
+    Ok(run_as::<Answer>(processor, Task::HeldEntries { keys })
+        .await?
+        .held)
 }
 
 /// The payment-processor as a Lambda function.

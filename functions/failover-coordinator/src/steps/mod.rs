@@ -13,6 +13,7 @@ mod opening;
 mod planned;
 mod promotion;
 mod readiness;
+mod recovery;
 mod repair;
 mod swap;
 mod waiting;
@@ -85,6 +86,13 @@ async fn run(context: &Context, request: &Request) -> Result<Value, StepError> {
         Step::Pause => waiting::pause(context, request).await,
         Step::HandOver => waiting::hand_over(context, request).await,
         Step::Record => evidence::record(context, request).await,
+        Step::StartRecovery => recovery::start(context, request).await,
+        Step::FindTail => recovery::find(context, request).await,
+        Step::KeepTail => recovery::keep(context, request).await,
+        Step::OpenTail => recovery::open(context, request).await,
+        Step::CompareTail => recovery::compare(context, request).await,
+        Step::CloseTail => recovery::close(context, request).await,
+        Step::ReportTail => recovery::report(context, request).await,
         Step::Isolate => isolation::isolate(context, request).await,
         Step::WatchIsolation => isolation::watch(context, request).await,
         Step::EndIsolation => isolation::end(context, request).await,

@@ -17,7 +17,7 @@ use crate::steps::handle;
 pub(crate) const WAITS: &str = "arn:aws:states:::lambda:invoke.waitForTaskToken";
 
 /// States an execution may enter before it counts as one that never ends.
-const MAX_STATES: usize = 2_000;
+const MAX_STATES: usize = 6_000;
 
 /// A workflow.
 pub(crate) struct Machine {

@@ -85,6 +85,20 @@ const SCENARIOS: &[Scenario] = &[
         right: |_, _| {},
     },
     Scenario {
+        workflow: "recovery",
+        slot: Slot::Dr,
+        name: "recovery-dev-2",
+        input: || json!({"epoch": 2, "from_region": HOME, "to_region": DR, "decided_ms": 9}),
+        prepare: |world| {
+            world.home_rejoined();
+            world.snapshot_made("rds:unplanned-global-failover-aurora-primary-dev-x", 2_000);
+        },
+        right: |world, case| {
+            assert_eq!(world.kept_tails(), ["lost-tail-primary-dev-2"], "{case}");
+            assert!(world.document("lost-tail#2").is_some(), "{case}");
+        },
+    },
+    Scenario {
         workflow: "switchover",
         slot: Slot::Dr,
         name: "switchover-dev-2",

@@ -5,6 +5,7 @@ mod asl;
 mod drill;
 mod failover;
 mod harness;
+mod recovery;
 mod switchover;
 mod workflows;
 mod world;

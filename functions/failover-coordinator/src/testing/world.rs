@@ -19,6 +19,7 @@ use infra::engine::Write;
 use infra::graph::Group;
 use infra::outcome::{Entry, Outcome, PlanEntry};
 use infra::readiness::{self, Cluster, Fact, FunctionState, Global};
+use infra::resources::db_snapshot::{AfterFailover, Endpoint};
 use infra::spec::Spec;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -36,6 +37,7 @@ use crate::effects::notices::Notices;
 use crate::effects::probes::Probes;
 use crate::effects::processor::{Processor, Task};
 use crate::effects::public_name::{Answer, PublicName};
+use crate::effects::tail::{Owner, Tail};
 use crate::effects::timer::Timer;
 use crate::error::StepError;
 
@@ -103,9 +105,19 @@ struct State {
     switchovers: Option<Switchovers>,
     payments_fail_in: Option<String>,
     synthetic: BTreeMap<String, String>,
+    tail: TailState,
     calls: Vec<String>,
     files: BTreeMap<String, String>,
     fault: Option<(usize, Fault)>,
+}
+
+/// What the home region has of its lost tail. What takes AWS a while is done at the next look.
+#[derive(Default)]
+struct TailState {
+    snapshots: Vec<AfterFailover>,
+    kept: BTreeMap<String, bool>,
+    restored: Option<u32>,
+    unreachable: bool,
 }
 
 /// An experiment of a drill. FIS needs a look or two to start it and to put everything back.
@@ -215,7 +227,8 @@ impl World {
             archive: double.clone(),
             peer: Peer {
                 aurora: peer.clone(),
-                processor: peer,
+                processor: peer.clone(),
+                tail: peer,
             },
             timer: double,
         }
@@ -316,6 +329,52 @@ impl World {
             .files
             .get(&format!("{bucket}/{key}"))
             .cloned()
+    }
+
+    /// The standby took over in epoch 2, recovered the lost tail but for the newest entry, and the home region follows it.
+    pub(crate) fn home_rejoined(&self) {
+        self.change_record(|record| {
+            (record.epoch, record.last_served_epoch) = (2, 2);
+            record.active_region = DR.into();
+        });
+        let mut state = self.state.lock().unwrap();
+        state.writer = DR.into();
+        for ledger in state.ledgers.values_mut() {
+            ledger.epoch = Some(2);
+            ledger.entries.extend(LOST_TAIL.map(str::to_owned));
+        }
+        state.ledgers.get_mut(HOME).unwrap().in_recovery = true;
+        state.ledgers.get_mut(DR).unwrap().in_recovery = false;
+    }
+
+    /// Aurora made a snapshot of the home region at that time.
+    pub(crate) fn snapshot_made(&self, name: &str, created_ms: u64) {
+        let snapshot = AfterFailover {
+            name: name.to_owned(),
+            created_ms,
+            available: true,
+        };
+        self.state.lock().unwrap().tail.snapshots.push(snapshot);
+    }
+
+    /// The home region's processor answers nothing, or does again.
+    pub(crate) fn home_answers(&self, answers: bool) {
+        self.state.lock().unwrap().tail.unreachable = !answers;
+    }
+
+    /// Retention has taken Aurora's snapshots.
+    pub(crate) fn forget_snapshots(&self) {
+        self.state.lock().unwrap().tail.snapshots.clear();
+    }
+
+    /// Snapshots that were copied.
+    pub(crate) fn kept_tails(&self) -> Vec<String> {
+        self.state.lock().unwrap().tail.kept.keys().cloned().collect()
+    }
+
+    /// A database is restored from one.
+    pub(crate) fn tail_is_open(&self) -> bool {
+        self.state.lock().unwrap().tail.restored.is_some()
     }
 
     /// Switchovers that are started happen at once, this way.
@@ -683,7 +742,21 @@ impl Processor for Double {
     async fn run(&self, task: &Task) -> Result<Value, StepError> {
         let work = async {
             let mut state = self.state();
-            let State { ledgers, journal, .. } = &mut *state;
+            let State {
+                ledgers,
+                journal,
+                tail,
+                ..
+            } = &mut *state;
+            if self.region == HOME && tail.unreachable {
+                return Err(processor_failed());
+            }
+            if let Task::LostTail { host, before, .. } = task {
+                assert_eq!(host, "restored", "{before:?}");
+                assert!(tail.restored.is_some_and(|looks| looks >= 2));
+                let entries: Vec<Value> = (0..10).rev().map(tail_entry).collect();
+                return Ok(json!({"entries": entries}));
+            }
             let ledger = ledgers.get_mut(&self.region).unwrap();
             let reads = matches!(task, Task::LedgerStatus | Task::Traffic { .. });
             if ledger.in_recovery && !reads {
@@ -703,7 +776,19 @@ impl Processor for Double {
                     let now_s = until_ms / 1_000;
                     let opened = ledger.epoch >= Some(*epoch) && !ledger.in_recovery;
                     json!({"executed": [{"second": now_s - 5, "epoch": epoch - 1, "entries": ledger.entries.len()}],
-                        "last_before_ms": until_ms - 5_000, "first_in_ms": opened.then_some(*until_ms), "complete": true})
+                        "last_before_ms": until_ms - 5_000, "first_in_ms": opened.then_some(if ledger.epoch == Some(*epoch) { *until_ms } else { 1_000 }), "complete": true})
+                }
+                Task::LostTail { .. } => unreachable!("answered above"),
+                Task::HeldEntries { keys } => {
+                    let held = |key: &String| {
+                        let seq: u64 = key.strip_prefix("payment-").unwrap().parse().unwrap();
+                        let posted = if LOST_TAIL.contains(&key.as_str()) { 2 } else { 1 };
+                        ledger
+                            .entries
+                            .contains(key)
+                            .then(|| json!({"epoch": 1, "seq": seq, "posted_epoch": posted, "subject": key}))
+                    };
+                    json!({"held": keys.iter().map(held).collect::<Vec<_>>()})
                 }
                 Task::SetEpoch { epoch } => {
                     ledger.epoch = ledger.epoch.max(Some(*epoch));
@@ -732,6 +817,61 @@ impl Processor for Double {
             })
         };
         self.gate(task.name(), processor_failed, work).await
+    }
+}
+
+/// An entry of the home region's ledger before the takeover.
+fn tail_entry(seq: u64) -> Value {
+    let name = format!("payment-{seq}");
+    json!({"epoch": 1, "seq": seq, "posted_epoch": 1, "idempotency_key": name, "kind": "payment", "status": "created",
+        "subject": name, "debit_account": "payer", "credit_account": "payee", "amount_minor": 100, "currency": "EUR",
+        "created_at_ms": 1_000 + seq})
+}
+
+#[async_trait]
+impl Tail for Double {
+    async fn snapshots(&self) -> Result<Vec<AfterFailover>, StepError> {
+        let listed = async { Ok(self.state().tail.snapshots.clone()) };
+        self.gate("snapshots", database_failed, listed).await
+    }
+
+    async fn keep(&self, owner: &Owner, snapshot: &str, name: &str) -> Result<bool, StepError> {
+        assert_eq!(owner.account, "000000000000");
+        let kept = async {
+            let mut state = self.state();
+            if state.tail.kept.get(name).is_none() {
+                let known = |one: &AfterFailover| one.name == snapshot && one.available;
+                assert!(state.tail.snapshots.iter().any(known), "a copy of `{snapshot}`");
+            }
+            let done = state.tail.kept.contains_key(name);
+            state.tail.kept.insert(name.to_owned(), done);
+            Ok(done)
+        };
+        self.gate("keep", database_failed, kept).await
+    }
+
+    async fn is_kept(&self, name: &str) -> Result<bool, StepError> {
+        let asked = async { Ok(self.state().tail.kept.contains_key(name)) };
+        self.gate("is-kept", database_failed, asked).await
+    }
+
+    async fn open(&self, _: &Owner, name: &str) -> Result<Option<Endpoint>, StepError> {
+        let opened = async {
+            let mut state = self.state();
+            assert_eq!(state.tail.kept.get(name), Some(&true), "the copy is complete");
+            let looks = state.tail.restored.map_or(0, |looks| looks + 1);
+            state.tail.restored = Some(looks);
+            Ok((looks >= 2).then(|| Endpoint {
+                host: "restored".into(),
+                port: 5432,
+            }))
+        };
+        self.gate("open", database_failed, opened).await
+    }
+
+    async fn close(&self) -> Result<bool, StepError> {
+        let closed = async { Ok(self.state().tail.restored.take().is_none()) };
+        self.gate("close", database_failed, closed).await
     }
 }
 
