@@ -9,6 +9,9 @@ use bootstrap::local::{
     Region::{UsEast1, UsEast2, UsWest2},
     python,
 };
+use infra::kind::{Kind, Site};
+use infra::resources::db_cluster::DbCluster;
+use infra::resources::db_snapshot::{self, DbSnapshot};
 
 use crate::{
     calls::create_strong_table,
@@ -54,6 +57,109 @@ async fn strong_global_tables_are_described_with_their_witness() {
         assert!(table.global_table_witnesses().is_empty(), "{BRIDGE_CAN_GO}");
     }
     edge.delete_table().table_name("journal").send().await.unwrap();
+    cloud.edge.stop().await;
+}
+
+/// The calls of the recovery workflow, as the coordinator makes them.
+#[tokio::test]
+async fn a_lost_tail_is_kept_opened_closed_and_goes_with_the_stack() {
+    let cloud = Cloud::start().await;
+    let sdk = cloud.aws(None, UsEast1).await;
+    let home = aws_sdk_rds::Client::new(&sdk);
+    let engine = "aurora-postgresql";
+    let cluster = "aurora-primary-dev";
+    home.create_global_cluster()
+        .global_cluster_identifier("aurora-dev")
+        .engine(engine)
+        .send()
+        .await
+        .unwrap();
+    home.create_db_cluster()
+        .db_cluster_identifier(cluster)
+        .global_cluster_identifier("aurora-dev")
+        .engine(engine)
+        .master_username("understudy")
+        .master_user_password("a+b & c%")
+        .kms_key_id("arn:aws:kms:us-east-1:000000000000:key/k")
+        .storage_encrypted(true)
+        .send()
+        .await
+        .unwrap();
+    home.create_db_instance()
+        .db_instance_identifier("aurora-primary-dev-1")
+        .db_cluster_identifier(cluster)
+        .db_instance_class("db.r6g.large")
+        .engine(engine)
+        .send()
+        .await
+        .unwrap();
+    cloud
+        .mirror
+        .kept
+        .lock()
+        .unwrap()
+        .push((UsEast1, 1_795_744_800_000));
+
+    let clients = infra::cloud::Cloud::new(sdk);
+    let key = db_snapshot::key(continuity::names::Slot::Primary);
+    let site = Site {
+        cloud: &clients,
+        region: UsEast1.name(),
+        key: &key,
+        suffix: "dev",
+        account: "000000000000",
+        extra_tags: &[],
+    };
+    let made = db_snapshot::after_failovers(&site, cluster).await.unwrap();
+    assert_eq!(made.len(), 1);
+    assert_eq!((made[0].created_ms, made[0].available), (1_795_744_800_000, true));
+    let (kept, restored) = ("lost-tail-primary-dev-2", "aurora-tail-primary-dev");
+    assert!(!db_snapshot::is_there(&site, kept).await.unwrap());
+    let mut looks = 0;
+    while !db_snapshot::keep(&site, &made[0].name, kept, cluster)
+        .await
+        .unwrap()
+    {
+        looks += 1;
+        assert!(looks < 10);
+    }
+    assert!(db_snapshot::is_there(&site, kept).await.unwrap());
+    let endpoint = loop {
+        looks += 1;
+        assert!(looks < 20);
+        if let Some(endpoint) = db_snapshot::open(&site, kept, restored, cluster).await.unwrap() {
+            break endpoint;
+        }
+    };
+    let main = cloud.edge.addresses().databases[&UsEast1];
+    assert_ne!(endpoint.port, main.port(), "a server of its own");
+
+    let snapshots = DbSnapshot::list(&site).await.unwrap();
+    assert_eq!(snapshots.len(), 1, "the manual one: {snapshots:?}");
+    assert_eq!(
+        (snapshots[0].id.as_str(), &snapshots[0].key),
+        (kept, &Some(key.clone()))
+    );
+    let clusters = DbCluster::list(&site).await.unwrap();
+    let tail = clusters.iter().find(|found| found.id == restored);
+    assert_eq!(tail.map(|found| &found.key), Some(&Some(key.clone())));
+
+    while !db_snapshot::close(&site, restored).await.unwrap() {
+        looks += 1;
+        assert!(looks < 30);
+    }
+    assert!(
+        DbCluster::list(&site)
+            .await
+            .unwrap()
+            .iter()
+            .all(|found| found.id != restored)
+    );
+    DbSnapshot::discard(&site, kept).await.unwrap();
+    DbSnapshot::discard(&site, kept).await.unwrap();
+    assert!(DbSnapshot::list(&site).await.unwrap().is_empty());
+    let members = home.describe_global_clusters().send().await.unwrap();
+    assert_eq!(members.global_clusters()[0].global_cluster_members().len(), 1);
     cloud.edge.stop().await;
 }
 
