@@ -839,7 +839,7 @@ impl Tail for Double {
         assert_eq!(owner.account, "000000000000");
         let kept = async {
             let mut state = self.state();
-            if state.tail.kept.get(name).is_none() {
+            if !state.tail.kept.contains_key(name) {
                 let known = |one: &AfterFailover| one.name == snapshot && one.available;
                 assert!(state.tail.snapshots.iter().any(known), "a copy of `{snapshot}`");
             }
