@@ -397,6 +397,9 @@ class Call:
         return asked
 
     def ask_iam(self):
+        if self.action == "iam:SimulatePrincipalPolicy":
+            # Whose policies are simulated, not whose are changed.
+            return [Question(self.action, self.one("PolicySourceArn"))]
         name = self.one("RoleName")
         if self.operation == "CreatePolicy":
             policy = self.arn("iam", f"policy{self.one('Path') or '/'}{self.one('PolicyName')}", region="")
