@@ -34,6 +34,8 @@ pub const FIRST_COMMAND_LIMIT: Duration = Duration::from_secs(10);
 pub const TRAFFIC_BEFORE: Duration = Duration::from_secs(300);
 /// How often the ledger is asked for its traffic before the evidence does without it.
 pub const TRAFFIC_ATTEMPTS: u32 = 3;
+/// How often readiness is evaluated before a drill is put off.
+pub const READINESS_ATTEMPTS: u32 = 2;
 /// A task of a probe: longer than the probe's own timeout, so that what is heard is its answer.
 pub const PROBE_TASK_LIMIT: Duration = Duration::from_secs(65);
 /// One request to the public name.

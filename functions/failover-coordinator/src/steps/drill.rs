@@ -16,13 +16,13 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::change::configuration;
-use super::{drill_evidence, evidence};
+use super::{drill_evidence, evidence, readiness};
 use crate::context::Context;
 use crate::drill::{self, Asked, Begin, Drill, Next, Recent, Slice, Stage};
 use crate::effects::executions::Started;
 use crate::error::StepError;
 use crate::event::{Mode, Request, Step, TakeoverInput};
-use crate::limits::{HAND_OVER_ATTEMPTS, SWAP_ATTEMPTS, WATCH_INTERVAL, WATCH_LIMIT};
+use crate::limits::{HAND_OVER_ATTEMPTS, READINESS_ATTEMPTS, SWAP_ATTEMPTS, WATCH_INTERVAL, WATCH_LIMIT};
 
 /// What is known of a drill's payments while they flow: the item `traffic#{id}`. Each slice is an item of its own beside it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -118,6 +118,10 @@ pub async fn begin(context: &Context, request: &Request) -> Result<Value, StepEr
             return Ok(json!({"outcome": "not-now", "reasons": reasons}));
         }
     };
+    if let Some(reasons) = unready(context).await? {
+        tracing::warn!(?reasons, "no drill now");
+        return Ok(json!({"outcome": "not-now", "reasons": reasons}));
+    }
     let hold_s = asked
         .hold_seconds
         .unwrap_or(settings.hold_seconds)
@@ -154,6 +158,22 @@ pub async fn begin(context: &Context, request: &Request) -> Result<Value, StepEr
         // Whoever was faster is seen by the next attempt.
         Swap::Lost => Err(StepError::ControlContended(1)),
     }
+}
+
+/// What stands in the way of a change, by an evaluation made now. It is made again when it fails: one lost call is no reason.
+async fn unready(context: &Context) -> Result<Option<Vec<String>>, StepError> {
+    let mut failed = Vec::new();
+    for _ in 0..READINESS_ATTEMPTS {
+        let answer = readiness::evaluate(context).await?;
+        if answer["ready"] == true {
+            return Ok(None);
+        }
+        failed = answer["failed"].as_array().cloned().unwrap_or_default();
+    }
+    let reasons = failed.iter().filter_map(Value::as_str);
+    Ok(Some(
+        reasons.map(|reason| format!("not ready: {reason}")).collect(),
+    ))
 }
 
 fn begun(drill: &Drill) -> Value {
@@ -444,11 +464,11 @@ pub async fn end(context: &Context, request: &Request) -> Result<Value, StepErro
     let account = account(&request.execution_arn);
     let changes_until_ms = context.watch_until(WATCH_LIMIT, request.deadline_ms);
     let observers = Slot::ALL.map(|slot| context.config.regions.of(slot));
-    let readiness = format!("readiness#{}", context.region());
-    let (stored_configuration, observations, readiness, changes) = futures::join!(
+    let readiness_item = format!("readiness#{}", context.region());
+    let (stored_configuration, observations, report, changes) = futures::join!(
         configuration(context),
         context.control.observations(&observers),
-        context.control.document(&readiness),
+        context.control.document(&readiness_item),
         changes(context, &drill, changes_until_ms),
     );
     let evidence = drill_evidence::evidence(
@@ -461,7 +481,7 @@ pub async fn end(context: &Context, request: &Request) -> Result<Value, StepErro
             missed: &missed,
             stored: stored_configuration.ok(),
             observations: &observations?,
-            readiness: readiness?.and_then(|json| serde_json::from_str(&json).ok()),
+            readiness: report?.and_then(|json| serde_json::from_str(&json).ok()),
             changes: &changes?,
             account,
         },

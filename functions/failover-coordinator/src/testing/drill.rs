@@ -16,6 +16,7 @@ const ID: &str = "drill-dev-19700101T024640";
 
 fn stack() -> Arc<World> {
     let world = World::deployed();
+    super::observers_awake(&world);
     world.switchovers(Switchovers::Work);
     world
 }
@@ -133,6 +134,9 @@ async fn where_or_when_it_may_not_run_it_ends_quietly_and_changes_nothing() {
     let draining = stack();
     draining.change_record(|record| record.phase = Phase::Draining);
     quiet(&draining, Slot::Dr, "is draining").await;
+    let blind = World::deployed();
+    blind.switchovers(Switchovers::Work);
+    quiet(&blind, Slot::Dr, "not ready: ").await;
     let busy = stack();
     busy.hold_change(Kind::Deploy, "d-1");
     quiet(&busy, Slot::Dr, "`d-1` is changing the stack").await;

@@ -51,7 +51,10 @@ const SCENARIOS: &[Scenario] = &[
         slot: Slot::Dr,
         name: "drill-by-schedule",
         input: || json!({"hold_seconds": 30, "started_by": "schedule"}),
-        prepare: |world| world.switchovers(Switchovers::Work),
+        prepare: |world| {
+            super::observers_awake(world);
+            world.switchovers(Switchovers::Work);
+        },
         // A drill that dies while the other region serves leaves it there: it serves, and an operator fails back.
         right: |_, _| {},
     },

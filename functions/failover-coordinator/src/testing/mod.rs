@@ -88,6 +88,16 @@ pub(crate) fn home_down(now_ms: u64) -> [Observation; 2] {
     )
 }
 
+/// All three observers have just written, as readiness wants.
+pub(crate) fn observers_awake(world: &World) {
+    for region in [HOME, DR, WITNESS] {
+        let mut observation = Observation::new(region);
+        observation.at_ms = world.now_ms();
+        let stored = continuity::control::ControlStore::put_observation(world.control.as_ref(), &observation);
+        futures::executor::block_on(stored).unwrap();
+    }
+}
+
 /// All three observers see the home region serve epoch 1.
 pub(crate) fn observed_home_serving(now_ms: u64) -> [Observation; 3] {
     let all = [HOME, DR, WITNESS].map(|observer| seen(observer, now_ms, &Look::Serving { epoch: 1 }));
