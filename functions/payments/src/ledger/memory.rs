@@ -918,7 +918,11 @@ impl Ledger for MemoryLedger {
                 debit_account: parties.map(|[payer, _]| payer.to_string()),
                 credit_account: parties.map(|[_, payee]| payee.to_string()),
                 amount_minor: entry.details["amount_minor"].as_i64().unwrap_or(moved),
-                currency: account.map_or_else(String::new, |account| account.currency.clone()),
+                // What the entry says itself: a replay of a part may lack the account.
+                currency: recorded::payment(entry)
+                    .map(|payment| payment.currency)
+                    .or_else(|| account.map(|account| account.currency.clone()))
+                    .unwrap_or_default(),
                 created_at_ms: entry.created_at_ms,
             }
         };
