@@ -85,6 +85,7 @@ async fn everything_granted_is_used_or_reviewed() {
     stage.taken_over().await;
     stage.pay(PATIENCE).await.expect("the standby serves");
     stage.local().heal(home).await.expect("the cloud answers");
+    stage.fail_back().await;
     let gone = stage.down();
     assert_eq!(gone["left_over"], serde_json::json!([]), "{gone}");
 

@@ -18,7 +18,7 @@ const TRACES: &str = "Lambda and its daemon send the traces in the name of the f
 const ATTEMPT: &str = "The probe looks at an execution that is there already; whether it looks twice before the takeover is a matter of time.";
 const SCHEDULE: &str = "A schedule asks when it comes round: the probes' after a minute or more, the reconcile's in this run never.";
 
-const EVALUATION: &str = "Only a readiness evaluation asks; its schedule does not come round in this run, and `tests/tests/readiness.rs` has it asked.";
+const EVALUATION: &str = "Only a readiness evaluation asks; its schedule does not come round in this run, and `tests/tests/exercises/readiness.rs` has it asked.";
 const FAULTS: &str = "The edge is Fault Injection Service in a local cloud, and asks nobody: the emulator never sees the call.";
 const EXPERIMENT: &str = "Fault Injection Service takes the role, and breaks things with it. In a local cloud the edge does, without a role.";
 const LOST_TAIL: &str = "A recovery after a failover asks, when the old region has stood by again for a while; in this run the stack goes first.";
@@ -99,6 +99,7 @@ pub const UNUSED: &[(&str, &str, &str)] = &[
     ("probe-schedule", "lambda:InvokeFunction", SCHEDULE),
     ("reconcile-schedule", "states:StartExecution", SCHEDULE),
     ("readiness-schedule", "states:StartExecution", SCHEDULE),
+    ("drill-schedule", "states:StartExecution", SCHEDULE),
     ("failover-coordinator", "iam:SimulatePrincipalPolicy", EVALUATION),
 ];
 

@@ -8,6 +8,8 @@ use aws_sdk_lambda::primitives::Blob;
 use bootstrap::client::{Client, NewPayment};
 use bootstrap::local;
 use bootstrap::stack::{Stack, StackOptions};
+use bootstrap::takeover::{self, Mode, Wish};
+use bootstrap::ui::Ui;
 use continuity::control::{ControlStore, Phase};
 use continuity::names::Slot;
 use infra::change::ITEM as CHANGE;
@@ -92,6 +94,27 @@ impl Stage {
     pub fn configure(&self, more: &str) {
         let text = format!("{CONFIGURATION}{more}");
         std::fs::write(self.configuration.path().join("stack.toml"), text).expect("the folder is ours");
+    }
+
+    /// Moves the active region home without loss, as soon as its database follows again.
+    pub async fn fail_back(&self) {
+        let wish = Wish {
+            to_region: self.stack.home().to_owned(),
+            mode: Mode::Graceful,
+            or_ungraceful: false,
+            reason: "a test".to_owned(),
+        };
+        let patience = Instant::now() + PATIENCE;
+        loop {
+            match takeover::move_to(&self.stack, &wish, &Ui::silent()).await {
+                Ok(moved) => {
+                    assert_eq!(moved.active_region, wish.to_region);
+                    return;
+                }
+                Err(held) => assert!(Instant::now() < patience, "{held}"),
+            }
+            tokio::time::sleep(Duration::from_millis(250)).await;
+        }
     }
 
     /// Every question so far.
