@@ -10,8 +10,6 @@ use serde_json::Value;
 
 /// The item of the control table.
 pub const ITEM: &str = "drill";
-/// The item with the last drill that came to its end with its objectives met.
-pub const REHEARSED_ITEM: &str = "rehearsed";
 /// Payments flow for this long before anything is changed: what is measured afterwards is compared with it.
 pub const BASELINE_MS: u64 = 10_000;
 /// Without an acknowledged payment by then nothing is changed at all.

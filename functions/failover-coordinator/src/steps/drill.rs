@@ -9,6 +9,7 @@ use continuity::names::Slot;
 use infra::blueprint::observability::{DRILL_FAILED, STACK_DIMENSION};
 use infra::change::{self, Change, Kind};
 use infra::exercise::{self, Evidence};
+use infra::readiness::REHEARSED_ITEM;
 use infra::resources::state_machine;
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
@@ -16,6 +17,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::change::configuration;
+use super::waiting::account;
 use super::{drill_evidence, evidence, readiness};
 use crate::context::Context;
 use crate::drill::{self, Asked, Begin, Drill, Next, Recent, Slice, Stage};
@@ -182,10 +184,6 @@ fn begun(drill: &Drill) -> Value {
 
 fn region_of(arn: &str) -> &str {
     arn.split(':').nth(3).unwrap_or_default()
-}
-
-fn account(arn: &str) -> &str {
-    arn.split(':').nth(4).unwrap_or_default()
 }
 
 /// The deployment or teardown that is under way.
@@ -491,7 +489,7 @@ pub async fn end(context: &Context, request: &Request) -> Result<Value, StepErro
         let rehearsed = json!({"at_ms": ended.ended_ms, "id": ended.id, "kind": ended.kind});
         context
             .control
-            .put_document(drill::REHEARSED_ITEM, &rehearsed.to_string())
+            .put_document(REHEARSED_ITEM, &rehearsed.to_string())
             .await?;
     }
     if drill.ended_ms.is_none() {
