@@ -139,8 +139,9 @@ pub trait ControlStore: Send + Sync {
     async fn create(&self, record: &ControlRecord) -> Result<Swap, StoreError>;
     /// Replaces `expected` (compared by version) with `new`, whose version must be one higher.
     async fn replace(&self, expected: &ControlRecord, new: &ControlRecord) -> Result<Swap, StoreError>;
-    /// Stores what one observer saw.
-    async fn put_observation(&self, observation: &Observation) -> Result<(), StoreError>;
+    /// Stores what one observer saw, unless a later invocation of this observer ([`Observation::begun_ms`]) has stored something:
+    /// then the answer is `Lost`.
+    async fn put_observation(&self, observation: &Observation) -> Result<Swap, StoreError>;
     /// What the observers of these regions saw last; absent ones are left out.
     async fn observations(&self, regions: &[&str]) -> Result<Vec<Observation>, StoreError>;
     /// A JSON document of the table: `spec`, `deployment`, `change`, `drift`, `exercise#{id}`.

@@ -305,10 +305,21 @@ impl ControlStore for DynamoControl {
         self.put_if(record_item(new), "version = :expected", values).await
     }
 
-    async fn put_observation(&self, observation: &Observation) -> Result<(), StoreError> {
+    async fn put_observation(&self, observation: &Observation) -> Result<Swap, StoreError> {
         let id = format!("observation#{}", observation.observer);
-        self.put_document(&id, &encode(&self.table, &id, observation)?)
-            .await
+        let json = encode(&self.table, &id, observation)?;
+        let item = HashMap::from([
+            ("id".to_owned(), string(id)),
+            ("json".to_owned(), string(json)),
+            ("begun_ms".to_owned(), number(observation.begun_ms)),
+        ]);
+        let values = HashMap::from([(":begun".to_owned(), number(observation.begun_ms))]);
+        self.put_if(
+            item,
+            "attribute_not_exists(begun_ms) OR begun_ms <= :begun",
+            values,
+        )
+        .await
     }
 
     async fn observations(&self, regions: &[&str]) -> Result<Vec<Observation>, StoreError> {

@@ -87,10 +87,17 @@ impl ControlStore for MemoryControl {
         Ok(Swap::Done)
     }
 
-    async fn put_observation(&self, observation: &Observation) -> Result<(), StoreError> {
+    async fn put_observation(&self, observation: &Observation) -> Result<Swap, StoreError> {
         self.check("PutItem")?;
-        lock(&self.observations).insert(observation.observer.clone(), observation.clone());
-        Ok(())
+        let mut stored = lock(&self.observations);
+        let later = stored
+            .get(&observation.observer)
+            .is_some_and(|stored| stored.begun_ms > observation.begun_ms);
+        if later {
+            return Ok(Swap::Lost);
+        }
+        stored.insert(observation.observer.clone(), observation.clone());
+        Ok(Swap::Done)
     }
 
     async fn observations(&self, regions: &[&str]) -> Result<Vec<Observation>, StoreError> {

@@ -105,21 +105,25 @@ impl Sighting {
 pub struct Known {
     /// Its epoch.
     pub epoch: u64,
+    /// Its active region.
+    #[serde(default)]
+    pub active_region: String,
     /// When epoch or phase changed last, by the clock of whoever changed it.
     pub since_ms: u64,
     /// When that was first read, by the observer's clock; as [`Sighting::seen_ms`].
     pub seen_ms: Option<u64>,
     /// When it was read last, by the observer's clock.
     pub looked_ms: u64,
-    /// How many rounds the observer began while it knew this, [`KEPT_ROUNDS`] at most. Only these say something of the active
-    /// region in this epoch and phase: in the rounds before, it may not have been the active region yet.
+    /// How many looks at the active region the observer began while it knew this, [`KEPT_ROUNDS`] at most. Only these say
+    /// something of the active region in this epoch and phase: at the looks before, it may not have been the active region yet.
     pub rounds: usize,
 }
 
 impl Known {
     /// Whether the record is still in this epoch and phase.
     pub fn is(&self, record: &ControlRecord) -> bool {
-        (self.epoch, self.since_ms) == (record.epoch, record.since_ms)
+        (self.epoch, self.since_ms, &self.active_region)
+            == (record.epoch, record.since_ms, &record.active_region)
     }
 }
 
@@ -130,6 +134,10 @@ pub struct Observation {
     pub observer: String,
     /// The time of the newest round, by the observer's clock, milliseconds since the Unix epoch.
     pub at_ms: u64,
+    /// When the invocation that wrote it began, by the observer's clock: of two invocations of one observer the later one goes
+    /// on and the earlier one ends.
+    #[serde(default)]
+    pub begun_ms: u64,
     /// Rounds per observed region.
     pub rounds: BTreeMap<String, Vec<Round>>,
     /// In the standby region: what it saw of each observer, itself included.
@@ -155,6 +163,7 @@ impl Observation {
         Observation {
             observer: observer.to_owned(),
             at_ms: 0,
+            begun_ms: 0,
             rounds: BTreeMap::new(),
             sightings: BTreeMap::new(),
             record: None,
@@ -164,8 +173,11 @@ impl Observation {
         }
     }
 
-    /// Adds a look at `region`, forgetting the oldest beyond [`KEPT_ROUNDS`].
+    /// Adds a look at `region`, forgetting the oldest beyond [`KEPT_ROUNDS`]. It began while the observer knew the record.
     pub fn push(&mut self, region: &str, round: Round) {
+        if let Some(known) = self.record.as_mut().filter(|known| known.active_region == region) {
+            known.rounds = (known.rounds + 1).min(KEPT_ROUNDS);
+        }
         let rounds = self.rounds.entry(region.to_owned()).or_default();
         rounds.push(round);
         let excess = rounds.len().saturating_sub(KEPT_ROUNDS);
@@ -175,28 +187,24 @@ impl Observation {
         self.at_ms = newest.map(|round| round.at_ms).max().unwrap_or_default();
     }
 
-    /// Counts a round, all of whose looks are there, among those that were made while the observer knew the record.
-    pub fn end_round(&mut self) {
-        if let Some(known) = &mut self.record {
-            known.rounds = (known.rounds + 1).min(KEPT_ROUNDS);
-        }
-    }
-
-    /// Remembers the control record, read after a round. What belonged to an earlier epoch or phase is forgotten.
-    pub fn learn(&mut self, record: &ControlRecord, stale_after_ms: u64, now_ms: u64) {
+    /// Remembers the control record, read after a round. What belonged to an earlier epoch or phase is forgotten. Returns whether
+    /// it is another one than before: looks that began before say nothing of it.
+    pub fn learn(&mut self, record: &ControlRecord, stale_after_ms: u64, now_ms: u64) -> bool {
         if let Some(known) = self.record.as_mut().filter(|known| known.is(record)) {
             known.looked_ms = now_ms;
-            return;
+            return false;
         }
         let recently = |known: &Known| (now_ms.abs_diff(known.looked_ms) <= stale_after_ms).then_some(now_ms);
         self.record = Some(Known {
             epoch: record.epoch,
+            active_region: record.active_region.clone(),
             since_ms: record.since_ms,
             seen_ms: self.record.as_ref().and_then(recently),
             looked_ms: now_ms,
             rounds: 0,
         });
         self.attempts.clear();
+        true
     }
 
     /// Remembers what the observations of the others, and this one, are like now.
@@ -340,7 +348,7 @@ mod tests {
             since_ms: 50,
             ..record.clone()
         };
-        let mut told = Vec::new();
+        let (mut told, mut changes) = (Vec::new(), Vec::new());
         for (now_ms, read) in [
             (10, &record),
             (20, &record),
@@ -348,8 +356,9 @@ mod tests {
             (60, &opened),
             (70, &opened),
         ] {
-            seen.end_round();
-            seen.learn(read, 45_000, now_ms);
+            seen.push("us-east-1", serving(now_ms));
+            seen.push("us-east-2", serving(now_ms));
+            changes.push(seen.learn(read, 45_000, now_ms));
             let known = seen.record.clone().unwrap();
             told.push((known.epoch, known.rounds, known.seen_ms));
         }
@@ -361,6 +370,7 @@ mod tests {
             (2, 1, Some(60)),
         ];
         assert_eq!(told, expected);
+        assert_eq!(changes, [true, false, false, true, false]);
     }
 
     #[test]

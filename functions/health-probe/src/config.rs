@@ -8,20 +8,17 @@ use continuity::config::{ConfigError, FunctionConfig, env, required};
 use continuity::names::Slot;
 use continuity::observe::LOOK_LIMIT_MS;
 
-/// A look takes no longer than this. A round that takes longer than the interval delays the next.
+/// A look takes no longer than this; one that takes longer than the interval goes on during the next round.
 pub const LOOK_LIMIT: Duration = Duration::from_millis(LOOK_LIMIT_MS);
 /// An invocation ends this long before its deadline.
 pub const DEADLINE_MARGIN_MS: u64 = 1000;
 /// A round that still runs this long before the deadline is cut.
 pub const CUT_MARGIN_MS: u64 = 300;
-/// An invocation takes no longer than this: the next one starts a minute after it.
-pub const INVOCATION_MS: u64 = 59_000;
 /// Writing down a round and assessing it takes no longer than this.
 pub const REPORT_LIMIT: Duration = Duration::from_secs(5);
 /// The pause between attempts of a workflow that ended too early doubles up to this.
 pub const MOST_PAUSE_MS: u64 = 300_000;
 
-const _: () = assert!(INVOCATION_MS < 60_000);
 const _: () = assert!(CUT_MARGIN_MS < DEADLINE_MARGIN_MS);
 
 /// The probe's configuration.

@@ -1,4 +1,4 @@
-//! The health-probe function: clients are built once, then one invocation is a minute of rounds, or a task of a drill.
+//! The health-probe function: clients are built once, then one invocation makes rounds until the next one relieves it, or is a task of a drill.
 
 use std::sync::Arc;
 

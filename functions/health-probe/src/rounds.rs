@@ -5,15 +5,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use continuity::assess::{Verdict, assess};
-use continuity::control::{ControlRecord, ControlStore, Phase};
+use continuity::control::{ControlRecord, ControlStore, Phase, Swap};
 use continuity::error::{StoreError, chain};
 use continuity::names::{Slot, Takeover};
 use continuity::observe::{Look, Observation, Round};
+use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::stream::FuturesOrdered;
 use serde::Serialize;
 
-use crate::config::{
-    CUT_MARGIN_MS, DEADLINE_MARGIN_MS, INVOCATION_MS, MOST_PAUSE_MS, ProbeConfig, REPORT_LIMIT,
-};
+use crate::config::{CUT_MARGIN_MS, DEADLINE_MARGIN_MS, MOST_PAUSE_MS, ProbeConfig, REPORT_LIMIT};
 use crate::look::Looker;
 use crate::start::{Job, Pause, StartError, Started, Starter, start_once};
 use crate::timer::Timer;
@@ -55,8 +56,48 @@ enum ReportError {
 /// What one invocation remembers from round to round.
 struct Memory {
     observation: Observation,
+    eyes: Vec<Eye>,
     record: Option<ControlRecord>,
     told: Option<String>,
+}
+
+/// The looks at one region, in the order in which they began. A look that takes longer than a round goes on during the next
+/// one, which begins one of its own: a region that answers nobody is seen to fail at every round, not at every other one.
+struct Eye {
+    region: String,
+    looks: FuturesOrdered<BoxFuture<'static, Round>>,
+    seen: Vec<Round>,
+}
+
+impl Eye {
+    fn new(region: &str) -> Self {
+        Eye {
+            region: region.to_owned(),
+            looks: FuturesOrdered::new(),
+            seen: Vec::new(),
+        }
+    }
+
+    fn begin(&mut self, looker: &Arc<dyn Looker>, timer: &Arc<dyn Timer>) {
+        let (looker, timer, region) = (Arc::clone(looker), Arc::clone(timer), self.region.clone());
+        self.looks.push_back(Box::pin(async move {
+            let begin_ms = timer.now_ms();
+            let look = looker.look(&region).await;
+            let at_ms = timer.now_ms();
+            Round {
+                at_ms,
+                took_ms: at_ms.saturating_sub(begin_ms),
+                look,
+            }
+        }));
+    }
+
+    /// Until every look has ended. Cut short, what has ended is in `seen` and the others go on with the next call.
+    async fn open(&mut self) {
+        while let Some(round) = self.looks.next().await {
+            self.seen.push(round);
+        }
+    }
 }
 
 /// What a round says of those after it.
@@ -64,30 +105,44 @@ struct Memory {
 enum Next {
     /// There is more to look at.
     Round,
-    /// The stack that this invocation looks at is no more: it was deleted, or deployed anew under the same name.
-    End,
+    /// This invocation has nothing left to do.
+    End(Ended),
+}
+
+/// Why an invocation ends before its time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ended {
+    /// The stack that it looks at is no more: it was deleted, or deployed anew under the same name.
+    OtherStack,
+    /// A later invocation of this observer has made a round.
+    Relieved,
 }
 
 /// What was reported of a round.
 enum Reported {
     /// It is stored, and this execution was started.
     Stored(Option<String>),
-    /// Nothing: the control table is not that of this invocation's stack any more.
-    OtherStack,
+    /// Nothing, and so it is with every round after it.
+    Nothing(Ended),
 }
 
 impl Probe {
-    /// Makes rounds until shortly before `deadline_ms` (milliseconds since the Unix epoch), a minute at most, or until the
-    /// control table says that this invocation's stack is no more: what is seen of its endpoints from then on says nothing
-    /// of the stack that follows.
+    /// Makes rounds until a later invocation has made one, which the schedule starts each minute: nobody sees a region fail
+    /// while nobody looks. Or until shortly before `deadline_ms` (milliseconds since the Unix epoch), if none comes; or until
+    /// the control table says that this invocation's stack is no more: what is seen of its endpoints from then on says
+    /// nothing of the stack that follows.
     ///
-    /// Guarantees: a round that fails is the end of that round only. Two invocations at once are harmless: each stores
-    /// observations with their times, and an execution is started once.
+    /// Guarantees: a round that fails is the end of that round only. Two invocations at once are harmless: the table keeps
+    /// what the later one saw, and an execution is started once.
     pub async fn run(&self, deadline_ms: u64) -> Summary {
         let begin_ms = self.timer.now_ms();
-        let end_ms = (begin_ms + INVOCATION_MS).min(deadline_ms.saturating_sub(DEADLINE_MARGIN_MS));
+        let end_ms = deadline_ms.saturating_sub(DEADLINE_MARGIN_MS);
         let mut memory = Memory {
-            observation: self.remembered().await,
+            observation: Observation {
+                begun_ms: begin_ms,
+                ..self.remembered().await
+            },
+            eyes: self.eyes(),
             record: None,
             told: None,
         };
@@ -104,10 +159,11 @@ impl Probe {
             let round = self.round(&mut memory, &mut summary);
             match tokio::time::timeout(Duration::from_millis(left_ms), round).await {
                 Ok(Next::Round) => {}
-                Ok(Next::End) => {
+                Ok(Next::End(Ended::OtherStack)) => {
                     tracing::info!("this stack is no more: the invocation ends");
                     return summary;
                 }
+                Ok(Next::End(Ended::Relieved)) => return summary,
                 Err(_) => {
                     tracing::warn!("the last round did not end in time");
                     return summary;
@@ -122,10 +178,10 @@ impl Probe {
     }
 
     async fn round(&self, memory: &mut Memory, summary: &mut Summary) -> Next {
-        self.look_at_both(&mut memory.observation).await;
+        self.look_at_both(memory).await;
         match tokio::time::timeout(REPORT_LIMIT, self.report(memory)).await {
             Ok(Ok(Reported::Stored(started))) => summary.started = started.or(summary.started.take()),
-            Ok(Ok(Reported::OtherStack)) => return Next::End,
+            Ok(Ok(Reported::Nothing(why))) => return Next::End(why),
             Ok(Err(error)) => {
                 summary.unreported += 1;
                 tracing::warn!(error = chain(&error), "this round decides nothing");
@@ -148,35 +204,35 @@ impl Probe {
         }
     }
 
-    /// Looks at both serving regions, side by side.
-    async fn look_at_both(&self, observation: &mut Observation) {
-        let regions = Slot::SERVING.map(|slot| self.config.function.regions.of(slot));
-        let looks = regions.map(|region| async move {
-            let begin_ms = self.timer.now_ms();
-            let look = self.looker.look(region).await;
-            let at_ms = self.timer.now_ms();
-            (
-                region,
-                Round {
-                    at_ms,
-                    took_ms: at_ms.saturating_sub(begin_ms),
-                    look,
-                },
-            )
-        });
-        for (region, round) in futures::future::join_all(looks).await {
-            let before = observation.newest(region).map(|round| outcome(&round.look));
-            if before != Some(outcome(&round.look)) {
-                tracing::info!(
-                    region,
-                    took_ms = round.took_ms,
-                    look = ?round.look,
-                    "the look changed"
-                );
-            }
-            observation.push(region, round);
+    fn eyes(&self) -> Vec<Eye> {
+        Slot::SERVING
+            .map(|slot| Eye::new(self.config.function.regions.of(slot)))
+            .into()
+    }
+
+    /// Looks at both serving regions, side by side, and waits until every look has ended, or the next round is due.
+    async fn look_at_both(&self, memory: &mut Memory) {
+        for eye in &mut memory.eyes {
+            eye.begin(&self.looker, &self.timer);
         }
-        observation.end_round();
+        let interval = Duration::from_millis(self.config.interval_ms);
+        let looks = futures::future::join_all(memory.eyes.iter_mut().map(Eye::open));
+        // Those that have not ended are there in the next round.
+        let _ = tokio::time::timeout(interval, looks).await;
+        for eye in &mut memory.eyes {
+            for round in eye.seen.drain(..) {
+                let before = memory.observation.newest(&eye.region);
+                if before.map(|round| outcome(&round.look)) != Some(outcome(&round.look)) {
+                    tracing::info!(
+                        region = eye.region,
+                        took_ms = round.took_ms,
+                        look = ?round.look,
+                        "the look changed"
+                    );
+                }
+                memory.observation.push(&eye.region, round);
+            }
+        }
     }
 
     /// Stores the observation, if the stack is still the one that earlier rounds saw; in the standby region assesses it with
@@ -189,24 +245,31 @@ impl Probe {
             (Some(earlier), Some(record)) => record.follows(earlier),
         };
         if !same {
-            return Ok(Reported::OtherStack);
+            return Ok(Reported::Nothing(Ended::OtherStack));
         }
         memory.record.clone_from(&record);
         let Some(record) = record else {
-            self.control.put_observation(&memory.observation).await?;
-            return Ok(Reported::Stored(None));
+            return Ok(match self.control.put_observation(&memory.observation).await? {
+                Swap::Done => Reported::Stored(None),
+                Swap::Lost => Reported::Nothing(Ended::Relieved),
+            });
         };
         let stale_after_ms = self.config.policy.stale_after_ms;
-        memory
+        if memory
             .observation
-            .learn(&record, stale_after_ms, self.timer.now_ms());
+            .learn(&record, stale_after_ms, self.timer.now_ms())
+        {
+            memory.eyes = self.eyes();
+        }
         let verdict = if self.stands_by(&record) {
             self.assess(&record, &mut memory.observation).await.map(Some)
         } else {
             memory.observation.assessment = None;
             Ok(None)
         };
-        self.control.put_observation(&memory.observation).await?;
+        if self.control.put_observation(&memory.observation).await? == Swap::Lost {
+            return Ok(Reported::Nothing(Ended::Relieved));
+        }
         let job = match verdict? {
             Some(verdict @ (Verdict::Failover { .. } | Verdict::Propose { .. })) => {
                 self.takeover(&record, &verdict)
@@ -551,16 +614,137 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_invocation_makes_a_minute_of_rounds_and_ends_before_its_deadline() {
+    async fn an_invocation_makes_rounds_and_ends_before_its_deadline() {
         let stage = Stage::new(u64::MAX);
-        for (time_ms, rounds) in [(300_000, 59), (11_000, 10)] {
-            let begin_ms = stage.timer.now_ms();
-            let deadline_ms = begin_ms + time_ms;
+        for (time_ms, rounds) in [(90_000, 89), (11_000, 10)] {
+            let deadline_ms = stage.timer.now_ms() + time_ms;
             let summary = stage.probe("witness").run(deadline_ms).await;
             assert_eq!(summary.rounds, rounds, "{summary:?}");
             assert!(stage.timer.now_ms() + DEADLINE_MARGIN_MS <= deadline_ms);
-            assert!(stage.timer.now_ms() - begin_ms < INVOCATION_MS);
         }
+    }
+
+    /// A clock at whose `after`th sleep the next invocation makes its first round.
+    struct Relief {
+        clock: Arc<Jumping>,
+        after: u64,
+        next: Probe,
+        sleeps: AtomicU64,
+        relieved: AtomicU64,
+    }
+
+    #[async_trait]
+    impl Timer for Relief {
+        fn now_ms(&self) -> u64 {
+            self.clock.now_ms()
+        }
+
+        async fn sleep_until(&self, at_ms: u64) {
+            self.clock.sleep_until(at_ms).await;
+            if self.sleeps.fetch_add(1, Ordering::SeqCst) + 1 == self.after {
+                self.next.run(0).await;
+                self.relieved.store(self.clock.now_ms(), Ordering::SeqCst);
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn an_invocation_goes_on_until_the_next_one_has_made_a_round() {
+        let stage = Stage::new(u64::MAX);
+        let relief = Arc::new(Relief {
+            clock: stage.timer.clone(),
+            after: 70,
+            next: stage.probe("witness"),
+            sleeps: AtomicU64::new(0),
+            relieved: AtomicU64::new(0),
+        });
+        let mut probe = stage.probe("witness");
+        probe.timer = relief.clone();
+        let summary = probe.run(BEGIN_MS + 90_000).await;
+        assert_eq!((summary.rounds, summary.unreported), (70, 0));
+        let relieved_ms = relief.relieved.load(Ordering::SeqCst);
+        assert_eq!(relieved_ms, BEGIN_MS + 70_000);
+        assert_eq!(stage.timer.now_ms(), relieved_ms, "it ends with the round after");
+        // Each second was looked at once, by one of them, and what the later one saw is what stands in the table.
+        let own = stage.own(WITNESS).await;
+        assert_eq!(own.begun_ms, relieved_ms);
+        let times = own.rounds[HOME].iter().map(|round| round.at_ms);
+        let expected = (relieved_ms - 29_000..=relieved_ms).step_by(1_000);
+        assert_eq!(times.collect::<Vec<_>>(), expected.collect::<Vec<_>>());
+    }
+
+    /// Eyes whose looks at the home region do not end before they are let.
+    struct Hanging {
+        timer: Arc<Jumping>,
+        let_go: tokio::sync::Semaphore,
+    }
+
+    #[async_trait]
+    impl Looker for Hanging {
+        async fn look(&self, region: &str) -> Look {
+            if region == HOME {
+                self.let_go.acquire().await.unwrap().forget();
+            }
+            look_at(region, self.timer.now_ms(), 0)
+        }
+    }
+
+    #[tokio::test]
+    async fn a_look_that_hangs_delays_no_later_look() {
+        let stage = Stage::new(0);
+        let mut probe = stage.probe("witness");
+        probe.config.interval_ms = 100;
+        let eyes = Arc::new(Hanging {
+            timer: stage.timer.clone(),
+            let_go: tokio::sync::Semaphore::new(0),
+        });
+        probe.looker = eyes.clone();
+        let mut memory = Memory {
+            observation: Observation::new(WITNESS),
+            eyes: probe.eyes(),
+            record: None,
+            told: None,
+        };
+        let seen = |memory: &Memory| {
+            [HOME, DR].map(|region| memory.observation.rounds.get(region).map_or(0, Vec::len))
+        };
+        for round in 1..=3 {
+            stage.timer.sleep_until(BEGIN_MS + round * 100).await;
+            probe.look_at_both(&mut memory).await;
+            assert_eq!(seen(&memory), [0, usize::try_from(round).unwrap()]);
+        }
+        eyes.let_go.add_permits(4);
+        stage.timer.sleep_until(BEGIN_MS + 400).await;
+        probe.look_at_both(&mut memory).await;
+        assert_eq!(seen(&memory), [4, 4], "one of each round");
+        let took = memory.observation.rounds[HOME].iter().map(|round| round.took_ms);
+        assert_eq!(took.collect::<Vec<_>>(), [300, 200, 100, 0], "in the order in which they began");
+    }
+
+    #[tokio::test]
+    async fn a_look_that_began_in_an_earlier_epoch_says_nothing_of_the_next() {
+        let stage = Stage::new(0);
+        let mut probe = stage.probe("witness");
+        probe.config.interval_ms = 100;
+        let eyes = Arc::new(Hanging {
+            timer: stage.timer.clone(),
+            let_go: tokio::sync::Semaphore::new(0),
+        });
+        probe.looker = eyes.clone();
+        let mut memory = Memory {
+            observation: Observation::new(WITNESS),
+            eyes: probe.eyes(),
+            record: None,
+            told: None,
+        };
+        for _ in 0..2 {
+            probe.look_at_both(&mut memory).await;
+        }
+        assert!(probe.report(&mut memory).await.is_ok());
+        eyes.let_go.add_permits(3);
+        probe.look_at_both(&mut memory).await;
+        assert_eq!(memory.observation.rounds[HOME].len(), 1);
+        assert_eq!(memory.observation.record.unwrap().rounds, 1);
     }
 
     #[tokio::test]

@@ -29,8 +29,10 @@ pub const FAILOVER_COORDINATOR: &str = "failover-coordinator";
 
 /// A request may take what API Gateway waits (29 s); a replay, which nobody waits for but the coordinator, longer.
 const PROCESSOR_TIMEOUT_S: i32 = 110;
-/// A probe goes on looking until the next minute's call comes.
-const PROBE_TIMEOUT_S: i32 = 60;
+/// A probe goes on looking until the next minute's call has made a round. EventBridge Scheduler may call later than the minute
+/// by some seconds, and a call may have to start a process first.
+/// <https://docs.aws.amazon.com/scheduler/latest/UserGuide/schedule-types.html>
+const PROBE_TIMEOUT_S: i32 = 90;
 /// The coordinator's own limits (`limits.rs`) build on this.
 const COORDINATOR_TIMEOUT_S: i32 = 120;
 

@@ -130,7 +130,7 @@ pub fn async_calls(
     let (retries, max_age_s) = match package {
         // Its steps can be repeated, and whoever started one asynchronously wants it done.
         FAILOVER_COORDINATOR => (2, 60 * 60),
-        // The next minute brings the next look.
+        // The next minute brings the next invocation.
         HEALTH_PROBE => (0, 60),
         // Its tasks are waited for; a stray call has no second chance to surprise anybody.
         _ => (0, 60),

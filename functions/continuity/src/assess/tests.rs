@@ -144,6 +144,7 @@ fn standing(observations: Vec<Observation>, epoch: u64, cause: Cause, ago_ms: u6
 fn knowing(mut observations: Vec<Observation>, record: &ControlRecord, rounds: usize) -> Vec<Observation> {
     for observation in &mut observations {
         observation.record = Some(Known {
+            active_region: HOME.into(),
             epoch: record.epoch,
             since_ms: record.since_ms,
             seen_ms: None,

@@ -608,7 +608,7 @@ impl ControlStore for Double {
             .await
     }
 
-    async fn put_observation(&self, observation: &Observation) -> Result<(), StoreError> {
+    async fn put_observation(&self, observation: &Observation) -> Result<Swap, StoreError> {
         self.store("put_observation", self.world.control.put_observation(observation))
             .await
     }
