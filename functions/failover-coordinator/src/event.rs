@@ -215,6 +215,8 @@ pub struct Request {
     pub token: Option<String>,
     /// Of a pause: the step that failed.
     pub at: Option<String>,
+    /// Of a task that waits for a person: how long it waits, in seconds.
+    pub limit_s: Option<u64>,
     /// The time that an engine pass may take, if the caller limits it.
     pub budget_ms: Option<u64>,
     /// When the invocation must have ended, milliseconds since the Unix epoch.
@@ -303,6 +305,7 @@ impl Request {
             input: Value,
             token: Option<String>,
             at: Option<String>,
+            limit_s: Option<u64>,
             #[serde(default)]
             budget_ms: Option<u64>,
         }
@@ -315,6 +318,7 @@ impl Request {
             input: event.input,
             token: event.token,
             at: event.at,
+            limit_s: event.limit_s,
             budget_ms: event.budget_ms,
             deadline_ms,
         })

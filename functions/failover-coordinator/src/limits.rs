@@ -18,8 +18,6 @@ pub const WATCH_INTERVAL: Duration = Duration::from_millis(100);
 pub const EVALUATE_ATTEMPTS: u32 = 3;
 /// The standby has this long to catch up while the active region drains; customers get 503 meanwhile.
 pub const DRAIN_LIMIT: Duration = Duration::from_secs(15);
-/// A proposed failover waits this long for a person; `${ApprovalSeconds}` of the workflow.
-pub const APPROVAL_LIMIT: Duration = Duration::from_secs(1800);
 /// A step that failed for long waits this long for a person before it is tried again.
 pub const PAUSE_LIMIT: Duration = Duration::from_secs(30);
 /// Names that a failover started by a switchover may try.
@@ -37,7 +35,7 @@ pub const TRAFFIC_ATTEMPTS: u32 = 3;
 /// How often readiness is evaluated before a drill is put off.
 pub const READINESS_ATTEMPTS: u32 = 2;
 /// A task of a probe: longer than the probe's own timeout, so that what is heard is its answer.
-pub const PROBE_TASK_LIMIT: Duration = Duration::from_secs(65);
+pub const PROBE_TASK_LIMIT: Duration = Duration::from_secs(95);
 /// One request to the public name.
 pub const REQUEST_LIMIT: Duration = Duration::from_secs(2);
 /// A pass of the engine ends this long before the function's deadline.

@@ -718,7 +718,11 @@ mod tests {
         probe.look_at_both(&mut memory).await;
         assert_eq!(seen(&memory), [4, 4], "one of each round");
         let took = memory.observation.rounds[HOME].iter().map(|round| round.took_ms);
-        assert_eq!(took.collect::<Vec<_>>(), [300, 200, 100, 0], "in the order in which they began");
+        assert_eq!(
+            took.collect::<Vec<_>>(),
+            [300, 200, 100, 0],
+            "in the order in which they began"
+        );
     }
 
     #[tokio::test]

@@ -14,10 +14,10 @@ use crate::resources::lambda_function::{self, LambdaFunction};
 use crate::resources::schedule::{self, Schedule};
 use crate::resources::state_machine::{self, StateMachine};
 
-/// How long a proposed failover waits for a person, in seconds.
-const APPROVAL_SECONDS: u64 = 1800;
+/// Where a definition has this text, it gets the seconds that a proposed failover waits for a person, as a number.
+const APPROVAL_SECONDS: &str = "${ApprovalSeconds}";
 
-/// Definitions by workflow. Each is rendered with `CoordinatorArn` and `ApprovalSeconds`.
+/// Definitions by workflow. Each is rendered with `CoordinatorArn` and [`APPROVAL_SECONDS`].
 const DEFINITIONS: [(&str, &str); 8] = [
     ("deploy", include_str!("../../workflows/deploy.asl.json")),
     ("drill", include_str!("../../workflows/drill.asl.json")),
@@ -61,6 +61,7 @@ pub fn state_machines(
     };
     let arn = super::functions::arn(context, slot, &context.names.failover_coordinator(slot));
     let role = roles::service(blueprint, context, purpose, [].into(), (), move |()| invoke(&arn));
+    let approval_s = context.spec.failover.approval_expires_ms.div_ceil(1_000);
     let (mut reconcile, mut readiness, mut drill) = (None, None, None);
     for workflow in workflows(slot) {
         let name = context.names.state_machine(workflow, slot);
@@ -70,7 +71,7 @@ pub fn state_machines(
             (role.role.clone(), coordinator.clone()),
             move |(role, function): (iam_role::Outputs, lambda_function::Outputs)| state_machine::Spec {
                 name: name.clone(),
-                definition: definition(workflow, &function.arn),
+                definition: definition(workflow, &function.arn, approval_s),
                 role_arn: role.arn,
                 tagged: true,
             },
@@ -267,27 +268,15 @@ pub(super) fn invoke(function_arn: &str) -> Vec<Value> {
     ]
 }
 
-fn definition(workflow: &str, coordinator_arn: &str) -> Value {
+fn definition(workflow: &str, coordinator_arn: &str, approval_s: u64) -> Value {
     let (_, text) = DEFINITIONS
         .iter()
         .find(|(name, _)| *name == workflow)
         .expect("every workflow has a definition");
-    let template: Value = serde_json::from_str(text).expect("the definition is JSON, a test says so");
-    let values = BTreeMap::from([
-        ("CoordinatorArn", coordinator_arn.to_owned()),
-        ("ApprovalSeconds", APPROVAL_SECONDS.to_string()),
-    ]);
-    let mut rendered = render(&template, &values).expect("every placeholder has a value, a test says so");
-    // A placeholder is text, a time a number.
-    for state in rendered["States"].as_object_mut().into_iter().flatten() {
-        if let Some(seconds) = state.1["TimeoutSeconds"]
-            .as_str()
-            .and_then(|text| text.parse().ok())
-        {
-            state.1["TimeoutSeconds"] = Value::Number(u64::into(seconds));
-        }
-    }
-    rendered
+    let text = text.replace(&format!("\"{APPROVAL_SECONDS}\""), &approval_s.to_string());
+    let template: Value = serde_json::from_str(&text).expect("the definition is JSON, a test says so");
+    let values = BTreeMap::from([("CoordinatorArn", coordinator_arn.to_owned())]);
+    render(&template, &values).expect("every placeholder has a value, a test says so")
 }
 
 #[cfg(test)]
@@ -299,10 +288,22 @@ mod tests {
     #[test]
     fn the_state_machines_are_what_was_reviewed() {
         for (workflow, _) in DEFINITIONS {
-            let rendered = definition(workflow, "arn:aws:lambda:REGION:ACCOUNT:function:coordinator");
+            let rendered = definition(
+                workflow,
+                "arn:aws:lambda:REGION:ACCOUNT:function:coordinator",
+                1_800,
+            );
             let text = serde_json::to_string_pretty(&rendered).expect("JSON");
             insta::assert_snapshot!(workflow, text);
         }
+    }
+
+    #[test]
+    fn a_proposal_waits_as_long_as_the_settings_say() {
+        let failover = definition("failover", "arn:coordinator", 300);
+        let asks = &failover["States"]["AskApproval"];
+        assert_eq!(asks["TimeoutSeconds"], 300);
+        assert_eq!(asks["Parameters"]["Payload"]["limit_s"], 300);
     }
 
     #[test]
@@ -339,7 +340,7 @@ mod tests {
     fn every_workflow_is_rendered_and_calls_only_the_coordinator() {
         for slot in Slot::ALL {
             for workflow in workflows(slot) {
-                let definition = definition(workflow, "arn:coordinator");
+                let definition = definition(workflow, "arn:coordinator", 1_800);
                 let states = definition["States"].as_object().map(|states| states.values());
                 for state in states
                     .into_iter()

@@ -1,6 +1,10 @@
 //! failover, switchover: what waits for a person (ask-approval, pause), and a switchover that goes on as a failover (hand-over).
 //! A task that waits is answered through Step Functions with its token, not by what these steps return.
 
+use std::time::Duration;
+
+use continuity::assess::Policy;
+use infra::exercise;
 use infra::resources::{sns_topic, state_machine};
 use infra::waiting::{Choice, ITEM, Waiting};
 use serde_json::{Value, json};
@@ -10,12 +14,17 @@ use crate::decide;
 use crate::effects::executions::Started;
 use crate::error::StepError;
 use crate::event::{Mode, Request, Step, TakeoverInput};
-use crate::limits::{APPROVAL_LIMIT, HAND_OVER_ATTEMPTS, PAUSE_LIMIT};
+use crate::limits::{HAND_OVER_ATTEMPTS, PAUSE_LIMIT};
 
 /// Asks a person whether the region is to take over, and says how to answer.
 pub async fn ask_approval(context: &Context, request: &Request) -> Result<Value, StepError> {
     let input = request.takeover(context.region())?;
     let reasons = decide::reasons(request.result_of(Step::Assess));
+    // A workflow of an earlier version does not say how long it waits.
+    let limit = match request.limit_s {
+        Some(seconds) => Duration::from_secs(seconds),
+        None => Duration::from_millis(Policy::default().approval_expires_ms),
+    };
     let asked = wait(
         context,
         request,
@@ -23,18 +32,18 @@ pub async fn ask_approval(context: &Context, request: &Request) -> Result<Value,
         Wait {
             reasons,
             choices: vec![Choice::Approve, Choice::Decline],
-            limit: APPROVAL_LIMIT,
+            limit,
             step: None,
         },
     )
     .await?;
     let text = format!(
-        "Failover of stack `{suffix}` to {to} is proposed and waits for a person until {until} (milliseconds since the Unix epoch).\n\n\
+        "Failover of stack `{suffix}` to {to} is proposed and waits for a person until {until} UTC.\n\n\
          Reasons:\n{reasons}\n\n\
          Take over:    understudy approve --suffix {suffix}\nDo not:       understudy approve --decline --suffix {suffix}\n",
         suffix = context.config.names.suffix(),
         to = input.to_region,
-        until = asked.until_ms,
+        until = exercise::utc(asked.until_ms),
         reasons = lines(&asked.reasons),
     );
     tell(context, "Understudy Approval Needed", &asked, &text).await;
@@ -79,7 +88,7 @@ pub async fn pause(context: &Context, request: &Request) -> Result<Value, StepEr
 struct Wait {
     reasons: Vec<String>,
     choices: Vec<Choice>,
-    limit: std::time::Duration,
+    limit: Duration,
     step: Option<String>,
 }
 

@@ -10,7 +10,6 @@ use continuity::names::Slot;
 use serde_json::{Value, json};
 
 use super::World;
-use crate::limits::APPROVAL_LIMIT;
 use crate::steps::handle;
 
 /// A task that waits for a person.
@@ -65,6 +64,9 @@ pub(crate) struct Blow {
     pub(crate) answer_lost: bool,
 }
 
+/// How long a proposal waits, as the blueprint would put it into the definition.
+pub(crate) const APPROVAL_SECONDS: u64 = 600;
+
 impl Machine {
     /// A workflow of `infra/workflows`.
     pub(crate) fn load(name: &str) -> Machine {
@@ -76,6 +78,7 @@ impl Machine {
         .iter()
         .collect();
         let text = std::fs::read_to_string(&path).unwrap();
+        let text = text.replace("\"${ApprovalSeconds}\"", &APPROVAL_SECONDS.to_string());
         Machine {
             definition: serde_json::from_str(&text).unwrap(),
         }
@@ -332,9 +335,7 @@ fn answer(world: &World, state: &Value) -> Result<Value, (&'static str, String)>
     match world.answer() {
         Some(answer) => Ok(answer),
         None => {
-            let seconds = state["TimeoutSeconds"]
-                .as_u64()
-                .unwrap_or(APPROVAL_LIMIT.as_secs());
+            let seconds = state["TimeoutSeconds"].as_u64().unwrap();
             world.advance(Duration::from_secs(seconds));
             Err(("States.Timeout", "nobody answered".to_owned()))
         }

@@ -8,7 +8,7 @@ use continuity::control::{ControlStore, Phase};
 use continuity::names::Slot;
 use serde_json::{Value, json};
 
-use super::asl::Treatment;
+use super::asl::{APPROVAL_SECONDS, Treatment};
 use super::world::LOST_TAIL;
 use super::{DR, End, Fault, HOME, Machine, Run, World};
 
@@ -245,6 +245,18 @@ async fn a_proposal_that_is_declined_or_expires_changes_nothing() {
         assert_eq!(run.end, End::Succeeded);
         assert_eq!(run.path.last().map(String::as_str), Some(end), "{:?}", run.path);
         assert_untouched(&world, end);
+        let waiting = world
+            .control
+            .document(infra::waiting::ITEM)
+            .await
+            .unwrap()
+            .unwrap();
+        let waiting: infra::waiting::Waiting = serde_json::from_str(&waiting).unwrap();
+        assert_eq!(
+            waiting.until_ms - waiting.since_ms,
+            APPROVAL_SECONDS * 1_000,
+            "as long as the workflow waits"
+        );
     }
 }
 
