@@ -18,6 +18,7 @@ use tokio::time::timeout;
 use uuid::Uuid;
 
 use crate::api::auth::KeyCache;
+use crate::api::health::Writes;
 use crate::command::{Command, Order};
 use crate::ledger::connect::SecretConnector;
 use crate::ledger::postgres::PostgresLedger;
@@ -86,6 +87,7 @@ pub struct Context {
     pub statement_lines: u64,
     pub(crate) keys: KeyCache,
     pub(crate) rates: Rates,
+    pub(crate) writes: Writes,
     belief: Mutex<Option<ControlRecord>>,
 }
 
@@ -190,6 +192,7 @@ impl Context {
             statement_lines: STATEMENT_LINES,
             keys: KeyCache::default(),
             rates: Rates::new(rates),
+            writes: Writes::default(),
             belief: Mutex::new(None),
         }
     }

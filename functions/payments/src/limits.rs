@@ -27,6 +27,9 @@ pub const ANSWER_TIMEOUT: Duration = Duration::from_millis(3_500);
 pub const REQUEST_TIMEOUT: Duration = Duration::from_millis(15_000);
 /// How long `/health` may take. Route 53 gives up after two seconds.
 pub const HEALTH_TIMEOUT: Duration = Duration::from_millis(1_700);
+/// How long it is trusted that the database took a write, or did not: whoever asks for `/health` without a key cannot make more
+/// writes than that.
+pub const HEARTBEAT_EVERY: Duration = Duration::from_millis(500);
 /// How long one statement of a task may run: a migration, a verification.
 pub const TASK_STATEMENT_TIMEOUT: Duration = Duration::from_secs(50);
 /// How long an API key that was found valid is trusted without another look.

@@ -1,7 +1,7 @@
 //! The ledger in memory, with the same rules: the reference for property tests, the double for handler tests.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
@@ -28,6 +28,8 @@ pub struct MemoryLedger {
     state: Mutex<State>,
     unreachable: AtomicBool,
     standby: AtomicBool,
+    stuck: AtomicBool,
+    heartbeats: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -80,6 +82,16 @@ impl MemoryLedger {
     /// From now on every call fails, or works again.
     pub fn set_unreachable(&self, unreachable: bool) {
         self.unreachable.store(unreachable, Ordering::SeqCst);
+    }
+
+    /// From now on its heartbeats do not end, or they do again.
+    pub fn set_stuck(&self, stuck: bool) {
+        self.stuck.store(stuck, Ordering::SeqCst);
+    }
+
+    /// How many heartbeats were asked for.
+    pub fn heartbeats(&self) -> u64 {
+        self.heartbeats.load(Ordering::SeqCst)
     }
 
     /// From now on it is a standby, or the writer again.
@@ -641,6 +653,14 @@ impl Ledger for MemoryLedger {
             in_recovery: self.standby.load(Ordering::SeqCst),
             ledger_epoch: Some(state.epoch).filter(|epoch| *epoch > 0),
         })
+    }
+
+    async fn heartbeat(&self) -> Result<(), LedgerError> {
+        self.heartbeats.fetch_add(1, Ordering::SeqCst);
+        if self.stuck.load(Ordering::SeqCst) {
+            std::future::pending::<()>().await;
+        }
+        self.write("heartbeat").map(|_| ())
     }
 
     async fn account(&self, id: Uuid) -> Result<Read<Option<Account>>, LedgerError> {

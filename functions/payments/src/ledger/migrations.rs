@@ -6,6 +6,11 @@ use sha2::{Digest, Sha256};
 pub(super) const MIGRATIONS: &[(u32, &str, &str)] = &[
     (1, "tables", include_str!("../../migrations/0001_tables.sql")),
     (2, "commands", include_str!("../../migrations/0002_commands.sql")),
+    (
+        3,
+        "heartbeat",
+        include_str!("../../migrations/0003_heartbeat.sql"),
+    ),
 ];
 
 /// What must exist before migrations can be counted. Idempotent; run under [`LOCK`].

@@ -518,6 +518,8 @@ pub trait Ledger: Send + Sync {
     async fn submit(&self, epoch: u64, command: &Command) -> Result<Submitted, LedgerError>;
     /// Whether the database answers, is a standby, and its ledger epoch.
     async fn status(&self) -> Result<LedgerStatus, LedgerError>;
+    /// Commits a write that nothing reads: the database takes writes. Also `Ok` before the migration that brings its table.
+    async fn heartbeat(&self) -> Result<(), LedgerError>;
     /// An account.
     async fn account(&self, id: Uuid) -> Result<Read<Option<Account>>, LedgerError>;
     /// Accounts, by descending id (which is the order of their opening, newest first), after `after`.

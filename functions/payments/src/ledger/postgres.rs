@@ -595,6 +595,16 @@ impl Ledger for PostgresLedger {
         }
     }
 
+    async fn heartbeat(&self) -> Result<(), LedgerError> {
+        let beat = "update ledger.heartbeat set at = now() returning true as beat";
+        match self.row("heartbeat", beat, &[]).await {
+            Ok(_) => Ok(()),
+            // Nothing is known before the migration: that says nothing against the database.
+            Err(LedgerError::Unavailable { source, .. }) if schema_missing(source.as_ref()) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
     async fn account(&self, id: Uuid) -> Result<Read<Option<Account>>, LedgerError> {
         let found = "select ledger.account_json(a) from ledger.accounts a where a.id = $1";
         self.read("account", found, &[(&id, Type::UUID)]).await
