@@ -16,7 +16,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use crate::{
     failure::Failure,
     local::{
-        self, Cloud, LocalError, Region, StartOptions, Status,
+        self, Cloud, LocalError, Part, Region, StartOptions, Status,
         client::DIRECTORY,
         guardian,
         state::Layout,
@@ -38,6 +38,7 @@ use crate::{
         understudy local start\n  \
         eval \"$(understudy local env)\" && aws s3 ls\n  \
         understudy local outage us-east-1 --kill-database\n  \
+        understudy local outage us-east-1 --only writes\n  \
         understudy local heal us-east-1\n  \
         understudy local stop"
 )]
@@ -73,6 +74,9 @@ enum LocalCommand {
         /// Kill the region's database server as well (SIGKILL), so that what it had not sent is lost.
         #[arg(long)]
         kill_database: bool,
+        /// Take only this from the region and leave the rest of it on the network: a region that is half dead.
+        #[arg(long, value_name = "PART", conflicts_with = "kill_database")]
+        only: Option<Part>,
     },
     /// End an outage: traffic flows again, and the region's database rejoins as standby if another has taken over.
     Heal {
@@ -132,7 +136,24 @@ pub async fn run(args: LocalArgs, output: Output) -> Result<(), Failure> {
         }
         LocalCommand::Outage {
             region,
+            only: Some(part),
+            ..
+        } => {
+            let outcome = cloud(&dir).await?.take(region, part).await;
+            outcome.map_err(|error| Failure::new(&error))?;
+            let what = match part {
+                Part::Database => "lost its database",
+                Part::Writes => "has a database that takes no commit",
+                Part::Tables => "is cut off from the other replicas of the global tables",
+            };
+            let text = format!("{region} {what}; `understudy local heal {region}` ends it");
+            ui.result(&json!({ "region": region, "cut": false, "only": part }), text);
+            Ok(())
+        }
+        LocalCommand::Outage {
+            region,
             kill_database,
+            only: None,
         } => {
             let outcome = cloud(&dir).await?.outage(region, kill_database).await;
             outcome.map_err(|error| Failure::new(&error))?;
@@ -351,8 +372,14 @@ fn describe(status: &Status) -> String {
         if status.cut.contains(region) {
             marks.push("CUT OFF".to_owned());
         }
-        if status.lagging.contains(region) {
-            marks.push("REPLICATION HELD".to_owned());
+        for (regions, mark) in [
+            (&status.lagging, "REPLICATION HELD"),
+            (&status.tableless, "TABLES CUT OFF"),
+            (&status.stuck, "TAKES NO COMMIT"),
+        ] {
+            if regions.contains(region) {
+                marks.push(mark.to_owned());
+            }
         }
         lines.push(format!("{region:<11} https {door}  {}", marks.join("  ")));
     }

@@ -48,18 +48,22 @@ pub struct Status {
     /// Zones that the name server answers for.
     pub zones: Vec<String>,
     /// Each part and whether it runs.
-    pub parts: BTreeMap<String, Part>,
+    pub parts: BTreeMap<String, Process>,
     /// The database servers.
     pub databases: BTreeMap<Region, Database>,
     /// Regions that are cut off.
     pub cut: BTreeSet<Region>,
     /// Regions whose incoming replication is held.
     pub lagging: BTreeSet<Region>,
+    /// Regions whose replicas of the global tables reach no other replica.
+    pub tableless: BTreeSet<Region>,
+    /// Regions whose database takes no commit.
+    pub stuck: BTreeSet<Region>,
 }
 
 /// A process of the cloud.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Part {
+pub struct Process {
     /// Its pid, when it was started last.
     pub pid: Option<u32>,
     /// Whether it runs.
@@ -85,6 +89,31 @@ pub struct Outage {
     /// Whether its database server is killed too.
     #[serde(default)]
     pub kill_database: bool,
+    /// Takes this from the region instead of cutting it off.
+    #[serde(default)]
+    pub only: Option<Part>,
+}
+
+/// What a region can lose while the rest of it goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Part {
+    /// Its database server, killed (SIGKILL).
+    Database,
+    /// Its database's storage takes no commit; reads are answered.
+    Writes,
+    /// Its replicas of the global tables reach no other replica.
+    Tables,
+}
+
+impl std::fmt::Display for Part {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Part::Database => "database",
+            Part::Writes => "writes",
+            Part::Tables => "tables",
+        })
+    }
 }
 
 /// `POST /heal`.
@@ -254,9 +283,20 @@ impl Cloud {
             &Outage {
                 region,
                 kill_database,
+                only: None,
             },
         )
         .await
+    }
+
+    /// Takes one part from a region; the rest of it goes on.
+    pub async fn take(&self, region: Region, part: Part) -> Result<(), ControlError> {
+        let outage = Outage {
+            region,
+            kill_database: false,
+            only: Some(part),
+        };
+        self.post("/outage", &outage).await
     }
 
     /// Joins a region again: traffic and replication flow, its database server is back as the control plane has it.
@@ -362,6 +402,8 @@ mod tests {
                 databases: BTreeMap::new(),
                 cut: [Region::UsEast1].into(),
                 lagging: BTreeSet::new(),
+                tableless: BTreeSet::new(),
+                stuck: BTreeSet::new(),
             }
         }
         async fn outage(&self, outage: Outage) -> Result<(), String> {
@@ -413,6 +455,7 @@ mod tests {
         let (cloud, fake) = cloud().await;
         assert_eq!(cloud.status().await.unwrap(), fake.status().await);
         cloud.outage(Region::UsEast1, true).await.unwrap();
+        cloud.take(Region::UsEast2, Part::Writes).await.unwrap();
         cloud.lag(Region::UsEast2, true).await.unwrap();
         let strike = Strike {
             nth: 3,
@@ -423,7 +466,8 @@ mod tests {
         cloud.strike(&[]).await.unwrap();
         cloud.request_stop().await.unwrap();
         let heard = fake.heard.lock().unwrap().join("; ");
-        let wanted = "Outage { region: UsEast1, kill_database: true }; Lag { region: UsEast2, on: true }; strike [3]; strike []; stop";
+        let wanted = "Outage { region: UsEast1, kill_database: true, only: None }; \
+                      Outage { region: UsEast2, kill_database: false, only: Some(Writes) }; Lag { region: UsEast2, on: true }; strike [3]; strike []; stop";
         assert_eq!(heard, wanted);
         assert_eq!(
             cloud.heal(Region::UsEast1).await.unwrap_err().to_string(),

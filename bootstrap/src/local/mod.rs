@@ -30,7 +30,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 pub use client::{AttachedCloud, LocalError, StartOptions, attach, start, start_attached, stop};
-pub use control::Status;
+pub use control::{Part, Status};
 pub use network::{Network, NetworkState};
 pub use state::{Cloud, DatabaseAddress};
 

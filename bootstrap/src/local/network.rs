@@ -18,6 +18,10 @@ pub struct NetworkState {
     pub isolated: BTreeSet<Region>,
     /// Regions whose incoming replication stream is held back.
     pub lagging: BTreeSet<Region>,
+    /// Regions whose replica of a global table reaches no other replica.
+    pub tableless: BTreeSet<Region>,
+    /// Regions whose database takes no commit. The server is told so: no byte is held back on the way to it.
+    pub stuck: BTreeSet<Region>,
 }
 
 impl NetworkState {
@@ -26,9 +30,9 @@ impl NetworkState {
         self.cut.contains(&region) || self.isolated.contains(&region)
     }
 
-    /// Whether any region is cut off.
-    pub fn is_any_cut(&self) -> bool {
-        !self.cut.is_empty() || !self.isolated.is_empty()
+    /// Whether replicas of a global table in any two regions do not hear each other.
+    pub fn is_any_replica_cut(&self) -> bool {
+        !self.cut.is_empty() || !self.isolated.is_empty() || !self.tableless.is_empty()
     }
 
     /// The faults as API calls of a service meet them: by the name under which they are signed.
@@ -48,6 +52,13 @@ impl NetworkState {
                 .into_iter()
                 .flatten()
                 .any(|region| self.is_cut(region))
+    }
+
+    /// Whether the replicas of a global table in these regions hear each other.
+    pub fn tables_meet(&self, one: Region, other: Region) -> bool {
+        one == other
+            || (self.passes(Some(one), Some(other))
+                && ![one, other].iter().any(|region| self.tableless.contains(region)))
     }
 
     /// Whether the replication stream into `region` is held.
@@ -81,6 +92,16 @@ impl Network {
         self.change(|state| state.isolated.insert(region))
     }
 
+    /// Cuts the region's replicas of global tables off from the others; says whether that changed anything.
+    pub fn cut_tables(&self, region: Region) -> bool {
+        self.change(|state| state.tableless.insert(region))
+    }
+
+    /// Remembers that the region's database takes no commit; says whether that changed anything.
+    pub fn stick(&self, region: Region) -> bool {
+        self.change(|state| state.stuck.insert(region))
+    }
+
     /// Takes back what the experiment did; says whether that changed anything.
     pub fn rejoin(&self, region: Region) -> bool {
         self.change(|state| state.isolated.remove(&region))
@@ -89,7 +110,11 @@ impl Network {
     /// Joins the region again, whatever cut it off, and lets its replication flow; says whether that changed anything.
     pub fn heal(&self, region: Region) -> bool {
         self.change(|state| {
-            state.cut.remove(&region) | state.isolated.remove(&region) | state.lagging.remove(&region)
+            state.cut.remove(&region)
+                | state.isolated.remove(&region)
+                | state.lagging.remove(&region)
+                | state.tableless.remove(&region)
+                | state.stuck.remove(&region)
         })
     }
 
@@ -151,7 +176,7 @@ mod tests {
         let network = Network::default();
         assert!(network.isolate(UsEast1));
         let state = network.now();
-        assert!(state.is_cut(UsEast1) && state.is_any_cut());
+        assert!(state.is_cut(UsEast1) && state.is_any_replica_cut());
         for (service, passes) in [("fis", true), ("monitoring", true), ("dynamodb", false)] {
             let state = state.for_calls_of(service);
             assert_eq!(state.passes(Some(UsEast2), Some(UsEast1)), passes, "{service}");

@@ -520,6 +520,27 @@ impl Server {
         })
     }
 
+    /// From now on no commit returns, while reads are answered: every commit waits for a standby that does not exist. Or they
+    /// return again.
+    pub async fn hold_commits(&self, hold: bool) -> Result<(), PostgresError> {
+        // Each by itself: ALTER SYSTEM runs in no transaction block.
+        let statements = if hold {
+            [
+                "ALTER SYSTEM SET synchronous_commit = 'on'",
+                "ALTER SYSTEM SET synchronous_standby_names = 'nobody'",
+            ]
+        } else {
+            [
+                "ALTER SYSTEM RESET synchronous_standby_names",
+                "ALTER SYSTEM RESET synchronous_commit",
+            ]
+        };
+        for statement in statements.into_iter().chain(["SELECT pg_reload_conf()"]) {
+            self.execute("postgres", statement).await?;
+        }
+        Ok(())
+    }
+
     /// The server's process, if it runs.
     pub async fn pid(&self) -> Option<u32> {
         let mut child = self.child.lock().await;

@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     AuroraMirror, Cloud, DatabaseAddress, Network, Region,
     ca::{Authority, CaError},
-    control::{self, Commands, Database, Heal, Lag, Outage, Part, Status},
+    control::{self, Commands, Database, Heal, Lag, Outage, Part, Process, Status},
     edge::{Edge, EdgeConfig, EdgeError, EdgeHandle, Strike, StrikeReport, Upstreams},
     emulator::{self, Emulator, EmulatorConfig, EmulatorError},
     guardian::{self, Guardian, GuardianError},
@@ -463,14 +463,14 @@ impl Daemon {
 #[async_trait]
 impl Commands for Daemon {
     async fn status(&self) -> Status {
-        let part = |process: Option<&ProcessId>| Part {
+        let part = |process: Option<&ProcessId>| Process {
             pid: process.map(|process| process.pid),
             running: process.is_some_and(ProcessId::is_alive),
         };
         let record = self.runtime.now();
         let mut names = vec![emulator::NAME.to_owned()];
         names.extend(Region::DATABASES.map(|region| format!("postgres-{region}")));
-        let mut parts: BTreeMap<String, Part> = names
+        let mut parts: BTreeMap<String, Process> = names
             .into_iter()
             .map(|name| (name.clone(), part(record.processes.get(&name))))
             .collect();
@@ -491,25 +491,53 @@ impl Commands for Daemon {
             databases,
             cut: &network.cut | &network.isolated,
             lagging: network.lagging,
+            tableless: network.tableless,
+            stuck: network.stuck,
         }
     }
 
     async fn outage(&self, outage: Outage) -> Result<(), String> {
-        if outage.kill_database {
-            Self::has_database(outage.region)?;
+        let region = outage.region;
+        if outage.kill_database || matches!(outage.only, Some(Part::Database | Part::Writes)) {
+            Self::has_database(region)?;
         }
-        self.network.cut(outage.region);
-        if outage.kill_database {
-            self.pair.server(outage.region).kill().await;
+        match outage.only {
+            None => {
+                self.network.cut(region);
+            }
+            Some(Part::Tables) => {
+                self.network.cut_tables(region);
+            }
+            Some(Part::Database) => {}
+            Some(Part::Writes) => {
+                self.network.stick(region);
+                self.pair
+                    .server(region)
+                    .hold_commits(true)
+                    .await
+                    .map_err(|error| continuity::error::chain(&error))?;
+            }
         }
-        tracing::info!(?outage, "a region is cut off");
+        if outage.kill_database || outage.only == Some(Part::Database) {
+            self.pair.server(region).kill().await;
+        }
+        tracing::info!(?outage, "a region fails");
         Ok(())
     }
 
     async fn heal(&self, heal: Heal) -> Result<(), String> {
+        let stuck = self.network.now().stuck.contains(&heal.region);
         self.network.heal(heal.region);
         tracing::info!(?heal, writer = %self.mirror.writer(), "a region is joined again");
-        self.mirror.settle().await.map_err(|error| error.to_string())
+        self.mirror.settle().await.map_err(|error| error.to_string())?;
+        if stuck {
+            self.pair
+                .server(heal.region)
+                .hold_commits(false)
+                .await
+                .map_err(|error| continuity::error::chain(&error))?;
+        }
+        Ok(())
     }
 
     async fn lag(&self, lag: Lag) -> Result<(), String> {

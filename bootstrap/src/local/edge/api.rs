@@ -132,7 +132,7 @@ async fn answered(
     let (source, target) = (exchange.source, exchange.target);
     let faults = shared.network.now().for_calls_of(&exchange.scope.service);
     let needs = match exchange.body.bytes() {
-        Some(bytes) if exchange.scope.service == "dynamodb" && faults.is_any_cut() => {
+        Some(bytes) if exchange.scope.service == "dynamodb" && faults.is_any_replica_cut() => {
             shared.global_tables.needs(&exchange.operation, bytes)
         }
         _ => Needs::Nothing,

@@ -41,11 +41,11 @@ pub fn verdict(
     }
 }
 
-/// How many regions hear `region`, itself included.
+/// In how many regions a replica hears that in `region`, itself included.
 fn reachable(faults: &NetworkState, region: Region) -> usize {
     Region::ALL
         .into_iter()
-        .filter(|&other| faults.passes(Some(region), Some(other)))
+        .filter(|&other| faults.tables_meet(region, other))
         .count()
 }
 
@@ -98,6 +98,26 @@ mod tests {
                 got, *expected,
                 "cut {cut:?}: {source:?} -> {target:?}, needs {needs:?}"
             );
+        }
+    }
+
+    #[test]
+    fn a_replica_that_is_cut_off_answers_nothing_that_needs_the_others_and_all_else_goes_on() {
+        let faults = NetworkState {
+            tableless: [UsEast1].into(),
+            ..NetworkState::default()
+        };
+        let (outside, home, dr) = (None, Some(UsEast1), Some(UsEast2));
+        for (source, target, needs, expected) in [
+            (home, home, Quorum, NoQuorum),
+            (dr, home, Quorum, NoQuorum),
+            (home, home, Nothing, Pass),
+            (outside, home, Nothing, Pass),
+            (home, dr, Quorum, Pass),
+            (dr, dr, Quorum, Pass),
+        ] {
+            let got = verdict(&faults, source, target, needs);
+            assert_eq!(got, expected, "{source:?} -> {target:?}, needs {needs:?}");
         }
     }
 
