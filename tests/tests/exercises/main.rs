@@ -3,5 +3,6 @@
 #![allow(clippy::unwrap_used)]
 
 mod drill;
+mod interrupted;
 mod readiness;
 mod takeover;

@@ -23,37 +23,38 @@ use infra::waiting::Choice as Answer;
 use serde_json::Value;
 use understudy_tests::killed::programs::Programs;
 
-const HOME: &str = "us-east-1";
-const STANDBY: &str = "us-east-2";
+pub(super) const HOME: &str = "us-east-1";
+pub(super) const STANDBY: &str = "us-east-2";
 const CURRENCY: &str = "EUR";
 /// How long any one thing may take on a machine that is busy with other tests.
 const PATIENCE: Duration = Duration::from_secs(180);
 
 /// A stack whose failovers a person approves, and customers.
-struct Stage {
+pub(super) struct Stage {
     _programs: Programs,
     folder: tempfile::TempDir,
-    cloud: local::AttachedCloud,
-    stack: Stack,
+    pub(super) cloud: local::AttachedCloud,
+    pub(super) stack: Stack,
     client: Client,
     accounts: Vec<String>,
     ui: Arc<Ui>,
 }
 
 impl Stage {
-    async fn new() -> Stage {
+    /// A stack with this suffix, and this in its settings.
+    pub(super) async fn new(suffix: &str, settings: impl FnOnce(&mut Spec)) -> Stage {
         continuity::aws::install_tls();
         let folder = tempfile::tempdir().unwrap();
         let programs = Programs::gather().await.unwrap();
         let options = local::StartOptions::new(folder.path()).program(programs.understudy());
         let cloud = local::start_attached(options).await.unwrap();
         let mut spec = Spec {
-            suffix: "move".into(),
+            suffix: suffix.into(),
             ..Spec::default()
         };
-        spec.failover.decider = Decider::Approve;
         spec.failover.cooldown_ms = 3_000;
         spec.failover.stale_after_ms = 5_000;
+        settings(&mut spec);
         let mut stack = Stack::on_local(spec, (*cloud).clone()).await.unwrap();
         let ui = Arc::new(Ui::new(Output::Text));
         let wishes = up::Wishes {
@@ -84,29 +85,46 @@ impl Stage {
         }
     }
 
-    fn cloud(&self) -> &Cloud {
+    pub(super) fn cloud(&self) -> &Cloud {
         &self.cloud
     }
 
-    fn load(&self) -> Load {
+    pub(super) fn load(&self) -> Load {
         Load::start(&self.client, 4, &self.accounts, CURRENCY, "move")
     }
 
     /// The control record, as this region has it.
-    async fn record(&self, region: &str) -> ControlRecord {
+    pub(super) async fn record(&self, region: &str) -> ControlRecord {
         let record = self.stack.control(region).read().await.unwrap();
         record.expect("the stack is deployed")
     }
 
-    async fn until<T>(&self, what: &str, look: impl AsyncFn(&Self) -> Option<T>) -> T {
+    pub(super) async fn until<T>(&self, what: &str, look: impl AsyncFn(&Self) -> Option<T>) -> T {
         let began = Instant::now();
         loop {
             if let Some(found) = look(self).await {
                 return found;
             }
-            assert!(began.elapsed() < PATIENCE, "{what}");
+            if began.elapsed() >= PATIENCE {
+                panic!("{what}\n{}", self.seen().await);
+            }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
+    }
+
+    /// What the stack says of itself, for whoever reads that a test failed.
+    async fn seen(&self) -> String {
+        let control = self.stack.control("us-west-2");
+        let observers = Slot::ALL.map(|slot| self.stack.spec.regions.of(slot));
+        let seen = control.observations(&observers).await;
+        let seen = seen.map(|seen| {
+            let last = seen.into_iter().map(|seen| {
+                let newest = observers.map(|region| seen.newest(region).cloned());
+                (seen.observer, newest, seen.assessment)
+            });
+            last.collect::<Vec<_>>()
+        });
+        format!("{:#?}\n{seen:#?}", control.read().await)
     }
 
     /// Cuts `region` off, its database killed, and approves what the observers propose.
@@ -137,7 +155,7 @@ impl Stage {
         .await
     }
 
-    async fn heal(&self, region: &str) {
+    pub(super) async fn heal(&self, region: &str) {
         self.cloud().heal(region.parse().unwrap()).await.unwrap();
         let region: local::Region = region.parse().unwrap();
         self.until("the database does not rejoin", async |stage| {
@@ -161,7 +179,7 @@ impl Stage {
         move_to(&self.stack, &wish, &self.ui).await.unwrap()
     }
 
-    async fn pays(&self, load: &mut Load, epoch: u64) {
+    pub(super) async fn pays(&self, load: &mut Load, epoch: u64) {
         let began = Instant::now();
         while load.first_after(epoch - 1).is_none() {
             assert!(load.failure().is_none(), "a customer gave up");
@@ -179,7 +197,7 @@ impl Stage {
             .collect()
     }
 
-    async fn assert_nothing_lost(&self, acknowledged: &[Acknowledged]) {
+    pub(super) async fn assert_nothing_lost(&self, acknowledged: &[Acknowledged]) {
         let ledger = self.client.payments(PATIENCE).await.unwrap();
         let mut balances = Vec::new();
         for id in &self.accounts {
@@ -228,7 +246,7 @@ fn is_forbidden(call: &Value, failed: &str) -> bool {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_active_region_moves_in_every_way_and_nothing_acknowledged_is_lost() {
-    let stage = Stage::new().await;
+    let stage = Stage::new("move", |spec| spec.failover.decider = Decider::Approve).await;
     let mut load = stage.load();
     stage.pays(&mut load, 1).await;
 
@@ -295,7 +313,7 @@ async fn the_active_region_moves_in_every_way_and_nothing_acknowledged_is_lost()
 }
 
 /// Whether the region's database follows in the current epoch, as an observer in another region saw it since the last change.
-async fn fit(stage: &Stage, region: &str) -> Option<()> {
+pub(super) async fn fit(stage: &Stage, region: &str) -> Option<()> {
     let observers = Slot::ALL.map(|slot| stage.stack.spec.regions.of(slot));
     let record = stage.record(observers[2]).await;
     let seen = stage
