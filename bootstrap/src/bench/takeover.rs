@@ -3,7 +3,7 @@
 //! killed, and a planned change home.
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,6 +13,7 @@ use infra::resources::state_machine;
 use infra::spec::Spec;
 use serde::Serialize;
 
+use crate::artifacts::Choice;
 use crate::demo::load::{Acknowledged, Load};
 use crate::demo::tally::{recovery_seconds, tally};
 use crate::demo::{self};
@@ -138,26 +139,42 @@ impl fmt::Display for Report {
     }
 }
 
+/// What the runs are made with.
+#[derive(Debug, Clone, Default)]
+pub struct How {
+    /// The program that runs the local cloud; this one by default.
+    pub program: Option<PathBuf>,
+    /// Where the packages of the functions come from.
+    pub packages: Choice,
+}
+
 /// Runs them in `directory`, which must be empty.
 ///
 /// # Errors
 /// Anything that stops a run before its end. The local cloud is stopped in any case.
-pub async fn run(directory: &Path, runs: u32, ui: &Arc<Ui>) -> Result<Report, Failure> {
+pub async fn run(directory: &Path, runs: u32, how: How, ui: &Arc<Ui>) -> Result<Report, Failure> {
     let voice = Arc::clone(ui);
-    let options = local::StartOptions::new(directory).progress(move |text| voice.step(text));
+    let mut options = local::StartOptions::new(directory).progress(move |text| voice.step(text));
+    if let Some(program) = how.program {
+        options = options.program(program);
+    }
     let cloud = local::start_attached(options).await?;
-    let outcome = measure((*cloud).clone(), runs, ui).await;
+    let outcome = measure((*cloud).clone(), runs, how.packages, ui).await;
     cloud.stop().await;
     outcome
 }
 
-async fn measure(cloud: local::Cloud, runs: u32, ui: &Arc<Ui>) -> Result<Report, Failure> {
+async fn measure(cloud: local::Cloud, runs: u32, packages: Choice, ui: &Arc<Ui>) -> Result<Report, Failure> {
     let spec = Spec {
         suffix: SUFFIX.into(),
         ..Spec::default()
     };
     let mut stack = Stack::on_local(spec, cloud.clone()).await?;
-    up::up(&mut stack, &up::Wishes::default(), ui).await?;
+    let wishes = up::Wishes {
+        packages,
+        ..up::Wishes::default()
+    };
+    up::up(&mut stack, &wishes, ui).await?;
     let client = demo::customer(&stack).await?;
     let mut accounts = Vec::new();
     for number in 0..ACCOUNTS {

@@ -79,7 +79,7 @@ impl Takeover {
     async fn run(self, ui: &Arc<Ui>) -> Result<(), Failure> {
         let folder = tempfile::Builder::new().prefix("understudy-bench-").tempdir()?;
         let report = tokio::select! {
-            report = takeover::run(folder.path(), self.runs, ui) => report?,
+            report = takeover::run(folder.path(), self.runs, takeover::How::default(), ui) => report?,
             // Dropping the run ends the local cloud.
             _ = tokio::signal::ctrl_c() => return Err(Failure::text("interrupted; the local cloud is being stopped")),
         };

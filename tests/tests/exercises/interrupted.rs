@@ -148,3 +148,80 @@ async fn a_takeover_that_dies_in_the_middle_comes_to_its_end_by_itself() {
     stage.assert_nothing_lost(&acknowledged).await;
     stage.cloud.stop().await;
 }
+
+/// How many of the coordinator's calls are its last, in each direction.
+const SAMPLE: u64 = 4;
+
+/// Strikes the coordinator of the slot at its `nth` call that writes; with 0 the calls are counted.
+fn at_call(slot: Slot, nth: u64) -> Strike {
+    Strike {
+        caller: Some(format!("failover-coordinator-{}", slot.as_str())),
+        writes_only: true,
+        nth,
+        ..Strike::default()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_coordinator_killed_at_any_of_its_calls_leaves_one_region_serving_and_the_ledger_right() {
+    let stage = Stage::new("struck", |_| {}).await;
+    let mut load = stage.load();
+    stage.pays(&mut load, 1).await;
+    let silent = Ui::silent();
+    let go = async |to: &str| {
+        is_fit(&stage, to).await;
+        let wish = Wish {
+            to_region: to.into(),
+            mode: Mode::Graceful,
+            or_ungraceful: false,
+            reason: "a test".into(),
+        };
+        move_to(&stage.stack, &wish, &silent).await
+    };
+    // There and back undisturbed, to learn which calls there are.
+    let mut calls = Vec::new();
+    for (to, slot) in [(STANDBY, Slot::Dr), (HOME, Slot::Primary)] {
+        stage.cloud().strike(&[at_call(slot, 0)]).await.unwrap();
+        go(to).await.unwrap();
+        calls.push((to, slot, stage.cloud().struck().await.unwrap()[0].seen));
+    }
+    let mut struck = Vec::new();
+    for part in 0..SAMPLE {
+        for &(to, slot, seen) in &calls {
+            assert!(
+                seen >= SAMPLE,
+                "{seen} calls that write are too few to choose from"
+            );
+            let nth = 1 + part * (seen - 1) / (SAMPLE - 1);
+            let before = stage.record(to).await;
+            stage.cloud().strike(&[at_call(slot, nth)]).await.unwrap();
+            // Whether the change was made is not promised; that one region serves, is.
+            let moved = go(to).await;
+            let record = stage
+                .until("no region serves", async |stage| {
+                    let record = stage.record(to).await;
+                    (record.phase == Phase::Serving).then_some(record)
+                })
+                .await;
+            let report = stage.cloud().struck().await.unwrap();
+            struck.extend(report[0].struck.clone().map(|struck| struck.operation));
+            stage.cloud().strike(&[]).await.unwrap();
+            let expected = match record.active_region == to {
+                true => before.epoch + 1,
+                false => before.epoch,
+            };
+            assert_eq!(record.epoch, expected, "call {nth} in {to}: {moved:?}");
+            stage.pays(&mut load, record.epoch).await;
+            if record.active_region != to {
+                go(to).await.unwrap();
+            }
+        }
+    }
+    assert!(
+        struck.len() as u64 >= SAMPLE,
+        "the strikes met nobody: {struck:?}"
+    );
+    let acknowledged = load.finish().await.unwrap();
+    stage.assert_nothing_lost(&acknowledged).await;
+    stage.cloud.stop().await;
+}
