@@ -7,8 +7,9 @@ use aws_sdk_sfn::types::ExecutionStatus;
 use continuity::clock::{civil, now_ms};
 use continuity::control::{ControlRecord, ControlStore};
 use continuity::names::Slot;
+use infra::readiness::{REHEARSED_ITEM, Rehearsed};
 use infra::resources::state_machine;
-use infra::spec::expression;
+use infra::spec::{Spec, expression};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -16,6 +17,8 @@ use crate::failure::Failure;
 use crate::stack::Stack;
 use crate::ui::{Ui, table};
 
+/// The item of the control table with the running drill.
+pub const ITEM: &str = "drill";
 /// How often a running drill is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// How many looks in a row may fail before the watcher gives up; the drill itself goes on.
@@ -135,7 +138,7 @@ async fn record(stack: &Stack) -> Result<ControlRecord, Failure> {
 
 /// The drill as it is stored, if it is this execution's.
 async fn mine(stack: &Stack, region: &str, execution: &str) -> Value {
-    let json = stack.control(region).document("drill").await.ok().flatten();
+    let json = stack.control(region).document(ITEM).await.ok().flatten();
     let drill: Value = json
         .and_then(|json| serde_json::from_str(&json).ok())
         .unwrap_or_default();
@@ -147,7 +150,7 @@ async fn mine(stack: &Stack, region: &str, execution: &str) -> Value {
 }
 
 /// A stage in words.
-fn said(stage: &str, drill: &Value) -> String {
+pub(crate) fn said(stage: &str, drill: &Value) -> String {
     let text = |field: &str| drill[field].as_str().unwrap_or("?");
     match stage {
         "baseline" => format!(
@@ -255,7 +258,22 @@ pub struct Plan {
     /// The next run, milliseconds since the Unix epoch; none where the expression alone does not say.
     pub next_ms: Option<u64>,
     /// The last drill that met its objectives, as the table holds it.
-    pub last: Option<Value>,
+    pub last: Option<Rehearsed>,
+}
+
+impl Plan {
+    /// The plan of a configuration, as it is at `now_ms` (milliseconds since the Unix epoch).
+    pub fn of(spec: &Spec, last: Option<Rehearsed>, now_ms: u64) -> Plan {
+        let schedule = spec.drill.schedule.clone();
+        Plan {
+            next_ms: schedule
+                .as_deref()
+                .and_then(|text| expression::next(text, now_ms)),
+            schedule,
+            kind: spec.drill.kind.clone(),
+            last,
+        }
+    }
 }
 
 /// When drills of a stack run.
@@ -264,17 +282,12 @@ pub struct Plan {
 /// The control table does not answer.
 pub async fn schedule(stack: &Stack) -> Result<Plan, Failure> {
     let record = record(stack).await?;
-    let last = stack.control(&record.active_region).document("rehearsed").await?;
-    let drill = &stack.spec.drill;
-    Ok(Plan {
-        next_ms: drill
-            .schedule
-            .as_deref()
-            .and_then(|text| expression::next(text, now_ms())),
-        schedule: drill.schedule.clone(),
-        kind: drill.kind.clone(),
-        last: last.and_then(|json| serde_json::from_str(&json).ok()),
-    })
+    let last = stack
+        .control(&record.active_region)
+        .document(REHEARSED_ITEM)
+        .await?;
+    let last = last.and_then(|json| serde_json::from_str(&json).ok());
+    Ok(Plan::of(&stack.spec, last, now_ms()))
 }
 
 /// What a person reads of the plan.
@@ -285,8 +298,7 @@ pub fn describe_schedule(plan: &Plan) -> String {
         (None, _) => "never: `drill.schedule` is not set".to_owned(),
     };
     let last = plan.last.as_ref().map_or("none yet".to_owned(), |last| {
-        let at_ms = last["at_ms"].as_u64().unwrap_or(0);
-        format!("{}, {}", last["id"].as_str().unwrap_or("?"), moment(at_ms))
+        format!("{}, {}", last.id, moment(last.at_ms))
     });
     table(&[
         (
@@ -300,7 +312,7 @@ pub fn describe_schedule(plan: &Plan) -> String {
 }
 
 /// A time as a person reads it, in UTC.
-fn moment(at_ms: u64) -> String {
+pub(crate) fn moment(at_ms: u64) -> String {
     let (year, month, day) = civil(at_ms / 86_400_000);
     let minutes = at_ms / 60_000 % 1440;
     format!(

@@ -48,7 +48,7 @@ pub struct Seen {
 }
 
 /// A region's report as it counts at `now_ms`.
-fn seen(report: Option<Report>, interval_minutes: u16, now_ms: u64) -> Seen {
+pub(crate) fn seen(report: Option<Report>, interval_minutes: u16, now_ms: u64) -> Seen {
     let age_ms = report.as_ref().map(|report| now_ms.saturating_sub(report.at_ms));
     let limit_ms = u64::from(interval_minutes) * 60_000 * STALE_AFTER_INTERVALS;
     Seen {

@@ -11,6 +11,7 @@ use continuity::control::{ControlRecord, ControlStore};
 use continuity::dynamo::DynamoControl;
 use continuity::error::StoreError;
 use continuity::names::{Names, Slot};
+use continuity::observe::Observation;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use infra::change::{self, CONFIGURATION_ITEM, Change, Configuration};
@@ -192,6 +193,35 @@ impl Stack {
             async move { control.document(id).await }
         };
         Ok(first_table(Slot::ALL.map(read)).await?)
+    }
+
+    /// The control record and these documents, in their order, in one look, from the first region that has the table.
+    ///
+    /// # Errors
+    /// No region answers.
+    pub async fn read_with(
+        &self,
+        documents: &[&str],
+    ) -> Result<(Option<ControlRecord>, Vec<Option<String>>), Failure> {
+        let read = |slot| {
+            let control = self.control(self.spec.regions.of(slot));
+            async move { control.read_with(documents).await.map(Some) }
+        };
+        let read = first_table(Slot::ALL.map(read)).await?;
+        Ok(read.unwrap_or_else(|| (None, vec![None; documents.len()])))
+    }
+
+    /// What the observers wrote, from the first region that has the table.
+    ///
+    /// # Errors
+    /// No region answers.
+    pub async fn observations(&self) -> Result<Vec<Observation>, Failure> {
+        let observers = &Slot::ALL.map(|slot| self.spec.regions.of(slot));
+        let read = |slot| {
+            let control = self.control(self.spec.regions.of(slot));
+            async move { control.observations(observers).await.map(Some) }
+        };
+        Ok(first_table(Slot::ALL.map(read)).await?.unwrap_or_default())
     }
 
     /// The configuration that the stack was last told to have; none when nothing is deployed.

@@ -391,7 +391,7 @@ async fn state(stack: &Stack, execution: &Execution) -> Option<String> {
 }
 
 /// The command that gives an answer.
-fn command(choice: Choice) -> &'static str {
+pub(crate) fn command(choice: Choice) -> &'static str {
     match choice {
         Choice::Approve => "understudy approve",
         Choice::Decline => "understudy approve --decline",

@@ -154,6 +154,29 @@ impl Ui {
         }
     }
 
+    /// How results are printed.
+    pub fn output(&self) -> Output {
+        self.output
+    }
+
+    /// Prints one of many results: `text` for a person, `value` as JSON in one line.
+    ///
+    /// # Errors
+    /// Nobody reads standard output any more.
+    pub fn one_of_many(&self, value: &impl Serialize, text: &str) -> std::io::Result<()> {
+        let json;
+        let line = match self.output {
+            Output::Text => text,
+            Output::Json => {
+                json = serde_json::to_string(value)?;
+                &json
+            }
+        };
+        let mut out = std::io::stdout().lock();
+        writeln!(out, "{line}")?;
+        out.flush()
+    }
+
     /// Prints the result: `text` for a person, `value` as JSON.
     pub fn result(&self, value: &impl Serialize, text: impl AsRef<str>) {
         self.clear_progress();
@@ -170,6 +193,76 @@ impl Ui {
             },
         }
     }
+}
+
+/// The terminal's width in columns, if standard output is one.
+pub fn width() -> Option<usize> {
+    console::Term::stdout()
+        .size_checked()
+        .filter(|_| console::user_attended())
+        .map(|(_, columns)| columns.into())
+}
+
+/// A terminal on which the same text is drawn again and again, in place. When it is dropped, the cursor is shown again.
+#[derive(Debug)]
+pub struct Screen {
+    terminal: console::Term,
+}
+
+impl Screen {
+    /// Clears the terminal and hides its cursor. Nothing if standard output is no terminal.
+    pub fn open() -> Option<Screen> {
+        if !console::user_attended() {
+            return None;
+        }
+        let terminal = console::Term::buffered_stdout();
+        let _ = terminal.hide_cursor();
+        let _ = terminal.clear_screen();
+        Some(Screen { terminal })
+    }
+
+    /// Rows and columns, as they are now.
+    pub fn size(&self) -> (usize, usize) {
+        let (rows, columns) = self.terminal.size();
+        (rows.into(), columns.into())
+    }
+
+    /// Draws over what was drawn before, in one write: lines are replaced one by one and never all gone, so nothing flickers. What
+    /// does not fit is counted in the last row.
+    ///
+    /// # Errors
+    /// The terminal is gone.
+    pub fn draw(&self, text: &str) -> std::io::Result<()> {
+        let (rows, _) = self.size();
+        self.terminal.write_str("\x1b[H")?;
+        for (index, line) in fitted(text, rows).iter().enumerate() {
+            let line_end = if index == 0 { "" } else { "\r\n" };
+            self.terminal.write_str(&format!("{line_end}{line}\x1b[K"))?;
+        }
+        self.terminal.write_str("\x1b[J")?;
+        self.terminal.flush()
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        let _ = self.terminal.write_str("\r\n");
+        let _ = self.terminal.show_cursor();
+        let _ = self.terminal.flush();
+    }
+}
+
+/// The lines that fit into so many rows; the last one says how many do not.
+fn fitted(text: &str, rows: usize) -> Vec<String> {
+    let lines: Vec<String> = text.lines().map(str::to_owned).collect();
+    if lines.len() <= rows || rows == 0 {
+        return lines;
+    }
+    let more = lines.len() - (rows - 1);
+    let mut fitting = lines;
+    fitting.truncate(rows - 1);
+    fitting.push(format!("... {more} more lines"));
+    fitting
 }
 
 /// Prints data. A reader that closed the pipe has seen enough: that is no error.
@@ -201,6 +294,12 @@ pub fn table(rows: &[(&str, String)]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_does_not_fit_on_a_screen_is_counted() {
+        assert_eq!(fitted("a\nb", 2), ["a", "b"]);
+        assert_eq!(fitted("a\nb\nc", 2), ["a", "... 2 more lines"]);
+    }
 
     #[test]
     fn a_table_aligns_its_values() {

@@ -3,6 +3,7 @@
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use continuity::control::ControlStore;
@@ -13,7 +14,7 @@ use super::Ending;
 use crate::artifacts::Choice;
 use crate::failure::Failure;
 use crate::stack::{Stack, StackOptions};
-use crate::ui::Ui;
+use crate::ui::{Ui, width};
 use crate::{demo, down, keys, local, plan, status, up};
 
 /// Deploys the stack, or brings it to its configuration.
@@ -177,23 +178,55 @@ fn confirm(suffix: &str) -> Result<(), Failure> {
     )))
 }
 
-/// Shows what serves, every resource's state, the last reconcile, what runs now, and what the observers see.
+/// Shows what serves, what the observers see, what runs and what waits for you, and every resource's state.
+///
+/// The active region with its epoch and phase; both regions' health as each observer sees it (an observer that has seen nothing of
+/// late is blind, its word does not count); what the standby makes of it and how far its ledger is behind; the workflows that run,
+/// each with its step; what waits for a person, with the commands to answer; the last evaluation of readiness, the last rehearsal
+/// and the next drill; the last reconcile and the drift it found. `>` marks what runs, `!` what you should know, `X` what is not in
+/// order; colours repeat it.
 ///
 /// Compares live resources with the configuration that is deployed, not with the file. A resource is ok, drift (fields
 /// differ), missing, settling (AWS is still changing it), failed, or unknown (its region does not answer). Roles that have moved
 /// with a failover are in order. Exits with 0 when every resource is ok and every region answers, with 1 otherwise.
+///
+/// It works while a region does not answer: everything is read from one that does, and what cannot be read is named. With `--watch`
+/// it looks again and again, without comparing resources; Ctrl-C ends that with exit code 0. On a terminal it is drawn in place;
+/// elsewhere one block is printed per change, with `--output json` one document per look, each in one line.
 #[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  understudy status                        everything, resources included\n  understudy status --watch                what moves, during a failover for example\n  understudy status --watch --output json | jq -c '[.at_ms, .control.phase, .workflows[].step]'"
+)]
 pub struct Status {
     #[command(flatten)]
     stack: StackOptions,
+    /// Look again and again, until Ctrl-C.
+    #[arg(long)]
+    watch: bool,
+    /// The time from one look to the next, 1 to 3600.
+    #[arg(long, value_name = "SECONDS", default_value_t = 2, requires = "watch", value_parser = clap::value_parser!(u64).range(1..=3600))]
+    every: u64,
 }
 
 impl Status {
     /// Runs the command.
     pub async fn run(self, ui: &Arc<Ui>) -> Result<(), Failure> {
         let stack = Stack::open(&self.stack).await?;
+        if self.watch {
+            let every = Duration::from_secs(self.every);
+            return tokio::select! {
+                ended = status::watch::watch(&stack, every, ui) => ended,
+                // Dropping the watch shows the cursor again.
+                _ = tokio::signal::ctrl_c() => Ok(()),
+            };
+        }
         let seen = status::status(&stack).await?;
-        ui.result(&seen, status::describe(&seen));
+        let page = status::text::Page {
+            width: width(),
+            colour: console::colors_enabled(),
+            still: false,
+        };
+        ui.result(&seen, status::text::describe(&seen, &page));
         if seen.is_ok() {
             return Ok(());
         }
@@ -203,7 +236,8 @@ impl Status {
             .filter(|(state, _)| **state != status::State::Ok)
             .map(|(_, count)| count)
             .sum();
-        let mut text = format!("{not_ok} of {} resources are not in order", seen.resources.len());
+        let of: usize = seen.counts.values().sum();
+        let mut text = format!("{not_ok} of {of} resources are not in order");
         if !seen.unreachable.is_empty() {
             let silent: Vec<&str> = seen.unreachable.keys().map(String::as_str).collect();
             text.push_str(&format!("; no answer from {}", silent.join(", ")));
