@@ -1,7 +1,7 @@
 //! `understudy drill`: the evidence of failovers, switchovers and drills, read from the data buckets. Each region's bucket has
 //! all of it, sooner or later, so one region is enough.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
@@ -9,9 +9,12 @@ use std::time::Duration;
 use aws_sdk_s3::error::DisplayErrorContext;
 use aws_sdk_s3::operation::get_object::GetObjectError;
 use console::style;
-use continuity::names::Slot;
-use infra::exercise::{Evidence, PREFIX, html_key, json_key, page, seconds, utc};
+use continuity::names::{Slot, Takeover};
+use infra::exercise::{
+    Evidence, Kind, Outcome, PREFIX, html_key, json_key, page, seconds, tail_sentence, utc,
+};
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use crate::failure::Failure;
 use crate::stack::Stack;
@@ -200,6 +203,33 @@ pub async fn list(stack: &Stack) -> Result<List, Failure> {
     })
 }
 
+/// The failovers that have evidence, by the epoch that each began or was to begin.
+///
+/// # Errors
+/// No bucket answers.
+pub async fn failovers(stack: &Stack) -> Result<BTreeSet<u64>, Failure> {
+    let buckets = buckets(stack);
+    let answers = futures::future::join_all(buckets.iter().map(Bucket::ids)).await;
+    let (mut epochs, mut silent) = (BTreeSet::new(), BTreeMap::new());
+    for (bucket, answer) in buckets.iter().zip(answers) {
+        match answer {
+            Ok(ids) => {
+                let found = ids.iter().filter_map(|id| stack.names().takeover_of(id));
+                epochs.extend(
+                    found.filter_map(|(which, epoch)| (which == Takeover::Failover).then_some(epoch)),
+                );
+            }
+            Err(why) => {
+                silent.insert(bucket.region.clone(), why);
+            }
+        }
+    }
+    if silent.len() == buckets.len() {
+        return Err(unreachable(&silent));
+    }
+    Ok(epochs)
+}
+
 /// The regions whose bucket has both the document and the page of an exercise.
 pub async fn kept_in(stack: &Stack, id: &str) -> Vec<String> {
     let mut regions = Vec::new();
@@ -218,16 +248,26 @@ pub async fn kept_in(stack: &Stack, id: &str) -> Vec<String> {
 /// # Errors
 /// No bucket answers, none has it, or it cannot be read by this version.
 pub async fn show(stack: &Stack, id: &str) -> Result<Evidence, Failure> {
+    let evidence = read(stack, &json_key(id), &format!("the evidence `{id}`")).await?;
+    evidence.ok_or_else(|| {
+        Failure::text(format!("there is no evidence of an exercise `{id}`"))
+            .help("`understudy drill list` shows the ids of all exercises")
+    })
+}
+
+/// A JSON file of the data buckets, from the first region that has it; none where no region has it. `what` says in errors what it is.
+///
+/// # Errors
+/// No bucket answers, or it cannot be read by this version.
+pub async fn read<T: DeserializeOwned>(stack: &Stack, key: &str, what: &str) -> Result<Option<T>, Failure> {
     let buckets = buckets(stack);
     let mut silent = BTreeMap::new();
     for bucket in &buckets {
-        match bucket.get(&json_key(id)).await {
+        match bucket.get(key).await {
             Ok(Some(body)) => {
-                return serde_json::from_slice(&body).map_err(|error| {
-                    Failure::text(format!(
-                        "the evidence `{id}` cannot be read by this version: {error}"
-                    ))
-                    .help("use the version of understudy that wrote it, or a newer one")
+                return serde_json::from_slice(&body).map(Some).map_err(|error| {
+                    Failure::text(format!("{what} cannot be read by this version: {error}"))
+                        .help("use the version of understudy that wrote it, or a newer one")
                 });
             }
             Ok(None) => {}
@@ -239,10 +279,7 @@ pub async fn show(stack: &Stack, id: &str) -> Result<Evidence, Failure> {
     if silent.len() == buckets.len() {
         return Err(unreachable(&silent));
     }
-    Err(
-        Failure::text(format!("there is no evidence of an exercise `{id}`"))
-            .help("`understudy drill list` shows the ids of all exercises"),
-    )
+    Ok(None)
 }
 
 /// The list for a person.
@@ -313,6 +350,13 @@ pub fn describe(evidence: &Evidence) -> String {
         ("lost", known(evidence.payments.lost)),
         ("duplicated", known(evidence.payments.duplicated)),
     ];
+    if evidence.kind == Kind::Failover && evidence.outcome == Outcome::Completed {
+        let told = match &evidence.lost_tail {
+            Some(report) => tail_sentence(report),
+            None => format!("not known yet: `understudy lost-tail {}`", evidence.epoch_after),
+        };
+        rows.push(("only in the old", told));
+    }
     if let Some(reason) = &evidence.outcome_reason {
         rows.insert(1, ("reason", reason.clone()));
     }

@@ -13,6 +13,7 @@ pub mod failure;
 pub mod init;
 pub mod keys;
 pub mod local;
+pub mod lost_tail;
 pub mod plan;
 pub mod readiness;
 pub mod stack;

@@ -5,6 +5,7 @@ pub mod page;
 
 use std::collections::BTreeMap;
 
+use continuity::lost_tail::{Became, Report};
 use continuity::names::Regions;
 use continuity::observe::{Look, Observation};
 use serde::{Deserialize, Serialize};
@@ -33,6 +34,9 @@ pub fn json_key(id: &str) -> String {
 pub fn lost_tail_key(id: &str) -> String {
     format!("{PREFIX}{id}/lost-tail.json")
 }
+
+/// Entries of a lost tail that evidence lists.
+pub const TAIL_LINES: usize = 50;
 
 /// The key of the page in a data bucket.
 pub fn html_key(id: &str) -> String {
@@ -353,6 +357,9 @@ pub struct Evidence {
     pub gaps: Vec<Gap>,
     /// What this exercise did not prove.
     pub not_proven: Vec<String>,
+    /// Of a failover: what only the old region's ledger had, the newest [`TAIL_LINES`] entries of it. `None` until its recovery knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lost_tail: Option<Report>,
     /// What is in the bucket's copy only, because an item of the control table has no room for it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub left_out: Vec<String>,
@@ -519,6 +526,54 @@ pub fn seen(observations: &[Observation], regions: &[&str], from_ms: u64, until_
     }
     all.sort_by(|a, b| (a.at_ms, &a.observer, &a.region).cmp(&(b.at_ms, &b.observer, &b.region)));
     all
+}
+
+/// What a lost tail comes to, in a sentence.
+pub fn tail_sentence(report: &Report) -> String {
+    let from = &report.from_region;
+    let looked_at = report.comparison.looked_at;
+    let sentence = match (report.entries(), &report.snapshot) {
+        (0, None) => format!(
+            "Nothing was lost: Aurora kept no data of {from} when it took it back, because its database had nothing of its own."
+        ),
+        (0, Some(_)) => format!(
+            "Nothing was lost: {from} had nothing of its own ({looked_at} of its newest entries were compared)."
+        ),
+        (entries, _) => {
+            let number = |outcome: &str| {
+                let total = report.comparison.totals.get(outcome);
+                total.map_or(0, |total| total.entries)
+            };
+            let parts = [
+                ("recovered", "recovered from the journal"),
+                ("executed-again", "executed again when the client retried"),
+                ("gone", "gone: never acknowledged, and not retried"),
+            ];
+            let told: Vec<String> = parts
+                .into_iter()
+                .filter(|(outcome, _)| number(outcome) > 0)
+                .map(|(outcome, words)| format!("{} {words}", number(outcome)))
+                .collect();
+            let noun = if entries == 1 { "entry" } else { "entries" };
+            format!("{entries} {noun} existed only in {from}: {}.", told.join("; "))
+        }
+    };
+    if report.complete {
+        sentence
+    } else {
+        format!("{sentence} The comparison ran out of time: older entries may have existed only there too.")
+    }
+}
+
+/// What became of an entry that only the old region had, in words.
+pub fn became(became: &Became) -> String {
+    match became {
+        Became::Recovered { posted_epoch } => {
+            format!("recovered from the journal, posted in epoch {posted_epoch}")
+        }
+        Became::ExecutedAgain { as_subject, .. } => format!("executed again as {as_subject}"),
+        Became::Gone => "gone: never acknowledged, and not retried".to_owned(),
+    }
 }
 
 /// A span of time for a person: `840 ms`, `3.2 s`, `12 min 4 s`, `2 h 5 min`.

@@ -3,6 +3,7 @@
 pub mod bench;
 pub mod drill;
 pub mod local;
+pub mod lost_tail;
 pub mod payments;
 pub mod prepare;
 pub mod readiness;
@@ -54,6 +55,7 @@ enum Command {
     Abort(takeover::Answer),
     Maintenance(takeover::Maintenance),
     Drill(drill::Drill),
+    LostTail(lost_tail::LostTail),
     Keys(stack::Keys),
     Pay(payments::Pay),
     Accounts(payments::Accounts),
@@ -107,6 +109,7 @@ pub async fn run(cli: Cli) -> Result<Ending, Failure> {
         Command::Abort(args) => args.run(Choice::Abort, &ui).await,
         Command::Maintenance(args) => args.run(&ui).await,
         Command::Drill(args) => args.run(&ui).await,
+        Command::LostTail(args) => args.run(&ui).await,
         Command::Keys(args) => args.run(&ui).await,
         Command::Pay(args) => args.run(&ui).await,
         Command::Accounts(args) => args.run(&ui).await,

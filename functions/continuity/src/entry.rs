@@ -66,6 +66,16 @@ pub enum EntryStatus {
     Declined,
 }
 
+impl EntryStatus {
+    /// The word in the API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            EntryStatus::Created => "created",
+            EntryStatus::Declined => "declined",
+        }
+    }
+}
+
 /// One movement between two accounts: what the one loses, the other gains.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Posting {

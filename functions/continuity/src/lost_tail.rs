@@ -227,11 +227,22 @@ impl Report {
     /// The same with as few lines as an item can hold.
     #[must_use]
     pub fn for_item(&self) -> Report {
+        self.shortened(LISTED_IN_ITEM)
+    }
+
+    /// The same with the newest lines, so many at most. The totals count all.
+    #[must_use]
+    pub fn shortened(&self, lines: usize) -> Report {
         let mut short = self.clone();
-        let cut = short.comparison.entries.len().saturating_sub(LISTED_IN_ITEM);
-        short.comparison.entries.truncate(LISTED_IN_ITEM);
+        let cut = short.comparison.entries.len().saturating_sub(lines);
+        short.comparison.entries.truncate(lines);
         short.comparison.omitted += cut as u64;
         short
+    }
+
+    /// How many entries only the old region had.
+    pub fn entries(&self) -> u64 {
+        self.comparison.totals.values().map(|total| total.entries).sum()
     }
 }
 

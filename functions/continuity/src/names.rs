@@ -224,9 +224,10 @@ impl Names {
         self.regional("aurora", slot)
     }
 
-    /// The cluster that is restored from the lost tail of a slot's region.
-    pub fn tail_cluster(&self, slot: Slot) -> String {
-        self.regional("aurora-tail", slot)
+    /// The cluster that is restored from the lost tail of a slot's region, which was taken over from when `epoch` began. One that an
+    /// earlier recovery left behind is not mistaken for it.
+    pub fn tail_cluster(&self, slot: Slot, epoch: u64) -> String {
+        self.regional(&format!("aurora-tail-{epoch}"), slot)
     }
 
     /// The snapshot that keeps the lost tail of a slot's region, which was taken over from when `epoch` began.

@@ -5,7 +5,7 @@ use continuity::takeover::Refused;
 use lambda_runtime::Diagnostic;
 
 /// Every type an error of a step can have.
-pub const TYPES: [&str; 26] = [
+pub const TYPES: [&str; 27] = [
     "UnknownStep",
     "MalformedInput",
     "NotDeployed",
@@ -31,6 +31,7 @@ pub const TYPES: [&str; 26] = [
     "FaultsUnavailable",
     "IsolationFailed",
     "EvidenceNotStored",
+    "EvidenceNotRead",
     "RecoveryOverdue",
 ];
 
@@ -144,6 +145,17 @@ pub enum StepError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// The data bucket did not give the evidence back.
+    #[error("`{key}` was not read from the bucket `{bucket}`")]
+    EvidenceNotRead {
+        /// Its key.
+        key: String,
+        /// The bucket.
+        bucket: String,
+        /// What went wrong.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// The observers do not see the active region serve yet.
     #[error("not serving yet: {0}")]
     NotServing(String),
@@ -159,7 +171,7 @@ pub enum StepError {
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// A recovery waited for so long that a person must look.
-    #[error("{0}: mend that, then start the recovery workflow again with the same input")]
+    #[error("{0}: mend that, then run `understudy lost-tail --again`")]
     RecoveryOverdue(String),
     /// The region was not isolated, or not all of it: the drill would prove nothing.
     #[error("the isolation failed: {0}")]
@@ -196,6 +208,7 @@ impl StepError {
             StepError::IsolationFailed(_) => "IsolationFailed",
             StepError::RecoveryOverdue(_) => "RecoveryOverdue",
             StepError::EvidenceNotStored { .. } => "EvidenceNotStored",
+            StepError::EvidenceNotRead { .. } => "EvidenceNotRead",
         }
     }
 }

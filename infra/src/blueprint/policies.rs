@@ -353,7 +353,7 @@ fn data(context: &Context<'_>) -> Vec<Value> {
             json!(objects),
         ),
         // The key that encrypts it is one of the stack's.
-        allow("Evidence", &["s3:PutObject"], json!(evidence)),
+        allow("Evidence", &["s3:GetObject", "s3:PutObject"], json!(evidence)),
         allow(
             "Packages",
             &["s3:GetObject"],

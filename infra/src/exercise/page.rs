@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use serde_json::Value;
 
-use super::{Evidence, Outcome, Seen, State, seconds, utc};
+use super::{Evidence, Kind, Outcome, Seen, State, became, seconds, tail_sentence, utc};
 
 const STYLE: &str = include_str!("page.css");
 /// The charts are this wide in their own units, and as wide as the page allows on it.
@@ -67,6 +67,7 @@ pub fn page(evidence: &Evidence) -> String {
     timeline(&mut out, evidence);
     steps(&mut out, evidence);
     payments(&mut out, evidence);
+    lost_tail(&mut out, evidence);
     readiness(&mut out, evidence);
     gaps(&mut out, evidence);
     stack(&mut out, evidence);
@@ -664,6 +665,72 @@ fn payments(out: &mut String, evidence: &Evidence) {
         out,
         "</tbody></table>\n<p class=\"small\">{}</p>\n</section>",
         escape(&payments.source)
+    );
+}
+
+/// What only the old region had, or where that will be told.
+fn lost_tail(out: &mut String, evidence: &Evidence) {
+    if evidence.kind != Kind::Failover {
+        return;
+    }
+    let from = escape(&evidence.from_region);
+    put!(out, "<section>\n<h2>What only {from} had</h2>");
+    let command = format!("<code>understudy lost-tail {}</code>", evidence.epoch_after);
+    let Some(report) = &evidence.lost_tail else {
+        if evidence.outcome == Outcome::Completed {
+            put!(
+                out,
+                "<p>Not known yet: it is compared when {from} is back, and this page is written anew then. {command} tells how far that is.</p>"
+            );
+        } else {
+            put!(out, "<p>Not compared: nothing was taken over.</p>");
+        }
+        put!(out, "</section>");
+        return;
+    };
+    put!(out, "<p>{}</p>", escape(&tail_sentence(report)));
+    let comparison = &report.comparison;
+    if !comparison.entries.is_empty() {
+        put!(
+            out,
+            "<table><thead><tr><th>Payment or account</th><th>Command</th><th class=\"number\">Amount, minor units</th><th>Executed (UTC)</th>\
+             <th>What became of it</th></tr></thead><tbody>"
+        );
+    }
+    for line in &comparison.entries {
+        put!(
+            out,
+            "<tr><td data-label=\"Subject\"><code>{}</code></td><td data-label=\"Command\">{} ({})</td>\
+             <td class=\"number\" data-label=\"Amount\">{} {}</td><td data-label=\"Executed\">{}</td><td data-label=\"Became\">{}</td></tr>",
+            escape(&line.subject),
+            line.kind.as_str(),
+            line.status.as_str(),
+            line.amount_minor,
+            escape(&line.currency),
+            utc(line.created_at_ms),
+            escape(&became(&line.became))
+        );
+    }
+    if !comparison.entries.is_empty() {
+        put!(out, "</tbody></table>");
+    }
+    if comparison.omitted > 0 {
+        put!(
+            out,
+            "<p>{} more are in <code>lost-tail.json</code>, beside this page in the data bucket.</p>",
+            comparison.omitted
+        );
+    }
+    let kept = report.snapshot.as_ref().map_or_else(String::new, |name| {
+        format!(
+            " Its data is kept in the snapshot <code>{}</code> as long as the stack lives.",
+            escape(name)
+        )
+    });
+    put!(
+        out,
+        "<p class=\"small\">Compared at {} UTC.{kept} {command} shows it again.</p>\n</section>",
+        utc(report.compared_ms)
     );
 }
 

@@ -1,3 +1,5 @@
+use continuity::entry::{EntryId, EntryKind, EntryStatus};
+use continuity::lost_tail::{Comparison, Held, TailEntry};
 use continuity::observe::Round;
 use serde_json::json;
 
@@ -139,7 +141,49 @@ pub(crate) fn sample() -> Evidence {
             remedy: "run `understudy up`".into(),
         }],
         not_proven: not_proven(Kind::Failover, None, Outcome::Completed, true, true),
+        lost_tail: Some(tail()),
         left_out: vec![],
+    }
+}
+
+/// One entry of each outcome that a lost tail has.
+fn tail() -> Report {
+    let entry = |seq: u64, amount_minor| TailEntry {
+        id: EntryId { epoch: 1, seq },
+        posted_epoch: 1,
+        idempotency_key: format!("order of Jane Doe {seq}"),
+        kind: EntryKind::Payment,
+        status: EntryStatus::Created,
+        subject: format!("payment-{seq}"),
+        debit_account: Some("payer".into()),
+        credit_account: Some("payee".into()),
+        amount_minor,
+        currency: "EUR".into(),
+        created_at_ms: T0 - 500 + seq,
+    };
+    let held = |epoch, seq, posted_epoch| Held {
+        id: EntryId { epoch, seq },
+        posted_epoch,
+        subject: "payment-now".into(),
+    };
+    let mut comparison = Comparison::default();
+    comparison.add(
+        vec![entry(412, 400), entry(411, 500), entry(410, 1_000), entry(409, 9)],
+        &[
+            None,
+            Some(held(2, 7, 2)),
+            Some(held(1, 410, 2)),
+            Some(held(1, 409, 1)),
+        ],
+    );
+    Report {
+        epoch: 2,
+        from_region: "us-east-1".into(),
+        to_region: "us-east-2".into(),
+        snapshot: Some("lost-tail-primary-dev-2".into()),
+        compared_ms: T0 + 900_000,
+        complete: true,
+        comparison,
     }
 }
 
@@ -197,6 +241,70 @@ fn no_text_becomes_markup_and_nothing_is_fetched() {
         let from_text = page.matches(&fetches.replace('=', "=&quot;")).count();
         assert_eq!(page.matches(fetches).count(), from_text, "{fetches}");
     }
+}
+
+#[test]
+fn a_lost_tail_is_told_in_a_sentence() {
+    let all = tail();
+    let nothing = Report {
+        comparison: Comparison {
+            looked_at: 9,
+            ..Comparison::default()
+        },
+        ..tail()
+    };
+    let no_snapshot = Report {
+        snapshot: None,
+        ..nothing.clone()
+    };
+    let broken_off = Report {
+        complete: false,
+        ..tail()
+    };
+    for (report, parts) in [
+        (
+            &all,
+            &[
+                "3 entries existed only in us-east-1",
+                "1 recovered",
+                "1 executed again",
+                "1 gone",
+            ][..],
+        ),
+        (&nothing, &["Nothing was lost", "9 of its newest entries"]),
+        (&no_snapshot, &["Nothing was lost", "Aurora kept no data"]),
+        (&broken_off, &["3 entries", "ran out of time"]),
+    ] {
+        let sentence = tail_sentence(report);
+        for part in parts {
+            assert!(sentence.contains(part), "{part}: {sentence}");
+        }
+    }
+}
+
+#[test]
+fn a_page_says_what_only_the_old_region_had_or_where_that_will_be_told() {
+    let told = page(&sample());
+    for part in ["payment-412", "400 EUR", "executed again as payment-now"] {
+        assert!(told.contains(part), "{part}");
+    }
+    assert!(!told.contains("payment-409") && !told.contains("Jane"));
+    let early = Evidence {
+        lost_tail: None,
+        ..sample()
+    };
+    let text = page(&early);
+    assert!(text.contains("Not known yet") && text.contains("understudy lost-tail 2"));
+    let held = Evidence {
+        outcome: Outcome::Held,
+        ..early.clone()
+    };
+    assert!(page(&held).contains("nothing was taken over"));
+    let planned = Evidence {
+        kind: Kind::Switchover,
+        ..early
+    };
+    assert!(!page(&planned).contains("What only"));
 }
 
 #[test]

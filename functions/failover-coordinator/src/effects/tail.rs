@@ -28,10 +28,10 @@ pub trait Tail: Send + Sync {
     async fn keep(&self, owner: &Owner, snapshot: &str, name: &str) -> Result<bool, StepError>;
     /// Whether the copy of this name is there.
     async fn is_kept(&self, name: &str) -> Result<bool, StepError>;
-    /// Restores the copy to a database of its own; where it is reached, once it is ready.
-    async fn open(&self, owner: &Owner, name: &str) -> Result<Option<Endpoint>, StepError>;
+    /// Restores the copy to a database of its own, `cluster`; where it is reached, once it is ready.
+    async fn open(&self, owner: &Owner, name: &str, cluster: &str) -> Result<Option<Endpoint>, StepError>;
     /// Deletes the database. Says whether it is gone. The copy stays.
-    async fn close(&self) -> Result<bool, StepError>;
+    async fn close(&self, cluster: &str) -> Result<bool, StepError>;
 }
 
 /// Aurora in the region of a slot.
@@ -69,10 +69,6 @@ impl AuroraTail {
     fn cluster(&self) -> String {
         self.names.aurora_cluster(self.slot)
     }
-
-    fn restored(&self) -> String {
-        self.names.tail_cluster(self.slot)
-    }
 }
 
 fn failed(error: KindError) -> StepError {
@@ -103,14 +99,14 @@ impl Tail for AuroraTail {
             .map_err(failed)
     }
 
-    async fn open(&self, owner: &Owner, name: &str) -> Result<Option<Endpoint>, StepError> {
-        db_snapshot::open(&self.site(Some(owner)), name, &self.restored(), &self.cluster())
+    async fn open(&self, owner: &Owner, name: &str, cluster: &str) -> Result<Option<Endpoint>, StepError> {
+        db_snapshot::open(&self.site(Some(owner)), name, cluster, &self.cluster())
             .await
             .map_err(failed)
     }
 
-    async fn close(&self) -> Result<bool, StepError> {
-        db_snapshot::close(&self.site(None), &self.restored())
+    async fn close(&self, cluster: &str) -> Result<bool, StepError> {
+        db_snapshot::close(&self.site(None), cluster)
             .await
             .map_err(failed)
     }

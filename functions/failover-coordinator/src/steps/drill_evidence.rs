@@ -125,6 +125,7 @@ pub fn evidence(context: &Context, facts: &Facts<'_>) -> Evidence {
         achieved,
         payments,
         readiness: facts.readiness.clone(),
+        lost_tail: None,
         left_out: Vec::new(),
     }
 }

@@ -1,6 +1,7 @@
 //! failover, switchover, drill: record. What happened, when, and with which result: one document and one page, in the data bucket of
 //! this region, which S3 replicates, and as an item of the control table.
 
+use continuity::lost_tail::Report;
 use continuity::metrics::{self, Unit};
 use continuity::names::{Regions, Slot, exercise_id};
 use continuity::observe::Observation;
@@ -34,11 +35,13 @@ pub async fn record(context: &Context, request: &Request) -> Result<Value, StepE
     let regions = &context.config.regions;
     let observers = Slot::ALL.map(|slot| regions.of(slot));
     let readiness = format!("readiness#{}", context.region());
-    let (stored, observations, readiness, traffic) = futures::join!(
+    let tail = Report::item(input.epoch + 1);
+    let (stored, observations, readiness, traffic, tail) = futures::join!(
         configuration(context),
         context.control.observations(&observers),
         context.control.document(&readiness),
         traffic(context, request, &input),
+        context.control.document(&tail),
     );
     let facts = Facts {
         request,
@@ -50,7 +53,11 @@ pub async fn record(context: &Context, request: &Request) -> Result<Value, StepE
         readiness: readiness?.and_then(|json| serde_json::from_str(&json).ok()),
         traffic: traffic.map_err(|error| continuity::error::chain(&error)),
     };
-    let evidence = evidence(&facts);
+    let mut evidence = evidence(&facts);
+    // Of a failover that is recorded once more, after its recovery.
+    if evidence.kind == Kind::Failover {
+        evidence.lost_tail = tail?.as_deref().and_then(shown);
+    }
     let item = keep(context, account(&request.execution_arn), &evidence).await?;
     let failed = evidence.is_failed();
     if failed {
@@ -96,6 +103,48 @@ pub async fn keep(context: &Context, account: &str, evidence: &Evidence) -> Resu
         context.archive.put(&bucket, &key, content_type, body).await?;
     }
     Ok(item)
+}
+
+/// Completes the evidence of the failover that began `epoch` with what its recovery found out, where that evidence is kept. Twice is
+/// once.
+///
+/// # Errors
+/// `ControlUnavailable`, `EvidenceNotRead`, `EvidenceNotStored`.
+pub async fn complete(context: &Context, account: &str, epoch: u64) -> Result<(), StepError> {
+    let names = &context.config.names;
+    let id = names.failover_execution(epoch);
+    let tail = context.control.document(&Report::item(epoch)).await?;
+    let Some(tail) = tail.as_deref().and_then(shown) else {
+        return Ok(());
+    };
+    let bucket = names.data_bucket(context.config.slot, account);
+    // The bucket has all of it, the item what fits.
+    let kept = context.archive.get(&bucket, &exercise::json_key(&id)).await?;
+    let kept = match kept {
+        Some(kept) => Some(kept),
+        None => context.control.document(&exercise::item(&id)).await?,
+    };
+    let evidence = kept.and_then(|json| serde_json::from_str::<Evidence>(&json).ok());
+    let Some(mut evidence) = evidence else {
+        tracing::warn!(id, "the failover has no evidence that could be completed");
+        return Ok(());
+    };
+    evidence.lost_tail = Some(tail);
+    if evidence.left_out.is_empty() {
+        keep(context, account, &evidence).await?;
+    } else {
+        // The bucket has more than this and is not to lose it.
+        let json = evidence.for_item();
+        let json = json.map_err(|error| StepError::MalformedInput(error.to_string()))?;
+        context.control.put_document(&exercise::item(&id), &json).await?;
+    }
+    Ok(())
+}
+
+/// A stored report of a lost tail, as evidence shows it.
+fn shown(json: &str) -> Option<Report> {
+    let report = serde_json::from_str::<Report>(json).ok()?;
+    Some(report.shortened(exercise::TAIL_LINES))
 }
 
 /// What the ledger of this region kept of the time around the exercise. After a change it waits a limited time for the first
@@ -374,6 +423,7 @@ fn evidence(facts: &Facts<'_>) -> Evidence {
         payments,
         readiness: facts.readiness.clone(),
         not_proven,
+        lost_tail: None,
         left_out: Vec::new(),
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use continuity::control::ControlStore;
 use continuity::lost_tail::Report;
 use continuity::names::Slot;
+use infra::exercise::{Evidence, Outcome};
 use serde_json::{Value, json};
 
 use super::{DR, End, HOME, Machine, Run, World};
@@ -111,6 +112,107 @@ async fn a_region_that_does_not_come_back_is_waited_for_a_day_and_ends_by_name()
     world.home_answers(true);
     world.snapshot_made(SNAPSHOT, 2_000);
     assert_eq!(run(&world).await.end, End::Succeeded);
+}
+
+#[tokio::test]
+async fn the_evidence_of_the_failover_is_completed_and_completing_it_again_changes_nothing() {
+    let world = World::deployed();
+    for observation in super::home_down(world.now_ms()) {
+        world.control.put_observation(&observation).await.unwrap();
+    }
+    let input =
+        json!({"epoch": 1, "to_region": DR, "started_by": "health-probe", "reasons": [], "decided_ms": 9});
+    let failover = Machine::load("failover");
+    let failed_over = failover
+        .run(&world, Slot::Dr, "failover-dev-2", input.clone())
+        .await;
+    assert_eq!(failed_over.end, End::Succeeded);
+    let kept = |world: &World, name: &str| {
+        let bucket = "dr-secondary-bucket-dev-000000000000";
+        world
+            .file(bucket, &format!("evidence/failover-dev-2/{name}"))
+            .unwrap()
+    };
+    assert!(kept(&world, "index.html").contains("Not known yet"));
+    world.home_rejoined();
+    world.snapshot_made(SNAPSHOT, 2_000);
+    assert_eq!(run(&world).await.end, End::Succeeded);
+    let document = kept(&world, "evidence.json");
+    let evidence: Evidence = serde_json::from_str(&document).unwrap();
+    assert_eq!(evidence.lost_tail, Some(stored(&world)));
+    assert_eq!(evidence.outcome, Outcome::Completed);
+    let page = kept(&world, "index.html");
+    assert!(page.contains("2 recovered from the journal"), "{page}");
+    let item: Evidence = serde_json::from_str(&world.document("exercise#failover-dev-2").unwrap()).unwrap();
+    assert_eq!(item.lost_tail, evidence.lost_tail);
+
+    assert_eq!(run(&world).await.end, End::Succeeded);
+    let again: Evidence = serde_json::from_str(&kept(&world, "evidence.json")).unwrap();
+    let tail = again.lost_tail.clone();
+    assert_eq!(
+        tail.map(|tail| tail.comparison),
+        evidence.lost_tail.clone().map(|tail| tail.comparison)
+    );
+    let rest = |evidence: Evidence| Evidence {
+        lost_tail: None,
+        ..evidence
+    };
+    assert_eq!(
+        rest(again),
+        rest(evidence),
+        "nothing else of the evidence changes"
+    );
+
+    // A failover that is recorded once more keeps what its recovery found.
+    failover.run(&world, Slot::Dr, "failover-dev-2-2", input).await;
+    let recorded: Evidence = serde_json::from_str(&kept(&world, "evidence.json")).unwrap();
+    assert!(recorded.lost_tail.is_some());
+}
+
+#[tokio::test]
+async fn a_report_is_not_replaced_by_none_when_what_it_compared_is_kept_no_more() {
+    let world = rejoined();
+    world.snapshot_made(SNAPSHOT, 2_000);
+    assert_eq!(run(&world).await.end, End::Succeeded);
+    let before = stored(&world);
+    world.forget_snapshots();
+    world.forget_kept_tails();
+    assert_eq!(run(&world).await.end, End::Succeeded);
+    assert_eq!(stored(&world), before);
+}
+
+#[tokio::test]
+async fn what_an_earlier_recovery_left_open_is_not_taken_for_this_tail() {
+    let world = rejoined();
+    world.tail_was_left_open("aurora-tail-1-primary-dev");
+    world.snapshot_made(SNAPSHOT, 2_000);
+    let run = run(&world).await;
+    assert_eq!(run.end, End::Succeeded);
+    assert_eq!(world.open_tails(), ["aurora-tail-1-primary-dev"]);
+    let opened = run.path.iter().filter(|state| *state == "OpenTail").count();
+    assert!(opened > 1, "a database of its own is restored: {:?}", run.path);
+}
+
+#[tokio::test]
+async fn a_second_failover_before_the_recovery_ended_does_not_keep_it_from_its_end() {
+    let world = rejoined();
+    world.snapshot_made(SNAPSHOT, 2_000);
+    // The region that took over was taken over from in turn, and follows again.
+    world.change_record(|record| {
+        (record.epoch, record.last_served_epoch) = (3, 3);
+        record.active_region = HOME.into();
+    });
+    for region in [HOME, DR] {
+        world.change_ledger(region, |ledger| {
+            ledger.epoch = Some(3);
+            ledger.in_recovery = region == DR;
+        });
+    }
+    let ended = run(&world).await;
+    assert_eq!(ended.end, End::Succeeded, "{:?}", ended.path);
+    let report = stored(&world);
+    assert_eq!((report.epoch, report.to_region.as_str()), (2, DR));
+    assert_eq!(report.comparison.totals["recovered"].entries, 2);
 }
 
 #[tokio::test]

@@ -116,7 +116,7 @@ struct State {
 struct TailState {
     snapshots: Vec<AfterFailover>,
     kept: BTreeMap<String, bool>,
-    restored: Option<u32>,
+    restored: BTreeMap<String, u32>,
     unreachable: bool,
 }
 
@@ -372,9 +372,25 @@ impl World {
         self.state.lock().unwrap().tail.kept.keys().cloned().collect()
     }
 
+    /// Somebody deleted them by hand.
+    pub(crate) fn forget_kept_tails(&self) {
+        self.state.lock().unwrap().tail.kept.clear();
+    }
+
+    /// A recovery that died left this database behind.
+    pub(crate) fn tail_was_left_open(&self, cluster: &str) {
+        let mut state = self.state.lock().unwrap();
+        state.tail.restored.insert(cluster.to_owned(), 9);
+    }
+
+    /// Databases that are restored.
+    pub(crate) fn open_tails(&self) -> Vec<String> {
+        self.state.lock().unwrap().tail.restored.keys().cloned().collect()
+    }
+
     /// A database is restored from one.
     pub(crate) fn tail_is_open(&self) -> bool {
-        self.state.lock().unwrap().tail.restored.is_some()
+        !self.state.lock().unwrap().tail.restored.is_empty()
     }
 
     /// Switchovers that are started happen at once, this way.
@@ -753,12 +769,15 @@ impl Processor for Double {
             }
             if let Task::LostTail { host, before, .. } = task {
                 assert_eq!(host, "restored", "{before:?}");
-                assert!(tail.restored.is_some_and(|looks| looks >= 2));
+                assert!(tail.restored.values().any(|looks| *looks >= 2));
                 let entries: Vec<Value> = (0..10).rev().map(tail_entry).collect();
                 return Ok(json!({"entries": entries}));
             }
             let ledger = ledgers.get_mut(&self.region).unwrap();
-            let reads = matches!(task, Task::LedgerStatus | Task::Traffic { .. });
+            let reads = matches!(
+                task,
+                Task::LedgerStatus | Task::Traffic { .. } | Task::HeldEntries { .. }
+            );
             if ledger.in_recovery && !reads {
                 return Err(StepError::ProcessorFailed {
                     task: task.name(),
@@ -855,12 +874,13 @@ impl Tail for Double {
         self.gate("is-kept", database_failed, asked).await
     }
 
-    async fn open(&self, _: &Owner, name: &str) -> Result<Option<Endpoint>, StepError> {
+    async fn open(&self, _: &Owner, name: &str, cluster: &str) -> Result<Option<Endpoint>, StepError> {
         let opened = async {
             let mut state = self.state();
             assert_eq!(state.tail.kept.get(name), Some(&true), "the copy is complete");
-            let looks = state.tail.restored.map_or(0, |looks| looks + 1);
-            state.tail.restored = Some(looks);
+            let restored = &mut state.tail.restored;
+            let looks = restored.get(cluster).map_or(0, |looks| looks + 1);
+            restored.insert(cluster.to_owned(), looks);
             Ok((looks >= 2).then(|| Endpoint {
                 host: "restored".into(),
                 port: 5432,
@@ -869,8 +889,8 @@ impl Tail for Double {
         self.gate("open", database_failed, opened).await
     }
 
-    async fn close(&self) -> Result<bool, StepError> {
-        let closed = async { Ok(self.state().tail.restored.take().is_none()) };
+    async fn close(&self, cluster: &str) -> Result<bool, StepError> {
+        let closed = async { Ok(self.state().tail.restored.remove(cluster).is_none()) };
         self.gate("close", database_failed, closed).await
     }
 }
@@ -1025,6 +1045,16 @@ impl Archive for Double {
             source: "injected".into(),
         };
         self.gate("put-object", error, put).await
+    }
+
+    async fn get(&self, bucket: &str, key: &str) -> Result<Option<String>, StepError> {
+        let get = async { Ok(self.world.file(bucket, key)) };
+        let error = || StepError::EvidenceNotRead {
+            key: key.to_owned(),
+            bucket: bucket.to_owned(),
+            source: "injected".into(),
+        };
+        self.gate("get-object", error, get).await
     }
 }
 
