@@ -3,10 +3,12 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::{Arc, Weak};
 
 use bootstrap::artifacts::manifest::{Manifest, Package};
 use bootstrap::artifacts::{self, FUNCTIONS};
 use tempfile::TempDir;
+use tokio::sync::Mutex;
 
 /// What is run.
 #[derive(Debug)]
@@ -23,6 +25,21 @@ impl Programs {
         let copied = tokio::task::spawn_blocking(copy).await;
         let programs = copied.map_err(|error| error.to_string())??;
         programs.pack().await.map_err(|error| error.to_string())?;
+        Ok(programs)
+    }
+
+    /// The same, once for all who hold them at the same time in this process: packing takes the better part of a minute.
+    ///
+    /// # Errors
+    /// What cannot be copied or packed.
+    pub async fn shared() -> Result<Arc<Programs>, String> {
+        static SHARED: Mutex<Weak<Programs>> = Mutex::const_new(Weak::new());
+        let mut shared = SHARED.lock().await;
+        if let Some(programs) = shared.upgrade() {
+            return Ok(programs);
+        }
+        let programs = Arc::new(Programs::gather().await?);
+        *shared = Arc::downgrade(&programs);
         Ok(programs)
     }
 

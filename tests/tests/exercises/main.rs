@@ -5,4 +5,5 @@
 mod drill;
 mod interrupted;
 mod readiness;
+mod recovery;
 mod takeover;

@@ -25,19 +25,19 @@ use understudy_tests::killed::programs::Programs;
 
 pub(super) const HOME: &str = "us-east-1";
 pub(super) const STANDBY: &str = "us-east-2";
-const CURRENCY: &str = "EUR";
+pub(super) const CURRENCY: &str = "EUR";
 /// How long any one thing may take on a machine that is busy with other tests.
-const PATIENCE: Duration = Duration::from_secs(180);
+pub(super) const PATIENCE: Duration = Duration::from_secs(180);
 
 /// A stack whose failovers a person approves, and customers.
 pub(super) struct Stage {
-    _programs: Programs,
-    folder: tempfile::TempDir,
+    _programs: Arc<Programs>,
+    pub(super) folder: tempfile::TempDir,
     pub(super) cloud: local::AttachedCloud,
     pub(super) stack: Stack,
-    client: Client,
-    accounts: Vec<String>,
-    ui: Arc<Ui>,
+    pub(super) client: Client,
+    pub(super) accounts: Vec<String>,
+    pub(super) ui: Arc<Ui>,
 }
 
 impl Stage {
@@ -45,7 +45,7 @@ impl Stage {
     pub(super) async fn new(suffix: &str, settings: impl FnOnce(&mut Spec)) -> Stage {
         continuity::aws::install_tls();
         let folder = tempfile::tempdir().unwrap();
-        let programs = Programs::gather().await.unwrap();
+        let programs = Programs::shared().await.unwrap();
         let options = local::StartOptions::new(folder.path()).program(programs.understudy());
         let cloud = local::start_attached(options).await.unwrap();
         let mut spec = Spec {
@@ -128,7 +128,7 @@ impl Stage {
     }
 
     /// Cuts `region` off, its database killed, and approves what the observers propose.
-    async fn lose(&self, region: &str) -> ControlRecord {
+    pub(super) async fn lose(&self, region: &str) -> ControlRecord {
         let other = self.stack.spec.regions.peer_of(region).unwrap();
         let before = self.record(other).await;
         self.cloud().outage(region.parse().unwrap(), true).await.unwrap();
