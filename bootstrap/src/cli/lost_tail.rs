@@ -9,19 +9,24 @@ use crate::lost_tail;
 use crate::stack::{Stack, StackOptions};
 use crate::ui::Ui;
 
-/// Shows what only the old region's database had when a failover took over from it.
+/// Shows what only the old region's database had when a failover took over.
 ///
-/// A database replicates a moment after it commits, so a region that fails takes its newest entries with it. None of these was
-/// acknowledged and lost: what was acknowledged is in the journal, and the failover posted it again. When the old region is back, a
-/// workflow keeps a snapshot of what its database held, compares it with the ledger that serves, and writes this report: each entry
-/// that existed only there, by payment and amount, and what became of it:
+/// A database replicates a moment after it commits, so a region that fails
+/// takes its newest entries with it. Of those none was acknowledged and lost:
+/// what was acknowledged is in the journal, and the failover posted it again.
+/// When the old region is back, a workflow keeps a snapshot of what its
+/// database held, compares it with the ledger that serves, and tells of each
+/// entry that existed only there, by payment and amount, what became of it:
 ///
-///   recovered       acknowledged or nearly so; posted again from the journal, under the same id
-///   executed-again  not acknowledged; its client retried and has a payment with another id
-///   gone            not acknowledged, and nobody retried
+///   recovered       it was in the journal, as is all that was acknowledged,
+///                   and was posted again under the same id
+///   executed-again  it was not acknowledged; its client tried again and has
+///                   a payment with another id
+///   gone            it was not acknowledged, and nobody tried again
 ///
-/// Exits with 0 when there is a report, and with 1 when there was no such failover or the comparison has not come to its end; then the
-/// error says how far it is.
+/// Exits with 0 when there is a report. Exits with 1 when there was no such
+/// failover, or when the comparison has not come to its end: then the error
+/// says how far it is.
 #[derive(Debug, Args)]
 #[command(
     verbatim_doc_comment,

@@ -153,6 +153,21 @@ async fn each_entry_that_only_the_old_region_had_is_told_and_the_region_stands_b
         .await;
     assert!(waits.contains(HOME), "{waits}");
 
+    // Its execution is killed, which the command tells, and started again, once.
+    let runs = lost_tail::again(&stage.stack, Some(2)).await.unwrap();
+    assert!(!runs.new);
+    let workflows = stage.stack.cloud.sfn(STANDBY);
+    workflows
+        .stop_execution()
+        .execution_arn(&runs.execution)
+        .send()
+        .await
+        .unwrap();
+    let broken = lost_tail::lost_tail(&stage.stack, Some(2)).await.unwrap_err();
+    assert!(broken.to_string().contains("broke off"), "{broken}");
+    let started = lost_tail::again(&stage.stack, Some(2)).await.unwrap();
+    assert!(started.new && started.execution != runs.execution);
+
     stage.heal(HOME).await;
     let report = report(&stage).await;
     let told: BTreeMap<i64, (&str, String)> = report
