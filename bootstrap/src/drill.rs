@@ -158,12 +158,19 @@ pub(crate) fn said(stage: &str, drill: &Value) -> String {
             text("id"),
             text("home")
         ),
+        "there" if drill["kind"] == "isolation" => {
+            format!("{} is cut off; {} is to take over", text("home"), text("target"))
+        }
         "there" => format!("switchover to {}", text("target")),
         "hold" => format!(
             "{} serves, for {} s",
             text("target"),
             drill["hold_ms"].as_u64().unwrap_or(0) / 1000
         ),
+        "rejoin" => match drill["aborted"].as_str() {
+            Some(why) => format!("{} is joined again at once: {why}", text("home")),
+            None => format!("{} is joined again, and becomes the standby", text("home")),
+        },
         "back" => match drill["aborted"].as_str() {
             Some(why) => format!("switchover back to {} at once: {why}", text("home")),
             None => format!("switchover back to {}", text("home")),

@@ -71,7 +71,7 @@ impl Kind {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DrillKind {
-    /// Whether everything is ready; nothing moves.
+    /// Whether everything is ready, and payments are acknowledged; nothing moves.
     Readiness,
     /// A planned change, there and back.
     Switchover,
@@ -80,6 +80,14 @@ pub enum DrillKind {
 }
 
 impl DrillKind {
+    /// All of them.
+    pub const ALL: [DrillKind; 3] = [DrillKind::Readiness, DrillKind::Switchover, DrillKind::Isolation];
+
+    /// The kind of that word.
+    pub fn parse(text: &str) -> Option<DrillKind> {
+        DrillKind::ALL.into_iter().find(|kind| kind.as_str() == text)
+    }
+
     /// The word.
     pub fn as_str(self) -> &'static str {
         match self {

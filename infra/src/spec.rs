@@ -191,7 +191,7 @@ pub struct Drill {
     pub isolation_minutes: u16,
     /// When no scheduled exercise begins, in UTC.
     pub blocked_windows: Vec<Window>,
-    /// What a scheduled exercise is: `switchover`.
+    /// What a scheduled exercise is: `readiness`, `switchover` or `isolation`.
     pub kind: String,
     /// How long the other region serves during an exercise, seconds.
     pub hold_seconds: u64,

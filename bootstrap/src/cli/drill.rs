@@ -30,7 +30,8 @@ enum DrillCommand {
 ///
 /// It does not begin while the stack is in maintenance or another change or exercise runs, and changes nothing before synthetic
 /// payments were acknowledged. The region that takes over is left at once when its payments fail or are slow. Customers see 503 with
-/// Retry-After for some seconds, twice. Interrupt this command at any moment, the drill goes on.
+/// Retry-After for some seconds, twice; when a region is isolated they wait as long as a failover takes. Interrupt this command at any
+/// moment, the drill goes on; if its workflow dies, the next evaluation of readiness starts it again.
 ///
 /// The exit code is 0 only when the drill came to its end with its objectives met.
 #[derive(Debug, Args)]
@@ -38,7 +39,11 @@ struct Run {
     #[command(flatten)]
     stack: StackOptions,
     /// What is exercised, instead of the configuration's `drill.kind`.
-    #[arg(long, value_parser = ["switchover"])]
+    ///
+    /// `readiness` looks at everything that a change needs, calls the functions and pays, and moves nothing. `switchover` is a planned
+    /// change to the other region and back. `isolation` cuts the active region off: the observers take over, the region is joined
+    /// again, and the stack goes home.
+    #[arg(long, value_parser = ["readiness", "switchover", "isolation"])]
     kind: Option<String>,
     /// How long the other region serves, instead of the configuration's `drill.hold_seconds`.
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(0..=1800))]

@@ -5,8 +5,11 @@
 use continuity::clock;
 use continuity::control::{ControlRecord, Phase};
 use continuity::names::Regions;
+use infra::exercise::DrillKind;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+
+use crate::event::Mode;
 
 /// The item of the control table.
 pub const ITEM: &str = "drill";
@@ -16,6 +19,12 @@ pub const BASELINE_MS: u64 = 10_000;
 pub const BASELINE_LIMIT_MS: u64 = 90_000;
 /// A planned change that is not over by now has gone wrong; the drill goes on watching, but waits for nothing more than home.
 pub const CHANGE_LIMIT_MS: u64 = 900_000;
+/// An isolation that is not in force by now is given up.
+pub const ISOLATION_LIMIT_MS: u64 = 300_000;
+/// An isolated region that nobody has begun to take over from by now is joined again.
+pub const TAKEOVER_LIMIT_MS: u64 = 300_000;
+/// A region that was joined again stands by within this time, or the other one goes on serving. Aurora rebuilds a cluster meanwhile.
+pub const REJOIN_LIMIT_MS: u64 = 3_600_000;
 /// Attempts to come back.
 pub const ATTEMPTS_BACK: u32 = 5;
 /// One slice of payments.
@@ -54,6 +63,8 @@ pub enum Stage {
     There,
     /// It serves.
     Hold,
+    /// The region that was cut off is joined again, and becomes the standby.
+    Rejoin,
     /// The first region takes over again.
     Back,
     /// The stack is left alone.
@@ -74,8 +85,8 @@ pub struct Mark {
 pub struct Drill {
     /// `drill-{suffix}-{yyyymmddThhmmss}`.
     pub id: String,
-    /// `switchover`.
-    pub kind: String,
+    /// What it exercises.
+    pub kind: DrillKind,
     /// The ARN of the execution that makes it.
     pub execution: String,
     /// Who asked for it.
@@ -100,8 +111,17 @@ pub struct Drill {
     pub stage_ms: u64,
     /// The stages so far.
     pub marks: Vec<Mark>,
-    /// The execution of the switchover that was started last.
+    /// The execution of the change that it started last.
     pub change: Option<String>,
+    /// Of an isolation: the observers decide by themselves; otherwise the drill starts the failover, as a person would.
+    #[serde(default)]
+    pub observers_decide: bool,
+    /// Of an isolation: since when all of the region was cut off.
+    #[serde(default)]
+    pub isolated_ms: Option<u64>,
+    /// Of an isolation: since when all of it is put back.
+    #[serde(default)]
+    pub restored_ms: Option<u64>,
     /// Switchovers that were started to come back.
     pub attempts_back: u32,
     /// Why it did not go as planned.
@@ -206,9 +226,6 @@ pub fn may_begin(signs: &Signs<'_>) -> Begin {
     Begin::NotNow(reasons)
 }
 
-/// The kinds that can be asked for.
-pub const KINDS: [&str; 1] = ["switchover"];
-
 /// The id of a drill that begins at `now_ms`: `drill-dev-20261127T060000`.
 pub fn id(suffix: &str, now_ms: u64) -> String {
     let seconds = now_ms / 1000 % 86_400;
@@ -224,10 +241,12 @@ pub enum Next {
     Wait,
     /// The drill is stored so.
     Go(Drill),
-    /// A switchover of the record's epoch to this region is started; then the drill is stored so, with the execution's name.
+    /// A change of the record's epoch to this region is started; then the drill is stored so, with the execution's name.
     Start {
         /// The region that is to serve.
         to_region: String,
+        /// A switchover, or a failover.
+        mode: Mode,
         /// The drill afterwards.
         then: Drill,
     },
@@ -248,17 +267,31 @@ pub struct Recent {
     pub flowing: bool,
 }
 
+/// What a drill goes by.
+#[derive(Debug, Clone, Copy)]
+pub struct Sight<'a> {
+    /// The control record.
+    pub record: &'a ControlRecord,
+    /// The change that the drill started last has ended.
+    pub change_ended: bool,
+    /// What the newest payments say, if there are any.
+    pub recent: Option<&'a Recent>,
+    /// The drill's home could take over now; looked at only while that counts.
+    pub home_is_fit: bool,
+}
+
 /// What a drill does next.
 ///
 /// The rules: nothing is changed before payments were acknowledged; a takeover that others make ends the drill; the other region is
-/// left at once when its payments fail or are slow; and while the other region serves the drill comes back, again and again.
-pub fn next(
-    drill: &Drill,
-    record: &ControlRecord,
-    change_ended: bool,
-    recent: Option<&Recent>,
-    now_ms: u64,
-) -> Next {
+/// left at once when its payments fail or are slow; a region that was cut off is joined again whatever happened; and while the other
+/// region serves the drill comes back, again and again.
+pub fn next(drill: &Drill, sight: &Sight<'_>, now_ms: u64) -> Next {
+    let Sight {
+        record,
+        change_ended,
+        recent,
+        home_is_fit,
+    } = *sight;
     let since_ms = now_ms.saturating_sub(drill.stage_ms);
     let serves = |region: &str| record.phase == Phase::Serving && record.active_region == region;
     let over = |why: String| Next::Go(drill.at(Stage::Over, now_ms).aborted(why));
@@ -279,15 +312,23 @@ pub fn next(
             }
             match recent {
                 _ if since_ms < BASELINE_MS => Next::Wait,
+                // Nothing more is exercised.
+                Some(recent) if recent.flowing && drill.kind == DrillKind::Readiness => {
+                    Next::Go(drill.at(Stage::Over, now_ms))
+                }
                 Some(recent) if recent.flowing => Next::Go(drill.at(Stage::There, now_ms)),
                 _ if since_ms < BASELINE_LIMIT_MS => Next::Wait,
                 _ => over("no synthetic payment was acknowledged, so nothing was changed".to_owned()),
             }
         }
         Stage::There if serves(&drill.target) => Next::Go(drill.at(Stage::Hold, now_ms)),
+        Stage::There if serves(&drill.home) && drill.kind == DrillKind::Isolation => {
+            isolated(drill, record, change_ended, now_ms)
+        }
         // It is stored that the change is wanted before it is started: an answer that is lost changes nothing.
         Stage::There if serves(&drill.home) && drill.change.is_none() => Next::Start {
             to_region: drill.target.clone(),
+            mode: Mode::Graceful,
             then: drill.clone(),
         },
         Stage::There if serves(&drill.home) && change_ended => over(format!(
@@ -308,7 +349,10 @@ pub fn next(
         }
         Stage::Hold if serves(&drill.home) => over("somebody else moved the stack back".to_owned()),
         Stage::Hold if serves(&drill.target) => {
-            let back = drill.at(Stage::Back, now_ms);
+            let back = match drill.kind {
+                DrillKind::Isolation => drill.at(Stage::Rejoin, now_ms),
+                DrillKind::Readiness | DrillKind::Switchover => drill.at(Stage::Back, now_ms),
+            };
             match recent.and_then(|recent| unfit(recent, drill.stage_ms)) {
                 Some(why) => Next::Go(back.aborted(why)),
                 None if record.maintenance => Next::Go(back.aborted("the stack was put into maintenance")),
@@ -316,6 +360,17 @@ pub fn next(
                 None => Next::Wait,
             }
         }
+        Stage::Rejoin if drill.restored_ms.is_some() && serves(&drill.home) => {
+            Next::Go(drill.at(Stage::Over, now_ms))
+        }
+        Stage::Rejoin if drill.restored_ms.is_some() && serves(&drill.target) && home_is_fit => {
+            Next::Go(drill.at(Stage::Back, now_ms))
+        }
+        Stage::Rejoin if since_ms > REJOIN_LIMIT_MS => over(format!(
+            "`{}` does not stand by again after {} minutes: run `understudy failback` when it does",
+            drill.home,
+            since_ms / 60_000
+        )),
         Stage::Back if serves(&drill.home) => Next::Go(drill.at(Stage::Over, now_ms)),
         Stage::Back if serves(&drill.target) && (drill.attempts_back == 0 || change_ended) => {
             if drill.attempts_back >= ATTEMPTS_BACK {
@@ -328,10 +383,52 @@ pub fn next(
             then.attempts_back += 1;
             Next::Start {
                 to_region: drill.home.clone(),
+                mode: Mode::Graceful,
                 then,
             }
         }
-        Stage::There | Stage::Hold | Stage::Back | Stage::Over => Next::Wait,
+        Stage::There | Stage::Hold | Stage::Rejoin | Stage::Back | Stage::Over => Next::Wait,
+    }
+}
+
+/// What a drill does that isolates its home, while that region serves still.
+fn isolated(drill: &Drill, record: &ControlRecord, change_ended: bool, now_ms: u64) -> Next {
+    let rejoin = |why: String| Next::Go(drill.at(Stage::Rejoin, now_ms).aborted(why));
+    if let Some(why) = &drill.aborted {
+        return rejoin(why.clone());
+    }
+    let Some(isolated_ms) = drill.isolated_ms else {
+        let since_ms = now_ms.saturating_sub(drill.stage_ms);
+        if since_ms > ISOLATION_LIMIT_MS {
+            return rejoin(format!(
+                "`{}` was not cut off after {} s",
+                drill.home,
+                since_ms / 1000
+            ));
+        }
+        return Next::Wait;
+    };
+    let since_ms = now_ms.saturating_sub(isolated_ms);
+    if since_ms > TAKEOVER_LIMIT_MS {
+        return rejoin(format!(
+            "nobody took over from `{}` within {} s after it was cut off",
+            drill.home,
+            since_ms / 1000
+        ));
+    }
+    if drill.observers_decide || record.epoch != drill.epoch {
+        return Next::Wait;
+    }
+    match &drill.change {
+        None => Next::Start {
+            to_region: drill.target.clone(),
+            mode: Mode::Ungraceful,
+            then: drill.clone(),
+        },
+        Some(change) if change_ended => {
+            rejoin(format!("`{change}` ended, and `{}` serves as before", drill.home))
+        }
+        Some(_) => Next::Wait,
     }
 }
 

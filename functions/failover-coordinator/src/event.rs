@@ -74,12 +74,8 @@ pub enum Step {
     CloseTail,
     /// recovery: say what was found.
     ReportTail,
-    /// drill: cut the active region off.
-    Isolate,
-    /// drill: say that the isolation is watched; is the region still cut off?
-    WatchIsolation,
-    /// drill: put back what was cut.
-    EndIsolation,
+    /// drill: cut the active region off for as long as the drill wants it, and put it back.
+    Isolation,
     /// drill: claim it, or say why there is none now.
     DrillBegin,
     /// drill: a slice of synthetic payments.
@@ -92,11 +88,13 @@ pub enum Step {
     DrillEnd,
     /// readiness: could the other region take over now?
     EvaluateReadiness,
+    /// readiness: start a drill again whose execution has died.
+    ResumeDrill,
 }
 
 impl Step {
     /// All steps.
-    pub const ALL: [Step; 41] = [
+    pub const ALL: [Step; 40] = [
         Step::Reconcile,
         Step::Initialise,
         Step::StartProbes,
@@ -129,15 +127,14 @@ impl Step {
         Step::CompareTail,
         Step::CloseTail,
         Step::ReportTail,
-        Step::Isolate,
-        Step::WatchIsolation,
-        Step::EndIsolation,
+        Step::Isolation,
         Step::DrillBegin,
         Step::SyntheticTraffic,
         Step::Exercise,
         Step::CheckPayments,
         Step::DrillEnd,
         Step::EvaluateReadiness,
+        Step::ResumeDrill,
     ];
 
     /// The word in the event.
@@ -175,15 +172,14 @@ impl Step {
             Step::CompareTail => "compare-tail",
             Step::CloseTail => "close-tail",
             Step::ReportTail => "report-tail",
-            Step::Isolate => "isolate",
-            Step::WatchIsolation => "watch-isolation",
-            Step::EndIsolation => "end-isolation",
+            Step::Isolation => "isolation",
             Step::DrillBegin => "drill-begin",
             Step::SyntheticTraffic => "synthetic-traffic",
             Step::Exercise => "exercise",
             Step::CheckPayments => "check-payments",
             Step::DrillEnd => "drill-end",
             Step::EvaluateReadiness => "evaluate-readiness",
+            Step::ResumeDrill => "resume-drill",
         }
     }
 

@@ -20,8 +20,8 @@ pub const EVALUATE_ATTEMPTS: u32 = 3;
 pub const DRAIN_LIMIT: Duration = Duration::from_secs(15);
 /// A step that failed for long waits this long for a person before it is tried again.
 pub const PAUSE_LIMIT: Duration = Duration::from_secs(30);
-/// Names that a failover started by a switchover may try.
-pub const HAND_OVER_ATTEMPTS: u32 = 50;
+/// Names that a start may try.
+pub const START_ATTEMPTS: u32 = 50;
 /// Between two looks at an experiment, and two words to its stop alarm.
 pub const FAULT_INTERVAL: Duration = Duration::from_secs(1);
 /// Traffic has this long to follow before the failover is recorded without it.

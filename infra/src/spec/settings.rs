@@ -118,7 +118,10 @@ pub const SETTINGS: &[Setting] = &[
     // The shortest action of FIS takes a minute. An hour is longer than any failover.
     setting("drill.isolation_minutes", Shape::Whole(1, 60)),
     setting("drill.blocked_windows", Shape::Windows(15)),
-    setting("drill.kind", Shape::Word(&["switchover"])),
+    setting(
+        "drill.kind",
+        Shape::Word(&["readiness", "switchover", "isolation"]),
+    ),
     setting("drill.hold_seconds", Shape::Whole(10, 1_800)),
     setting("drill.payments_per_second", Shape::Whole(1, 20)),
     setting("drill.longest_gap_ms", Shape::Whole(1_000, 600_000)),

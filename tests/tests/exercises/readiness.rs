@@ -31,7 +31,7 @@ fn in_the_way<'a>(seen: &'a Readiness, region: &str) -> Vec<&'a Finding> {
 async fn a_deployed_stack_is_ready_until_the_standby_loses_what_it_would_need() {
     continuity::aws::install_tls();
     let folder = tempfile::tempdir().unwrap();
-    let programs = Programs::gather().await.unwrap();
+    let programs = Programs::shared().await.unwrap();
     let options = local::StartOptions::new(folder.path())
         .program(programs.understudy())
         .enforce_policies(true);

@@ -1,15 +1,17 @@
-//! drill: drill-begin, synthetic-traffic, exercise, check-payments, drill-end. They run in the standby region, reach into the other
-//! one and the witness, and move nothing themselves: the switchover workflow does. What they decide is in [`crate::drill`].
+//! drill: drill-begin, synthetic-traffic, exercise, isolation, check-payments, drill-end; readiness: resume-drill. They run in the
+//! region that stood by when the drill began, reach into the other one and the witness, and move nothing themselves: the workflows
+//! switchover and failover do. What they decide is in [`crate::drill`].
 
 use std::collections::BTreeMap;
 
-use continuity::control::{ApiKey, Swap};
+use continuity::assess::Decider;
+use continuity::control::{ApiKey, ControlRecord, Swap};
 use continuity::metrics::{self, Unit};
 use continuity::names::Slot;
+use continuity::takeover::fit_to_take_over;
 use infra::blueprint::observability::{DRILL_FAILED, STACK_DIMENSION};
 use infra::change::{self, Change, Kind};
-use infra::exercise::{self, Evidence};
-use infra::readiness::REHEARSED_ITEM;
+use infra::exercise::{self, DrillKind, Evidence};
 use infra::resources::state_machine;
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
@@ -17,14 +19,15 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::change::configuration;
+use super::isolation::{self, Reached};
 use super::waiting::account;
-use super::{drill_evidence, evidence, readiness};
+use super::{drill_evidence, evidence, readiness, starting};
 use crate::context::Context;
-use crate::drill::{self, Asked, Begin, Drill, Next, Recent, Slice, Stage};
-use crate::effects::executions::Started;
+use crate::drill::{self, Asked, Begin, Drill, Next, Recent, Sight, Slice, Stage};
+use crate::effects::processor::ledger_status;
 use crate::error::StepError;
 use crate::event::{Mode, Request, Step, TakeoverInput};
-use crate::limits::{HAND_OVER_ATTEMPTS, READINESS_ATTEMPTS, SWAP_ATTEMPTS, WATCH_INTERVAL, WATCH_LIMIT};
+use crate::limits::{INSPECTION_LIMIT, READINESS_ATTEMPTS, SWAP_ATTEMPTS, WATCH_INTERVAL, WATCH_LIMIT};
 
 /// What is known of a drill's payments while they flow: the item `traffic#{id}`. Each slice is an item of its own beside it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,7 +58,8 @@ fn text<T: Serialize>(value: &T) -> Result<String, StepError> {
     serde_json::to_string(value).map_err(malformed)
 }
 
-/// Claims the drill, or says why there is none now. Run again by the same execution it says the same.
+/// Claims the drill, or says why there is none now. Run again by the same execution it says the same. A drill of this region whose
+/// execution died is gone on with, whatever was asked for.
 pub async fn begin(context: &Context, request: &Request) -> Result<Value, StepError> {
     if request.execution_arn.is_empty() {
         return Err(malformed("the execution has no ARN"));
@@ -75,14 +79,13 @@ pub async fn begin(context: &Context, request: &Request) -> Result<Value, StepEr
         return Ok(begun(mine));
     }
     let change: Option<Change> = change.as_deref().and_then(|json| serde_json::from_str(json).ok());
-    let settings = configuration(context).await?.spec.drill;
-    let kind = asked.kind.unwrap_or_else(|| settings.kind.clone());
-    if !drill::KINDS.contains(&kind.as_str()) {
-        return Err(malformed(format!(
-            "`{kind}` is no kind of drill: use {}",
-            drill::KINDS.join(", ")
-        )));
-    }
+    let spec = configuration(context).await?.spec;
+    let settings = &spec.drill;
+    let word = asked.kind.unwrap_or_else(|| settings.kind.clone());
+    let kind = DrillKind::parse(&word).ok_or_else(|| {
+        let known = DrillKind::ALL.map(DrillKind::as_str).join(", ");
+        malformed(format!("`{word}` is no kind of drill: use {known}"))
+    })?;
     let now_ms = context.timer.now_ms();
     let window = settings
         .blocked_windows
@@ -94,13 +97,17 @@ pub async fn begin(context: &Context, request: &Request) -> Result<Value, StepEr
         .map(ToString::to_string);
     let running = running_change(context, change, now_ms).await;
     let other = match current.filter(|current| current.ended_ms.is_none()) {
-        Some(other)
-            if !context
-                .executions
-                .ended(&other.execution, region_of(&other.execution))
-                .await =>
-        {
-            Some(other.id)
+        Some(other) if runs(context, &other).await => Some(other.id),
+        Some(dead) if dead.target == context.region() => {
+            let mine = Drill {
+                execution: request.execution_arn.clone(),
+                ..dead
+            };
+            tracing::warn!(
+                drill = mine.id,
+                "the drill's execution died: this one goes on with it"
+            );
+            return claimed(context, stored.as_deref(), &mine).await;
         }
         _ => None,
     };
@@ -120,10 +127,16 @@ pub async fn begin(context: &Context, request: &Request) -> Result<Value, StepEr
             return Ok(json!({"outcome": "not-now", "reasons": reasons}));
         }
     };
-    if let Some(reasons) = unready(context).await? {
-        tracing::warn!(?reasons, "no drill now");
-        return Ok(json!({"outcome": "not-now", "reasons": reasons}));
-    }
+    let unready = unready(context).await?;
+    let (stage, aborted) = match unready {
+        None => (Stage::Baseline, None),
+        // That is what it was to find out.
+        Some(reasons) if kind == DrillKind::Readiness => (Stage::Over, Some(reasons.join("; "))),
+        Some(reasons) => {
+            tracing::warn!(?reasons, "no drill now");
+            return Ok(json!({"outcome": "not-now", "reasons": reasons}));
+        }
+    };
     let hold_s = asked
         .hold_seconds
         .unwrap_or(settings.hold_seconds)
@@ -136,27 +149,47 @@ pub async fn begin(context: &Context, request: &Request) -> Result<Value, StepEr
         home,
         target: context.region().to_owned(),
         epoch,
-        hold_ms: hold_s * 1000,
+        hold_ms: match kind {
+            DrillKind::Readiness => 0,
+            DrillKind::Switchover | DrillKind::Isolation => hold_s * 1000,
+        },
         per_second: settings.payments_per_second,
-        longest_gap_ms: settings.longest_gap_ms,
+        longest_gap_ms: match kind {
+            // What is promised of an unplanned change.
+            DrillKind::Isolation => spec.objectives.rto_seconds * 1000,
+            DrillKind::Readiness | DrillKind::Switchover => settings.longest_gap_ms,
+        },
         began_ms: now_ms,
-        stage: Stage::Baseline,
+        stage,
         stage_ms: now_ms,
-        marks: vec![drill::Mark {
-            stage: Stage::Baseline,
-            at_ms: now_ms,
-        }],
+        marks: vec![drill::Mark { stage, at_ms: now_ms }],
         change: None,
+        observers_decide: spec.failover.decider == Decider::Automatic,
+        isolated_ms: None,
+        restored_ms: None,
         attempts_back: 0,
-        aborted: None,
+        aborted,
         ended_ms: None,
     };
+    claimed(context, stored.as_deref(), &mine).await
+}
+
+/// Whether the execution of a drill runs.
+async fn runs(context: &Context, drill: &Drill) -> bool {
+    let ended = context
+        .executions
+        .ended(&drill.execution, region_of(&drill.execution));
+    !ended.await
+}
+
+/// Stores the drill as this execution's.
+async fn claimed(context: &Context, stored: Option<&str>, mine: &Drill) -> Result<Value, StepError> {
     match context
         .control
-        .swap_document(drill::ITEM, stored.as_deref(), &text(&mine)?)
+        .swap_document(drill::ITEM, stored, &text(mine)?)
         .await?
     {
-        Swap::Done => Ok(begun(&mine)),
+        Swap::Done => Ok(begun(mine)),
         // Whoever was faster is seen by the next attempt.
         Swap::Lost => Err(StepError::ControlContended(1)),
     }
@@ -312,13 +345,22 @@ pub async fn exercise(context: &Context, request: &Request) -> Result<Value, Ste
             Some(arn) => context.executions.ended(arn, region_of(arn)).await,
             None => false,
         };
-        let recent = (recent.slices > 0).then_some(&recent.recent);
-        let next = drill::next(&drill, &record, ended, recent, context.timer.now_ms());
+        let sight = Sight {
+            record: &record,
+            change_ended: ended,
+            recent: (recent.slices > 0).then_some(&recent.recent),
+            home_is_fit: home_is_fit(context, &drill, &record).await,
+        };
+        let next = drill::next(&drill, &sight, context.timer.now_ms());
         let then = match next {
             Next::Wait => return Ok(told(&drill)),
             Next::Go(then) => then,
-            Next::Start { to_region, mut then } => {
-                let arn = start(context, request, &drill, record.epoch, &to_region).await?;
+            Next::Start {
+                to_region,
+                mode,
+                mut then,
+            } => {
+                let arn = start(context, request, &drill, record.epoch, &to_region, mode).await?;
                 then.change = Some(arn);
                 then
             }
@@ -336,17 +378,130 @@ pub async fn exercise(context: &Context, request: &Request) -> Result<Value, Ste
     Err(StepError::ControlContended(SWAP_ATTEMPTS))
 }
 
+/// Whether the drill's home could take over now, by a real call: asked only when the drill waits for that, and not while the region is
+/// cut off.
+async fn home_is_fit(context: &Context, drill: &Drill, record: &ControlRecord) -> bool {
+    if drill.stage != Stage::Rejoin || drill.restored_ms.is_none() {
+        return false;
+    }
+    let asked = ledger_status(context.peer.processor.as_ref());
+    match tokio::time::timeout(INSPECTION_LIMIT, asked).await {
+        Ok(Ok(summary)) => summary.status.in_recovery && fit_to_take_over(record, &summary.status).is_ok(),
+        Ok(Err(_)) | Err(_) => false,
+    }
+}
+
+/// Keeps the drill's home cut off for as long as the drill wants it, and puts everything back afterwards. `over` says that all is put
+/// back, or never was cut off. Run again it goes on where it was: what is wanted follows from the drill's stage alone.
+pub async fn isolation(context: &Context, request: &Request) -> Result<Value, StepError> {
+    let (_, drill) = mine(context, request).await?;
+    if drill.kind != DrillKind::Isolation {
+        return Ok(json!({"over": true, "isolated": false}));
+    }
+    let at = isolation::other(context)?;
+    let until_ms = context.watch_until(WATCH_LIMIT, request.deadline_ms);
+    match drill.stage {
+        Stage::Baseline => Ok(json!({"over": false, "isolated": false})),
+        Stage::There | Stage::Hold => {
+            let isolated = match isolation::isolate(context, &at, &drill.id, until_ms).await {
+                Ok(Reached::All) => true,
+                Ok(Reached::NotYet(why)) => {
+                    tracing::info!(why, "the region is not cut off yet");
+                    false
+                }
+                Err(StepError::IsolationFailed(why)) => {
+                    note(context, request, |drill, _| drill.aborted(why.as_str())).await?;
+                    return Ok(json!({"over": false, "isolated": false, "reason": why}));
+                }
+                Err(error) => return Err(error),
+            };
+            if isolated {
+                note(context, request, |mut drill, now_ms| {
+                    drill.isolated_ms.get_or_insert(now_ms);
+                    drill
+                })
+                .await?;
+            }
+            Ok(json!({"over": false, "isolated": isolated}))
+        }
+        Stage::Rejoin | Stage::Back | Stage::Over => {
+            match isolation::end(context, &at, &drill.id, until_ms).await? {
+                Reached::NotYet(why) => Ok(json!({"over": false, "isolated": true, "reason": why})),
+                Reached::All => {
+                    note(context, request, |mut drill, now_ms| {
+                        drill.restored_ms.get_or_insert(now_ms);
+                        drill
+                    })
+                    .await?;
+                    Ok(json!({"over": true, "isolated": false}))
+                }
+            }
+        }
+    }
+}
+
+/// Stores what was found out beside the drill's own moves.
+async fn note(
+    context: &Context,
+    request: &Request,
+    change: impl Fn(Drill, u64) -> Drill,
+) -> Result<(), StepError> {
+    for _ in 0..SWAP_ATTEMPTS {
+        let (stored, drill) = mine(context, request).await?;
+        let then = change(drill.clone(), context.timer.now_ms());
+        if then == drill {
+            return Ok(());
+        }
+        let json = text(&then)?;
+        let swap = context.control.swap_document(drill::ITEM, Some(&stored), &json);
+        if swap.await? == Swap::Done {
+            return Ok(());
+        }
+    }
+    Err(StepError::ControlContended(SWAP_ATTEMPTS))
+}
+
+/// Starts the workflow again whose execution died in the middle of a drill of this region: without it the stack would stay where the
+/// drill has brought it.
+pub async fn resume(context: &Context, request: &Request) -> Result<Value, StepError> {
+    let stored = context.control.document(drill::ITEM).await?;
+    let unfinished = stored
+        .and_then(|json| serde_json::from_str::<Drill>(&json).ok())
+        .filter(|drill| drill.ended_ms.is_none() && drill.target == context.region());
+    let Some(drill) = unfinished else {
+        return Ok(json!({"resumed": null}));
+    };
+    if runs(context, &drill).await {
+        return Ok(json!({"resumed": null}));
+    }
+    let machine = state_machine::arn(
+        context.region(),
+        account(&request.execution_arn),
+        &context.config.names.state_machine("drill", context.config.slot),
+    );
+    let input = json!({"kind": drill.kind, "started_by": drill.started_by});
+    let name = starting::next(context, &machine, &drill.id, &input.to_string()).await?;
+    tracing::warn!(
+        drill = drill.id,
+        name,
+        "the drill's execution died: another one goes on with it"
+    );
+    Ok(json!({"resumed": name}))
+}
+
 fn told(drill: &Drill) -> Value {
     json!({"stage": drill.stage, "over": drill.stage == Stage::Over, "aborted": drill.aborted})
 }
 
-/// Starts the switchover of `epoch` in the region that is to serve, under the next name that no ended execution has.
+/// Starts the change of `epoch` in the region that is to serve, under the next name that no ended execution has. A failover is started
+/// as a person would: quorum and policy are not asked.
 async fn start(
     context: &Context,
     request: &Request,
     drill: &Drill,
     epoch: u64,
     to_region: &str,
+    mode: Mode,
 ) -> Result<String, StepError> {
     let names = &context.config.names;
     let slot = context
@@ -354,10 +509,14 @@ async fn start(
         .regions
         .slot_of(to_region)
         .ok_or_else(|| malformed(format!("`{to_region}` is no region of the stack")))?;
+    let (workflow, base) = match mode {
+        Mode::Graceful => ("switchover", names.switchover_execution(epoch + 1)),
+        Mode::Ungraceful => ("failover", names.failover_execution(epoch + 1)),
+    };
     let machine = state_machine::arn(
         to_region,
         account(&request.execution_arn),
-        &names.state_machine("switchover", slot),
+        &names.state_machine(workflow, slot),
     );
     let input = TakeoverInput {
         epoch,
@@ -365,26 +524,13 @@ async fn start(
         started_by: drill.id.clone(),
         reasons: vec![format!("drill `{}`", drill.id)],
         decided_ms: Some(context.timer.now_ms()),
-        mode: Mode::Graceful,
-        by_person: false,
+        mode,
+        by_person: mode == Mode::Ungraceful,
         or_ungraceful: false,
     };
-    let json = text(&input)?;
-    let base = names.switchover_execution(epoch + 1);
-    let mut name = base.clone();
-    for attempt in 2..HAND_OVER_ATTEMPTS {
-        match context.executions.start(&machine, &name, &json).await? {
-            Started::Created | Started::Running => {
-                let executions = machine.replacen(":stateMachine:", ":execution:", 1);
-                return Ok(format!("{executions}:{name}"));
-            }
-            Started::Ended => name = format!("{base}-{attempt}"),
-        }
-    }
-    Err(StepError::NotStarted {
-        execution: base,
-        source: "too many of that name have ended".into(),
-    })
+    let name = starting::next(context, &machine, &base, &text(&input)?).await?;
+    let executions = machine.replacen(":stateMachine:", ":execution:", 1);
+    Ok(format!("{executions}:{name}"))
 }
 
 async fn slices(context: &Context, id: &str, count: u32) -> Result<Vec<Slice>, StepError> {
@@ -485,12 +631,9 @@ pub async fn end(context: &Context, request: &Request) -> Result<Value, StepErro
         },
     );
     let item = evidence::keep(context, account, &evidence).await?;
-    if missed.is_empty() {
-        let rehearsed = json!({"at_ms": ended.ended_ms, "id": ended.id, "kind": ended.kind});
-        context
-            .control
-            .put_document(REHEARSED_ITEM, &rehearsed.to_string())
-            .await?;
+    // Readiness alone rehearses no change.
+    if missed.is_empty() && drill.kind != DrillKind::Readiness {
+        evidence::rehearsed(context, &evidence).await?;
     }
     if drill.ended_ms.is_none() {
         let suffix = context.config.names.suffix();
@@ -519,10 +662,14 @@ async fn changes(context: &Context, drill: &Drill, until_ms: u64) -> Result<Vec<
     let last = context.record().await?.epoch;
     let mut changes: Vec<Evidence> = Vec::new();
     for epoch in drill.epoch + 1..=last {
-        let item = exercise::item(&context.config.names.switchover_execution(epoch));
+        let names = &context.config.names;
+        let items = [names.switchover_execution(epoch), names.failover_execution(epoch)];
         loop {
-            let json = context.control.document(&item).await?;
-            let evidence: Option<Evidence> = json.and_then(|json| serde_json::from_str(&json).ok());
+            let mut evidence: Option<Evidence> = None;
+            for item in items.each_ref().map(|id| exercise::item(id)) {
+                let json = context.control.document(&item).await?;
+                evidence = evidence.or(json.and_then(|json| serde_json::from_str(&json).ok()));
+            }
             if let Some(evidence) = evidence {
                 changes.push(evidence);
                 break;

@@ -78,14 +78,13 @@ pub fn evidence(context: &Context, facts: &Facts<'_>) -> Evidence {
         first_acknowledged_ms: (facts.gap.ms() > 0).then_some(facts.gap.to_ms),
     };
     let (from_ms, until_ms) = (drill.began_ms.saturating_sub(MARGIN_MS), ended_ms + MARGIN_MS);
-    let kind = drill_kind(&drill.kind);
     let spec = facts.stored.as_ref().map(|stored| &stored.spec);
     let epoch_after = facts.changes.iter().map(|change| change.epoch_after).max();
     Evidence {
         schema: SCHEMA.to_owned(),
         id: drill.id.clone(),
         kind: Kind::Drill,
-        drill: kind,
+        drill: Some(drill.kind),
         scenario: scenario(drill),
         stack: StackFacts {
             suffix: context.config.names.suffix().to_owned(),
@@ -121,7 +120,7 @@ pub fn evidence(context: &Context, facts: &Facts<'_>) -> Evidence {
             seconds,
         },
         health: exercise::seen(facts.observations, &[&drill.home, &drill.target], from_ms, until_ms),
-        not_proven: exercise::not_proven(Kind::Drill, kind, outcome, true, achieved.rto_ms.is_some()),
+        not_proven: exercise::not_proven(Kind::Drill, Some(drill.kind), outcome, true, achieved.rto_ms.is_some()),
         achieved,
         payments,
         readiness: facts.readiness.clone(),
@@ -130,16 +129,28 @@ pub fn evidence(context: &Context, facts: &Facts<'_>) -> Evidence {
     }
 }
 
-fn drill_kind(word: &str) -> Option<DrillKind> {
-    serde_json::from_value(Value::String(word.to_owned())).ok()
-}
-
 fn scenario(drill: &Drill) -> String {
+    let (home, target, hold) = (&drill.home, &drill.target, exercise::seconds(drill.hold_ms));
+    let what = match drill.kind {
+        DrillKind::Readiness => format!(
+            "everything that {target} needs to take over from {home} is looked at and the functions of both regions are called; nothing \
+             moves. Payments are made where the stack serves,"
+        ),
+        DrillKind::Switchover => {
+            format!("a planned change from {home} to {target}, which serves for {hold}, and back,")
+        }
+        DrillKind::Isolation => format!(
+            "{home} is cut off from everything. {}, {target} serves for {hold}, {home} is joined again and takes over as planned \
+             when it stands by,",
+            if drill.observers_decide {
+                "The observers decide, and nobody helps"
+            } else {
+                "The failover is started as a person would"
+            }
+        ),
+    };
     format!(
-        "A drill: a planned change from {} to {}, which serves for {}, and back, with {} synthetic payments a second all along.",
-        drill.home,
-        drill.target,
-        exercise::seconds(drill.hold_ms),
+        "A drill: {what} with {} synthetic payments a second all along.",
         drill.per_second
     )
 }
@@ -158,25 +169,41 @@ fn steps(facts: &Facts<'_>, ended_ms: u64) -> Vec<StepMark> {
         .iter()
         .zip(ends)
         .map(|(mark, ends_ms)| StepMark {
-            step: format!("drill: {}", word(mark.stage)),
+            step: format!("drill: {}", word(drill.kind, mark.stage)),
             region: drill.target.clone(),
             began_ms: mark.at_ms,
             ended_ms: ends_ms,
             note: String::new(),
         })
         .collect();
+    for (step, at_ms) in [
+        ("isolation: cut off", drill.isolated_ms),
+        ("isolation: joined again", drill.restored_ms),
+    ] {
+        steps.extend(at_ms.map(|at_ms| StepMark {
+            step: step.to_owned(),
+            region: drill.home.clone(),
+            began_ms: at_ms,
+            ended_ms: at_ms,
+            note: String::new(),
+        }));
+    }
     steps.extend(facts.changes.iter().flat_map(|change| change.steps.clone()));
     steps.sort_by_key(|step| step.began_ms);
     steps
 }
 
-fn word(stage: Stage) -> &'static str {
-    match stage {
-        Stage::Baseline => "payments before the change",
-        Stage::There => "there",
-        Stage::Hold => "hold",
-        Stage::Back => "back",
-        Stage::Over => "payments after it",
+fn word(kind: DrillKind, stage: Stage) -> &'static str {
+    match (kind, stage) {
+        (DrillKind::Readiness, Stage::Baseline) => "payments",
+        (DrillKind::Readiness, Stage::Over) => "payments to the end",
+        (_, Stage::Baseline) => "payments before the change",
+        (DrillKind::Isolation, Stage::There) => "cut off, and taken over",
+        (_, Stage::There) => "there",
+        (_, Stage::Hold) => "hold",
+        (_, Stage::Rejoin) => "joined again",
+        (_, Stage::Back) => "back",
+        (_, Stage::Over) => "payments after it",
     }
 }
 

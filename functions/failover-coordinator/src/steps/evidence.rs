@@ -11,6 +11,7 @@ use infra::exercise::{
     self, Achieved, ClientView, DrillKind, Evidence, Gap, Kind, Objectives, Outcome, Payments, SCHEMA,
     Second, Seen, StackFacts, State, StepMark, page::page,
 };
+use infra::readiness::{REHEARSED_ITEM, Rehearsed};
 use serde_json::{Value, json};
 
 use super::change::configuration;
@@ -62,6 +63,9 @@ pub async fn record(context: &Context, request: &Request) -> Result<Value, StepE
     let failed = evidence.is_failed();
     if failed {
         tracing::error!(id = evidence.id, missed = ?evidence.missed, "the exercise counts as failed");
+    } else if evidence.outcome == Outcome::Completed {
+        // A change that was made for good proves what a drill proves.
+        rehearsed(context, &evidence).await?;
     }
     metrics::emit(
         &[(STACK_DIMENSION, context.config.names.suffix())],
@@ -75,6 +79,25 @@ pub async fn record(context: &Context, request: &Request) -> Result<Value, StepE
         "lost": evidence.payments.lost,
         "missed": evidence.missed,
     }))
+}
+
+/// Remembers that the active region was changed, and that it went well: how long ago that was is a part of readiness.
+///
+/// # Errors
+/// `ControlUnavailable`.
+pub async fn rehearsed(context: &Context, evidence: &Evidence) -> Result<(), StepError> {
+    let kind = evidence
+        .drill
+        .map_or(evidence.kind.as_str(), |drill| drill.as_str());
+    let rehearsed = Rehearsed {
+        at_ms: evidence.ended_ms,
+        id: evidence.id.clone(),
+        kind: kind.to_owned(),
+    };
+    let json = serde_json::to_string(&rehearsed);
+    let json = json.map_err(|error| StepError::MalformedInput(error.to_string()))?;
+    context.control.put_document(REHEARSED_ITEM, &json).await?;
+    Ok(())
 }
 
 /// Keeps the evidence: as an item of the control table, whose name it returns, and as document and page in the data bucket of this

@@ -1,21 +1,18 @@
-//! drill: isolate, watch-isolation, end-isolation. They run in the standby, and isolate the other serving region.
+//! drill: what cuts the active region off, and puts it back. It runs in the standby, and isolates the other serving region.
 //!
-//! Undo of the first: the last. Whoever called the first calls the last, whatever happened between; and if nobody does, the
-//! stop alarm ends the isolation after two minutes, or its own duration.
-
-use serde_json::{Value, json};
+//! Undo of [`isolate`]: [`end`]. The step `isolation` of the drill calls the one for as long as the drill wants it and then the other;
+//! and if nobody does, the stop alarm ends the isolation after two minutes, or its own duration.
 
 use crate::context::Context;
 use crate::effects::faults::{Isolation, Place, Progress};
 use crate::error::StepError;
-use crate::event::Request;
-use crate::limits::{FAULT_INTERVAL, WATCH_LIMIT};
+use crate::limits::FAULT_INTERVAL;
 
 /// The region that this one stands by for.
-fn other(context: &Context, request: &Request) -> Result<Place, StepError> {
-    if request.execution.is_empty() {
-        return Err(StepError::MalformedInput("the execution has no name".to_owned()));
-    }
+///
+/// # Errors
+/// `MalformedInput` in the witness.
+pub fn other(context: &Context) -> Result<Place, StepError> {
     let regions = &context.config.regions;
     let place = regions.peer_of(context.region()).and_then(|region| {
         let slot = regions.slot_of(region)?;
@@ -27,7 +24,17 @@ fn other(context: &Context, request: &Request) -> Result<Place, StepError> {
     place.ok_or_else(|| StepError::MalformedInput(format!("`{}` stands by for no region", context.region())))
 }
 
-/// Cuts the active region off and waits until all of it is cut; `isolated` is false when the time is over.
+/// How far it came within its time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reached {
+    /// All of the region is cut off, or all of it is put back.
+    All,
+    /// Not yet, for this reason.
+    NotYet(String),
+}
+
+/// Cuts the active region off for a drill, until `until_ms` at most, and tells the stop alarm that it is watched. To be called at least
+/// twice a minute for as long as the isolation is to last.
 ///
 /// Numbered, because the order matters:
 /// 1. An experiment of this drill that began already is not begun again.
@@ -36,12 +43,15 @@ fn other(context: &Context, request: &Request) -> Result<Place, StepError> {
 /// 4. Then the experiment begins, and every part of it must run.
 ///
 /// # Errors
-/// `IsolationFailed` when a part was skipped or it ended at once; nothing is put back then, which is end-isolation's.
+/// `IsolationFailed` when a part was skipped or it has ended; nothing is put back then, which is [`end`]'s.
 /// `FaultsUnavailable`, after which it can be run again.
-pub async fn isolate(context: &Context, request: &Request) -> Result<Value, StepError> {
-    let (at, drill) = (other(context, request)?, &request.execution);
-    let until_ms = context.watch_until(WATCH_LIMIT, request.deadline_ms);
-    let mut begun = context.faults.of_drill(&at, drill).await?.into_iter().next();
+pub async fn isolate(
+    context: &Context,
+    at: &Place,
+    drill: &str,
+    until_ms: u64,
+) -> Result<Reached, StepError> {
+    let mut begun = context.faults.of_drill(at, drill).await?.into_iter().next();
     if begun.is_none() {
         let record = context.record().await?;
         if record.active_region != at.region {
@@ -52,21 +62,17 @@ pub async fn isolate(context: &Context, request: &Request) -> Result<Value, Step
         }
     }
     loop {
-        context.faults.watched(&at, true).await?;
+        context.faults.watched(at, true).await?;
         let reason = match &begun {
-            None if context.faults.may_begin(&at).await? => {
-                begun = Some(context.faults.begin(&at, drill).await?);
+            None if context.faults.may_begin(at).await? => {
+                begun = Some(context.faults.begin(at, drill).await?);
                 continue;
             }
             None => "the stop alarm has not heard yet that the drill is watched".to_owned(),
             Some(id) => {
-                let experiment = context.faults.look(&at, id).await?;
+                let experiment = context.faults.look(at, id).await?;
                 match experiment.isolation() {
-                    Isolation::Cut => {
-                        let now_ms = context.timer.now_ms();
-                        return Ok(json!({"isolated": true, "region": at.region, "experiment": id,
-                            "isolated_ms": now_ms}));
-                    }
+                    Isolation::Cut => return Ok(Reached::All),
                     Isolation::Coming => format!("experiment `{id}` is {}", experiment.state),
                     Isolation::Over(why) | Isolation::Broken(why) => {
                         return Err(StepError::IsolationFailed(format!("experiment `{id}`: {why}")));
@@ -75,75 +81,47 @@ pub async fn isolate(context: &Context, request: &Request) -> Result<Value, Step
             }
         };
         if context.timer.now_ms() >= until_ms {
-            return Ok(
-                json!({"isolated": false, "region": at.region, "experiment": begun, "reason": reason}),
-            );
+            return Ok(Reached::NotYet(reason));
         }
         context.timer.sleep(FAULT_INTERVAL).await;
     }
 }
 
-/// Tells the stop alarm that the drill is watched, and says whether the region is still cut off. To be called at least twice a
-/// minute for as long as the isolation is to last.
-///
-/// # Errors
-/// `FaultsUnavailable`.
-pub async fn watch(context: &Context, request: &Request) -> Result<Value, StepError> {
-    let (at, drill) = (other(context, request)?, &request.execution);
-    context.faults.watched(&at, true).await?;
-    let Some(id) = context.faults.of_drill(&at, drill).await?.into_iter().next() else {
-        return Ok(
-            json!({"isolated": false, "region": at.region, "experiment": null, "reason": "it never began"}),
-        );
-    };
-    let experiment = context.faults.look(&at, &id).await?;
-    let reason = match experiment.isolation() {
-        Isolation::Cut => return Ok(json!({"isolated": true, "region": at.region, "experiment": id})),
-        Isolation::Coming => experiment.state,
-        Isolation::Over(why) | Isolation::Broken(why) => why,
-    };
-    Ok(json!({"isolated": false, "region": at.region, "experiment": id, "reason": reason}))
-}
-
-/// Puts everything back and waits until it is; also when it ended by itself, or never began. `ended` is false when the time is
-/// over.
+/// Puts everything back and waits until it is, until `until_ms` at most; also when it ended by itself, or never began.
 ///
 /// # Errors
 /// `FaultsUnavailable`, after which it can be run again. The stop alarm was told before.
-pub async fn end(context: &Context, request: &Request) -> Result<Value, StepError> {
-    let (at, drill) = (other(context, request)?, &request.execution);
-    let until_ms = context.watch_until(WATCH_LIMIT, request.deadline_ms);
-    let mine = match context.faults.of_drill(&at, drill).await {
+pub async fn end(context: &Context, at: &Place, drill: &str, until_ms: u64) -> Result<Reached, StepError> {
+    let mine = match context.faults.of_drill(at, drill).await {
         Ok(mine) => mine,
         Err(error) => {
             // The second way to end it.
-            return Err(told(context, &at, error).await);
+            return Err(told(context, at, error).await);
         }
     };
     loop {
         let mut open = Vec::new();
         for id in &mine {
-            match context.faults.look(&at, id).await {
+            match context.faults.look(at, id).await {
                 Ok(experiment) if experiment.progress == Progress::Ended => {}
                 Ok(experiment) => open.push(experiment),
-                Err(error) => return Err(told(context, &at, error).await),
+                Err(error) => return Err(told(context, at, error).await),
             }
         }
         let Some(one) = open.first() else {
-            let now_ms = context.timer.now_ms();
-            return Ok(
-                json!({"ended": true, "region": at.region, "experiment": mine.first(), "ended_at_ms": now_ms}),
-            );
+            return Ok(Reached::All);
         };
         if context.timer.now_ms() >= until_ms {
-            let reason = format!("experiment `{}` is {}", one.id, one.state);
-            return Ok(json!({"ended": false, "region": at.region, "experiment": one.id, "reason": reason}));
+            return Ok(Reached::NotYet(format!(
+                "experiment `{}` is {}",
+                one.id, one.state
+            )));
         }
         for experiment in &open {
             if experiment.progress != Progress::Stopping
-                && let Err(error) = context.faults.stop(&at, &experiment.id).await
+                && let Err(error) = context.faults.stop(at, &experiment.id).await
             {
-                return Err(told(context, &at, error).await);
+                return Err(told(context, at, error).await);
             }
         }
         context.timer.sleep(FAULT_INTERVAL).await;
@@ -169,57 +147,55 @@ mod tests {
     use continuity::names::Slot;
 
     use super::*;
-    use crate::steps::handle;
     use crate::testing::{DR, Fault, HOME, World};
 
     const DRILL: &str = "drill-dev-20260101T000000";
 
-    async fn step(world: &Arc<World>, slot: Slot, step: &str) -> Result<Value, StepError> {
-        let event = json!({"step": step, "execution": DRILL, "input": {}});
-        handle(&world.context(slot), &event, world.now_ms() + 100_000).await
+    async fn cut(world: &Arc<World>, slot: Slot) -> Result<Reached, StepError> {
+        let context = world.context(slot);
+        isolate(&context, &other(&context)?, DRILL, world.now_ms() + 20_000).await
+    }
+
+    async fn put_back(world: &Arc<World>) -> Result<Reached, StepError> {
+        let context = world.context(Slot::Dr);
+        end(&context, &other(&context)?, DRILL, world.now_ms() + 20_000).await
     }
 
     #[tokio::test]
     async fn the_active_region_is_isolated_and_comes_back() {
         let world = World::deployed();
-        let isolated = step(&world, Slot::Dr, "isolate").await.unwrap();
-        assert_eq!(
-            (&isolated["isolated"], &isolated["region"]),
-            (&json!(true), &json!(HOME))
-        );
+        assert_eq!(cut(&world, Slot::Dr).await.unwrap(), Reached::All);
         assert_eq!(world.isolated().as_deref(), Some(HOME));
-        let watched = step(&world, Slot::Dr, "watch-isolation").await.unwrap();
-        assert_eq!(watched["isolated"], true);
-        let ended = step(&world, Slot::Dr, "end-isolation").await.unwrap();
-        assert_eq!(
-            (&ended["ended"], &ended["experiment"]),
-            (&json!(true), &isolated["experiment"])
-        );
+        assert_eq!(cut(&world, Slot::Dr).await.unwrap(), Reached::All, "it lasts");
+        assert_eq!(put_back(&world).await.unwrap(), Reached::All);
         assert_eq!(world.isolated(), None);
     }
 
     #[tokio::test]
-    async fn each_step_run_twice_equals_once() {
+    async fn each_run_twice_equals_once() {
         let world = World::deployed();
-        let first = step(&world, Slot::Dr, "isolate").await.unwrap();
-        let second = step(&world, Slot::Dr, "isolate").await.unwrap();
-        assert_eq!(first["experiment"], second["experiment"]);
+        for _ in 0..2 {
+            cut(&world, Slot::Dr).await.unwrap();
+        }
         assert_eq!(world.experiments(), 1);
-        step(&world, Slot::Dr, "end-isolation").await.unwrap();
-        let again = step(&world, Slot::Dr, "end-isolation").await.unwrap();
-        assert_eq!(again["ended"], true);
+        for _ in 0..2 {
+            assert_eq!(put_back(&world).await.unwrap(), Reached::All);
+        }
     }
 
     #[tokio::test]
     async fn an_isolation_that_never_began_has_ended() {
+        assert_eq!(put_back(&World::deployed()).await.unwrap(), Reached::All);
+    }
+
+    #[tokio::test]
+    async fn an_isolation_that_ended_by_itself_is_not_begun_again() {
         let world = World::deployed();
-        let ended = step(&world, Slot::Dr, "end-isolation").await.unwrap();
-        assert_eq!(
-            (&ended["ended"], &ended["experiment"]),
-            (&json!(true), &Value::Null)
-        );
-        let watched = step(&world, Slot::Dr, "watch-isolation").await.unwrap();
-        assert_eq!(watched["reason"], "it never began");
+        cut(&world, Slot::Dr).await.unwrap();
+        put_back(&world).await.unwrap();
+        let error = cut(&world, Slot::Dr).await.unwrap_err();
+        assert_eq!(error.error_type(), "IsolationFailed");
+        assert_eq!(world.experiments(), 1);
     }
 
     #[tokio::test]
@@ -228,15 +204,15 @@ mod tests {
             for n in 0..8 {
                 let world = World::deployed();
                 world.fail(n, fault);
-                let first = step(&world, Slot::Dr, "isolate").await;
+                let first = cut(&world, Slot::Dr).await;
                 world.fail(usize::MAX, fault);
-                let second = step(&world, Slot::Dr, "isolate").await.unwrap();
-                assert_eq!(second["isolated"], true, "{n} {fault:?} {first:?}");
+                let second = cut(&world, Slot::Dr).await.unwrap();
+                assert_eq!(second, Reached::All, "{n} {fault:?} {first:?}");
                 assert_eq!(world.experiments(), 1, "{n} {fault:?}");
                 world.fail(n, fault);
-                let _ = step(&world, Slot::Dr, "end-isolation").await;
+                let _ = put_back(&world).await;
                 world.fail(usize::MAX, fault);
-                step(&world, Slot::Dr, "end-isolation").await.unwrap();
+                put_back(&world).await.unwrap();
                 assert_eq!(world.isolated(), None, "{n} {fault:?}");
             }
         }
@@ -245,10 +221,10 @@ mod tests {
     #[tokio::test]
     async fn when_the_service_cannot_be_told_to_stop_the_alarm_is() {
         let world = World::deployed();
-        step(&world, Slot::Dr, "isolate").await.unwrap();
+        cut(&world, Slot::Dr).await.unwrap();
         // of_drill, look, stop.
         world.fail(2, Fault::Refused);
-        let error = step(&world, Slot::Dr, "end-isolation").await.unwrap_err();
+        let error = put_back(&world).await.unwrap_err();
         assert_eq!(error.error_type(), "FaultsUnavailable");
         assert_eq!(world.isolated(), None, "the alarm went off");
     }
@@ -257,33 +233,29 @@ mod tests {
     async fn a_part_that_was_skipped_fails_the_drill() {
         let world = World::deployed();
         world.skip_actions();
-        let error = step(&world, Slot::Dr, "isolate").await.unwrap_err();
+        let error = cut(&world, Slot::Dr).await.unwrap_err();
         assert_eq!(error.error_type(), "IsolationFailed");
         assert!(error.to_string().contains("was skipped"), "{error}");
-        let ended = step(&world, Slot::Dr, "end-isolation").await.unwrap();
-        assert_eq!(ended["ended"], true);
+        assert_eq!(put_back(&world).await.unwrap(), Reached::All);
     }
 
     #[tokio::test]
     async fn nothing_begins_while_the_stop_alarm_does_not_hear() {
         let world = World::deployed();
         world.deafen_stop_alarm();
-        let waits = step(&world, Slot::Dr, "isolate").await.unwrap();
-        assert_eq!(
-            (&waits["isolated"], &waits["experiment"]),
-            (&json!(false), &Value::Null)
-        );
+        let waits = cut(&world, Slot::Dr).await.unwrap();
+        assert!(matches!(waits, Reached::NotYet(_)), "{waits:?}");
         assert_eq!(world.experiments(), 0);
     }
 
     #[tokio::test]
     async fn the_standby_is_never_isolated_by_a_drill() {
         let world = World::deployed();
-        let error = step(&world, Slot::Primary, "isolate").await.unwrap_err();
+        let error = cut(&world, Slot::Primary).await.unwrap_err();
         assert_eq!(error.error_type(), "IsolationFailed");
         assert_eq!(world.experiments(), 0);
         world.change_record(|record| record.active_region = DR.into());
-        let isolated = step(&world, Slot::Primary, "isolate").await.unwrap();
-        assert_eq!(isolated["region"], DR, "roles move");
+        assert_eq!(cut(&world, Slot::Primary).await.unwrap(), Reached::All);
+        assert_eq!(world.isolated().as_deref(), Some(DR), "roles move");
     }
 }

@@ -15,6 +15,7 @@ mod promotion;
 mod readiness;
 mod recovery;
 mod repair;
+mod starting;
 mod swap;
 mod waiting;
 
@@ -93,14 +94,13 @@ async fn run(context: &Context, request: &Request) -> Result<Value, StepError> {
         Step::CompareTail => recovery::compare(context, request).await,
         Step::CloseTail => recovery::close(context, request).await,
         Step::ReportTail => recovery::report(context, request).await,
-        Step::Isolate => isolation::isolate(context, request).await,
-        Step::WatchIsolation => isolation::watch(context, request).await,
-        Step::EndIsolation => isolation::end(context, request).await,
+        Step::Isolation => drill::isolation(context, request).await,
         Step::DrillBegin => drill::begin(context, request).await,
         Step::SyntheticTraffic => drill::synthetic_traffic(context, request).await,
         Step::Exercise => drill::exercise(context, request).await,
         Step::CheckPayments => drill::check_payments(context, request).await,
         Step::DrillEnd => drill::end(context, request).await,
         Step::EvaluateReadiness => readiness::evaluate(context).await,
+        Step::ResumeDrill => drill::resume(context, request).await,
     }
 }

@@ -9,12 +9,12 @@ use infra::resources::{sns_topic, state_machine};
 use infra::waiting::{Choice, ITEM, Waiting};
 use serde_json::{Value, json};
 
+use super::starting;
 use crate::context::Context;
 use crate::decide;
-use crate::effects::executions::Started;
 use crate::error::StepError;
 use crate::event::{Mode, Request, Step, TakeoverInput};
-use crate::limits::{HAND_OVER_ATTEMPTS, PAUSE_LIMIT};
+use crate::limits::PAUSE_LIMIT;
 
 /// Asks a person whether the region is to take over, and says how to answer.
 pub async fn ask_approval(context: &Context, request: &Request) -> Result<Value, StepError> {
@@ -168,17 +168,8 @@ pub async fn hand_over(context: &Context, request: &Request) -> Result<Value, St
     let base = names.failover_execution(failover.epoch + 1);
     let json =
         serde_json::to_string(&failover).map_err(|error| StepError::MalformedInput(error.to_string()))?;
-    let mut name = base.clone();
-    for attempt in 2..HAND_OVER_ATTEMPTS {
-        match context.executions.start(&machine, &name, &json).await? {
-            Started::Created | Started::Running => return Ok(json!({"execution": name})),
-            Started::Ended => name = format!("{base}-{attempt}"),
-        }
-    }
-    Err(StepError::NotStarted {
-        execution: base,
-        source: "too many of that name have ended".into(),
-    })
+    let name = starting::next(context, &machine, &base, &json).await?;
+    Ok(json!({"execution": name}))
 }
 
 /// The account in an ARN.

@@ -22,7 +22,11 @@ fn stack() -> Arc<World> {
 }
 
 async fn run(world: &Arc<World>, treatment: &Treatment) -> Run {
-    let input = json!({"hold_seconds": 30, "started_by": "schedule"});
+    run_kind(world, "switchover", treatment).await
+}
+
+async fn run_kind(world: &Arc<World>, kind: &str, treatment: &Treatment) -> Run {
+    let input = json!({"kind": kind, "hold_seconds": 30, "started_by": "schedule"});
     Machine::load("drill")
         .run_with(world, Slot::Dr, NAME, input, treatment)
         .await
@@ -301,5 +305,142 @@ async fn each_call_failed_once_it_still_ends_at_home_and_leaves_no_key() {
             );
             assert_home(&world, &case).await;
         }
+    }
+}
+
+fn stages(world: &World) -> Vec<String> {
+    let drill: Value = serde_json::from_str(&world.document("drill").unwrap()).unwrap();
+    let marks = drill["marks"].as_array().unwrap();
+    marks
+        .iter()
+        .map(|mark| mark["stage"].as_str().unwrap().to_owned())
+        .collect()
+}
+
+#[tokio::test]
+async fn a_region_that_is_cut_off_is_taken_over_from_joined_again_and_serves_at_the_end() {
+    use continuity::assess::Decider;
+    for decider in [Decider::Automatic, Decider::Approve, Decider::Manual] {
+        let world = stack();
+        world.change_spec(|spec| spec.failover.decider = decider);
+        let run = run_kind(&world, "isolation", &once()).await;
+        assert_eq!(run.end, End::Succeeded, "{decider:?}: {}", evidence(&world));
+        assert_home(&world, "isolation").await;
+        assert_eq!(world.isolated(), None);
+        assert_eq!(world.experiments(), 1);
+        assert_eq!(
+            stages(&world),
+            ["baseline", "there", "hold", "rejoin", "back", "over"]
+        );
+        // Who may decide by themselves is left alone; otherwise the drill does what a person would.
+        let expected: &[&str] = match decider {
+            Decider::Automatic => &["switchover-dev-3"],
+            Decider::Approve | Decider::Manual => &["failover-dev-2", "switchover-dev-3"],
+        };
+        assert_eq!(names(&world), expected, "{decider:?}");
+        let evidence = evidence(&world);
+        assert_eq!(
+            (&evidence["drill"], &evidence["outcome"], &evidence["missed"]),
+            (&json!("isolation"), &json!("completed"), &json!([]))
+        );
+        assert_eq!(
+            evidence["objectives"]["rto_ms"], 300_000,
+            "that of an unplanned change"
+        );
+        let steps = evidence["steps"].to_string();
+        assert!(steps.contains("isolation: cut off") && steps.contains("isolation: joined again"));
+    }
+}
+
+#[tokio::test]
+async fn a_region_that_nobody_takes_over_from_is_joined_again_and_serves_on() {
+    let world = stack();
+    world.switchovers(Switchovers::GiveUp);
+    let run = run_kind(&world, "isolation", &once()).await;
+    assert!(matches!(&run.end, End::Failed { error, .. } if error == "ObjectiveMissed"));
+    assert_home(&world, "nobody took over").await;
+    assert_eq!(world.isolated(), None);
+    assert_eq!(stages(&world), ["baseline", "there", "rejoin", "over"]);
+    let evidence = evidence(&world);
+    let why = evidence["outcome_reason"].as_str().unwrap();
+    assert!(why.contains("nobody took over from `us-east-1` within"), "{why}");
+}
+
+#[tokio::test]
+async fn an_isolation_that_skips_a_part_is_put_back_and_the_region_serves_on() {
+    let world = stack();
+    world.switchovers(Switchovers::GiveUp);
+    world.skip_actions();
+    let run = run_kind(&world, "isolation", &once()).await;
+    assert!(matches!(run.end, End::Failed { .. }));
+    assert_home(&world, "skipped").await;
+    assert_eq!(world.isolated(), None);
+    assert!(
+        evidence(&world)["outcome_reason"]
+            .as_str()
+            .unwrap()
+            .contains("was skipped")
+    );
+}
+
+#[tokio::test]
+async fn a_readiness_drill_pays_and_moves_nothing_and_says_what_is_not_ready() {
+    let world = stack();
+    let run = run_kind(&world, "readiness", &once()).await;
+    assert_eq!(run.end, End::Succeeded, "{}", evidence(&world));
+    assert_eq!(stages(&world), ["baseline", "over"]);
+    assert!(world.started().is_empty());
+    assert_eq!(world.record().version, World::deployed().record().version);
+    let shown = evidence(&world);
+    assert_eq!(
+        (&shown["drill"], &shown["missed"]),
+        (&json!("readiness"), &json!([]))
+    );
+    assert!(shown["not_proven"].to_string().contains("Nothing was moved"));
+
+    let blind = World::deployed();
+    blind.switchovers(Switchovers::Work);
+    let run = run_kind(&blind, "readiness", &once()).await;
+    assert!(matches!(&run.end, End::Failed { error, .. } if error == "ObjectiveMissed"));
+    let missed = evidence(&blind)["missed"].to_string();
+    assert!(missed.contains("not ready: "), "{missed}");
+    assert!(blind.started().is_empty());
+}
+
+#[tokio::test]
+async fn a_drill_that_died_is_started_again_by_the_next_evaluation_and_gone_on_with() {
+    for kind in ["switchover", "isolation"] {
+        let mut tasks = 3;
+        loop {
+            let world = stack();
+            let killed = Treatment {
+                kill_after_tasks: Some(tasks),
+                ..once()
+            };
+            if run_kind(&world, kind, &killed).await.end != End::Killed {
+                break;
+            }
+            let case = format!("{kind}: killed after {tasks} tasks");
+            let evaluate = async |name: &str| {
+                let machine = Machine::load("readiness");
+                let run = machine.run(&world, Slot::Dr, name, json!({})).await;
+                assert_eq!(run.end, End::Succeeded, "{case}");
+                run.data["resume_drill"]["resumed"].clone()
+            };
+            assert_eq!(evaluate("r-1").await, Value::Null, "{case}: it may run still");
+            world.end_execution(&super::asl::execution_arn(DR, NAME));
+            let resumed = evaluate("r-2").await;
+            assert_eq!(resumed, ID, "{case}");
+            // A second evaluation finds it running.
+            let again = Machine::load("drill")
+                .run(&world, Slot::Dr, ID, json!({"kind": kind}))
+                .await;
+            assert_eq!(again.end, End::Succeeded, "{case}: {:?}", again.path);
+            assert_home(&world, &case).await;
+            assert_eq!(evidence(&world)["id"], ID, "{case}: the same drill");
+            assert_eq!(world.isolated(), None, "{case}");
+            tasks += 7;
+        }
+        assert!(tasks > 10, "{tasks}");
     }
 }

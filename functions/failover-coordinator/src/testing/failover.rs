@@ -69,6 +69,11 @@ async fn the_standby_takes_over_and_lost_payments_come_back_from_the_journal() {
     assert_eq!(evidence["payments"]["lost"], 0);
     assert_eq!(evidence["achieved"]["rto_ms"], 5_000);
     assert_eq!(evidence["steps"].as_array().unwrap().len(), 9);
+    let rehearsed = world.document("rehearsed").unwrap();
+    assert!(
+        rehearsed.contains("failover-dev-2"),
+        "it is younger than any drill: {rehearsed}"
+    );
     assert_eq!(evidence["from_region"], HOME);
     let bucket = "dr-secondary-bucket-dev-000000000000";
     let document = world

@@ -55,8 +55,32 @@ const SCENARIOS: &[Scenario] = &[
             super::observers_awake(world);
             world.switchovers(Switchovers::Work);
         },
-        // A drill that dies while the other region serves leaves it there: it serves, and an operator fails back.
-        right: |_, _| {},
+        right: |world, case| assert_drilled(world, case),
+    },
+    Scenario {
+        workflow: "drill",
+        slot: Slot::Dr,
+        name: "drill-by-schedule",
+        input: || json!({"kind": "isolation", "hold_seconds": 30, "started_by": "schedule"}),
+        prepare: |world| {
+            super::observers_awake(world);
+            world.switchovers(Switchovers::Work);
+        },
+        right: |world, case| {
+            assert_drilled(world, case);
+            assert_eq!(world.isolated(), None, "{case}: a region is cut off still");
+        },
+    },
+    Scenario {
+        workflow: "drill",
+        slot: Slot::Dr,
+        name: "drill-by-schedule",
+        input: || json!({"kind": "readiness", "started_by": "schedule"}),
+        prepare: |world| super::observers_awake(world),
+        right: |world, case| {
+            assert_drilled(world, case);
+            assert_eq!(world.record().epoch, 1, "{case}: nothing moves");
+        },
     },
     Scenario {
         workflow: "failover",
@@ -125,6 +149,16 @@ const SCENARIOS: &[Scenario] = &[
         },
     },
 ];
+
+/// A drill that began has come to its end, and home. One that died meanwhile was gone on with.
+fn assert_drilled(world: &World, case: &str) {
+    let Some(json) = world.document("drill") else {
+        return;
+    };
+    let drill: Value = serde_json::from_str(&json).unwrap();
+    assert!(drill["ended_ms"].is_u64(), "{case}: {drill}");
+    assert_eq!(world.record().active_region, HOME, "{case}");
+}
 
 fn prepared(scenario: &Scenario) -> Arc<World> {
     let world = World::deployed();

@@ -408,10 +408,55 @@ impl World {
         self.state.lock().unwrap().synthetic.pop_first();
     }
 
+    /// A region that is cut off is taken over from as the policy says: at once, if the observers decide. One that is joined again
+    /// becomes the standby.
+    fn observers_look(&self, region: &str, cut: bool) {
+        let record = self.record();
+        let decide = self.configuration().spec.failover.decider == continuity::assess::Decider::Automatic;
+        let mut state = self.state.lock().unwrap();
+        let taken_over = state.writer != region;
+        match (cut, taken_over) {
+            (true, false) if decide && state.switchovers == Some(Switchovers::Work) => {
+                drop(state);
+                let other = if region == HOME { DR } else { HOME };
+                self.take_over(record.epoch, other);
+            }
+            (false, true) => {
+                let all = state.ledgers[&state.writer].clone();
+                let ledger = state.ledgers.get_mut(region).unwrap();
+                (ledger.entries, ledger.epoch, ledger.in_recovery) = (all.entries, all.epoch, true);
+            }
+            _ => {}
+        }
+    }
+
+    /// The epoch ends, and `target` serves the next with everything that was acknowledged.
+    fn take_over(&self, epoch: u64, target: &str) {
+        let mut state = self.state.lock().unwrap();
+        let from = state.writer.clone();
+        let all = state.ledgers[&from].entries.clone();
+        let ledger = state.ledgers.get_mut(target).unwrap();
+        (ledger.entries, ledger.in_recovery, ledger.epoch) = (all, false, Some(epoch + 1));
+        state.writer = target.to_owned();
+        drop(state);
+        self.change_record(|record| {
+            assert_eq!(epoch, record.epoch);
+            record.epoch += 1;
+            record.last_served_epoch = record.epoch;
+            record.active_region = target.to_owned();
+        });
+    }
+
     fn switch_over(&self, name: &str, input: &str) {
         let mut state = self.state.lock().unwrap();
         let Some(what) = state.switchovers else { return };
         let number = state.started.len();
+        let moves = ["switchover", "failover"]
+            .iter()
+            .any(|workflow| state.started[number - 1].0.contains(workflow));
+        if !moves {
+            return;
+        }
         let works = match what {
             Switchovers::Work => true,
             Switchovers::GiveUp => false,
@@ -422,21 +467,15 @@ impl World {
         state.ended.insert(arn);
         if works {
             let input: Value = serde_json::from_str(input).unwrap();
-            let target = input["to_region"].as_str().unwrap();
-            let from = state.writer.clone();
-            let all = state.ledgers[&from].clone();
-            state.ledgers.get_mut(&from).unwrap().in_recovery = true;
-            let ledger = state.ledgers.get_mut(target).unwrap();
-            (ledger.entries, ledger.in_recovery) = (all.entries, false);
-            ledger.epoch = input["epoch"].as_u64().map(|epoch| epoch + 1);
-            state.writer = target.to_owned();
+            if input["mode"] == "graceful" {
+                let from = state.writer.clone();
+                state.ledgers.get_mut(&from).unwrap().in_recovery = true;
+            }
             drop(state);
-            self.change_record(|record| {
-                assert_eq!(input["epoch"], record.epoch);
-                record.epoch += 1;
-                record.last_served_epoch = record.epoch;
-                record.active_region = input["to_region"].as_str().unwrap().to_owned();
-            });
+            self.take_over(
+                input["epoch"].as_u64().unwrap(),
+                input["to_region"].as_str().unwrap(),
+            );
         }
     }
 
@@ -1155,6 +1194,17 @@ impl Faults for Double {
 
     async fn look(&self, _: &Place, id: &str) -> Result<Experiment, StepError> {
         let seen = async {
+            let (region, cut) = {
+                let state = self.state();
+                let index: usize = id.trim_start_matches("EXP").parse().unwrap();
+                let one = &state.experiments[index];
+                (one.region.clone(), one.progress)
+            };
+            match cut {
+                Progress::Running => self.world.observers_look(&region, true),
+                Progress::Ended => self.world.observers_look(&region, false),
+                Progress::Starting | Progress::Stopping => {}
+            }
             let mut state = self.state();
             let skips = state.skips_actions;
             let index: usize = id.trim_start_matches("EXP").parse().unwrap();
