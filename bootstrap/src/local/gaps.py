@@ -176,7 +176,10 @@ def log_exports():
 def snapshots_of_failovers():
     """After an unplanned failover of a global database, the old primary is snapshotted when it is back: an automated snapshot, which
     CopyDBClusterSnapshot makes a manual one of, and RestoreDBClusterFromSnapshot a cluster. ministack knows none of the two, and
-    loses nothing in a failover. The edge makes the record (`LocalRecordFormerWriter`) and knows where the data is."""
+    loses nothing in a failover. The edge makes the record (`LocalRecordFormerWriter`) and knows where the data is. With a cluster
+    AWS deletes its automated snapshots, not the manual ones."""
+
+    delete = rds._ACTION_MAP["DeleteDBCluster"]
 
     def answered(action, snapshot):
         content = f"<DBClusterSnapshot>{rds._cluster_snapshot_xml(snapshot)}</DBClusterSnapshot>"
@@ -244,8 +247,20 @@ def snapshots_of_failovers():
         )
         return status, headers, body.replace(b"CreateDBCluster", b"RestoreDBClusterFromSnapshot")
 
+    def deleted(parameters):
+        answer = delete(parameters)
+        if answer[0] == 200:
+            cluster = rds._p(parameters, "DBClusterIdentifier")
+            for name, snapshot in list(rds._db_cluster_snapshots.items()):
+                if (snapshot["SnapshotType"], snapshot["DBClusterIdentifier"]) == ("automated", cluster):
+                    del rds._db_cluster_snapshots[name]
+        return answer
+
     rds._ACTION_MAP.update(
-        LocalRecordFormerWriter=recorded, CopyDBClusterSnapshot=copied, RestoreDBClusterFromSnapshot=restored
+        LocalRecordFormerWriter=recorded,
+        CopyDBClusterSnapshot=copied,
+        RestoreDBClusterFromSnapshot=restored,
+        DeleteDBCluster=deleted,
     )
 
 

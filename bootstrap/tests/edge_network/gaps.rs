@@ -113,7 +113,7 @@ async fn a_lost_tail_is_kept_opened_closed_and_goes_with_the_stack() {
     let made = db_snapshot::after_failovers(&site, cluster).await.unwrap();
     assert_eq!(made.len(), 1);
     assert_eq!((made[0].created_ms, made[0].available), (1_795_744_800_000, true));
-    let (kept, restored) = ("lost-tail-primary-dev-2", "aurora-tail-primary-dev");
+    let (kept, restored) = ("lost-tail-primary-dev-2", "aurora-tail-2-primary-dev");
     assert!(!db_snapshot::is_there(&site, kept).await.unwrap());
     let mut looks = 0;
     while !db_snapshot::keep(&site, &made[0].name, kept, cluster)
@@ -155,11 +155,34 @@ async fn a_lost_tail_is_kept_opened_closed_and_goes_with_the_stack() {
             .iter()
             .all(|found| found.id != restored)
     );
+    let members = home.describe_global_clusters().send().await.unwrap();
+    assert_eq!(members.global_clusters()[0].global_cluster_members().len(), 1);
+    // Aurora's own snapshot goes with its cluster, the copy by itself.
+    home.delete_db_instance()
+        .db_instance_identifier("aurora-primary-dev-1")
+        .send()
+        .await
+        .unwrap();
+    while DbCluster::discard(&site, cluster).await.is_err()
+        || DbCluster::list(&site)
+            .await
+            .unwrap()
+            .iter()
+            .any(|found| found.id == cluster)
+    {
+        looks += 1;
+        assert!(looks < 60);
+    }
+    assert!(
+        db_snapshot::after_failovers(&site, cluster)
+            .await
+            .unwrap()
+            .is_empty()
+    );
+    assert_eq!(DbSnapshot::list(&site).await.unwrap().len(), 1, "the copy");
     DbSnapshot::discard(&site, kept).await.unwrap();
     DbSnapshot::discard(&site, kept).await.unwrap();
     assert!(DbSnapshot::list(&site).await.unwrap().is_empty());
-    let members = home.describe_global_clusters().send().await.unwrap();
-    assert_eq!(members.global_clusters()[0].global_cluster_members().len(), 1);
     cloud.edge.stop().await;
 }
 
