@@ -777,7 +777,7 @@ fn view(
                         (!health.database.reachable).then(|| "its database does not answer".to_owned());
                     ("standby", health.database.ledger_epoch, down)
                 }
-                Look::Failing { reason } => ("failing", None, Some(reason.clone())),
+                Look::Failing { reason, .. } => ("failing", None, Some(reason.clone())),
             };
             let seen = Seen {
                 state,
@@ -1063,6 +1063,7 @@ mod tests {
     fn failing() -> Look {
         Look::Failing {
             reason: "timed out".into(),
+            throttled: false,
         }
     }
 

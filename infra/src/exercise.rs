@@ -520,7 +520,7 @@ pub fn seen(observations: &[Observation], regions: &[&str], from_ms: u64, until_
                 let (state, reason) = match &round.look {
                     Look::Serving { .. } => (State::Serving, String::new()),
                     Look::Standby { health } => (State::Standby, health.reasons.join(", ")),
-                    Look::Failing { reason } => (State::Failing, reason.clone()),
+                    Look::Failing { reason, .. } => (State::Failing, reason.clone()),
                 };
                 all.push(Seen {
                     observer: observation.observer.clone(),

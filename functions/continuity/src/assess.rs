@@ -401,14 +401,17 @@ impl<'a> Case<'a> {
         if unanswered(active) >= to_fail && unanswered(self.standby) >= to_fail {
             return fine("gets no answer from either region: it may be cut off itself".to_owned());
         }
-        let failing = run(rounds, |round| self.fails(round));
-        if failing >= to_fail {
+        let throttled = |round: &Round| matches!(round.look, Look::Failing { throttled: true, .. });
+        let dead = run(rounds, |round| self.fails(round) && !throttled(round));
+        if dead >= to_fail {
             let why = format!(
-                "{who} saw `{active}` fail {failing} rounds in a row: {}",
+                "{who} saw `{active}` fail {dead} rounds in a row: {}",
                 told(&newest.look)
             );
             return (Opinion::Dead, why);
         }
+        // What it throttled counts from here on: that may be a grey failure.
+        let failing = run(rounds, |round| self.fails(round));
         if self.record.phase == Phase::Serving
             && let Some(why) = self.grey(rounds)
         {
@@ -529,7 +532,7 @@ impl<'a> Case<'a> {
                     Err(refused) => reason = format!("`{standby}`: {refused}"),
                 },
                 Look::Serving { epoch } => reason = format!("`{standby}` says that it serves epoch {epoch}"),
-                Look::Failing { reason: why } => reason = format!("`{standby}` does not answer: {why}"),
+                Look::Failing { reason: why, .. } => reason = format!("`{standby}` does not answer: {why}"),
             }
         }
         Err(reason)
@@ -546,7 +549,7 @@ fn told(look: &Look) -> String {
     match look {
         Look::Serving { epoch } => format!("it serves epoch {epoch}"),
         Look::Standby { health } => health.reasons.join(", "),
-        Look::Failing { reason } => reason.clone(),
+        Look::Failing { reason, .. } => reason.clone(),
     }
 }
 

@@ -59,6 +59,10 @@ pub enum Look {
     Failing {
         /// Connection refused, timed out, a 5xx without a health body, ...
         reason: String,
+        /// It answered that there are too many requests (429): that is no sign of a dead region, and one that takes over from it
+        /// would get the same requests.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        throttled: bool,
     },
 }
 
@@ -412,6 +416,7 @@ mod tests {
                 took_ms: 1,
                 look: Look::Failing {
                     reason: "refused".into(),
+                    throttled: true,
                 },
             },
         );

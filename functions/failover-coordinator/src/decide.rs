@@ -514,7 +514,7 @@ pub fn observed_serving(
                 Look::Serving { epoch } if *epoch >= record.epoch => agreeing.push(who.clone()),
                 Look::Serving { epoch } => others.push(format!("{who} saw epoch {epoch}")),
                 Look::Standby { health } => others.push(format!("{who} saw: {}", health.reasons.join(", "))),
-                Look::Failing { reason } => others.push(format!("{who} saw: {reason}")),
+                Look::Failing { reason, .. } => others.push(format!("{who} saw: {reason}")),
             },
         }
     }
@@ -551,7 +551,7 @@ pub fn observed_standby(region: &str, observations: &[Observation], since_ms: u6
         match since.last().map(|round| &round.look) {
             Some(Look::Standby { .. }) => return Standby::Answers(who.clone()),
             Some(Look::Serving { epoch }) => others.push(format!("{who} saw it serve epoch {epoch}")),
-            Some(Look::Failing { reason }) => {
+            Some(Look::Failing { reason, .. }) => {
                 let failing =
                     |round: &&&continuity::observe::Round| matches!(round.look, Look::Failing { .. });
                 fails |= since.iter().rev().take_while(failing).count() >= rounds;
@@ -1242,6 +1242,7 @@ mod tests {
         assert!(observed_serving(&record(), &stale, &policy, NOW).is_err());
         let refused = Look::Failing {
             reason: "connection refused".into(),
+            throttled: false,
         };
         let one_fails = [seen(DR, NOW, serving()), seen(WITNESS, NOW, refused)];
         let why = observed_serving(&record(), &one_fails, &policy, NOW).unwrap_err();
@@ -1275,7 +1276,10 @@ mod tests {
         let standby = || Look::Standby {
             health: health.clone(),
         };
-        let crash = || Look::Failing { reason: "502".into() };
+        let crash = || Look::Failing {
+            reason: "502".into(),
+            throttled: false,
+        };
         let rows = [
             (vec![seen(HOME, NOW, standby())], "answers us-east-1"),
             (

@@ -76,11 +76,20 @@ impl Looker for HttpLooker {
 }
 
 fn failing(reason: String) -> Look {
-    Look::Failing { reason }
+    Look::Failing {
+        reason,
+        throttled: false,
+    }
 }
 
 /// What an answer to `GET /health` means.
 pub fn judge(region: &str, status: u16, body: &[u8]) -> Look {
+    if status == 429 {
+        return Look::Failing {
+            reason: "status 429: it answers and takes no more requests".to_owned(),
+            throttled: true,
+        };
+    }
     let Ok(health) = serde_json::from_slice::<Health>(body) else {
         return failing(format!("status {status} without a health report"));
     };
@@ -151,6 +160,15 @@ pub(crate) mod tests {
                 br#"{"message":"Internal server error"}"#.to_vec(),
                 failing("status 502 without a health report".into()),
                 "the gateway answers for a dead function",
+            ),
+            (
+                429,
+                br#"{"message":"Too Many Requests"}"#.to_vec(),
+                Look::Failing {
+                    reason: "status 429: it answers and takes no more requests".into(),
+                    throttled: true,
+                },
+                "the gateway, or Lambda, sheds load",
             ),
             (
                 200,

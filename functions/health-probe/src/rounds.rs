@@ -525,6 +525,7 @@ mod tests {
         if now_ms >= home_fails_from_ms {
             return Look::Failing {
                 reason: "connection refused".into(),
+                throttled: false,
             };
         }
         Look::Serving { epoch: 1 }

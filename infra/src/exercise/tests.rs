@@ -472,6 +472,7 @@ fn looks_outside_the_time_are_left_out() {
     for at_ms in [5, 10, 15, 20] {
         let look = Look::Failing {
             reason: "refused".into(),
+            throttled: false,
         };
         observation.push(
             "us-east-1",

@@ -44,6 +44,7 @@ async fn deployed(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_drill_by_schedule_moves_the_active_region_and_back_and_its_evidence_is_in_both_buckets() {
+    let _turn = crate::turn().await;
     let folder = tempfile::tempdir().unwrap();
     tokio::task::spawn_blocking(understudy).await.unwrap();
     let programs = Programs::shared().await.unwrap();
@@ -118,6 +119,7 @@ async fn in_both_buckets(stack: &Stack, id: &str) -> Evidence {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_region_that_a_drill_cuts_off_is_taken_over_from_by_the_observers_and_serves_again_at_the_end() {
+    let _turn = crate::turn().await;
     let folder = tempfile::tempdir().unwrap();
     let programs = Programs::shared().await.unwrap();
     let (cloud, stack, ui) = deployed(folder.path(), &programs, "cut", |spec| {

@@ -31,6 +31,7 @@ async fn is_fit(stage: &Stage, region: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_region_that_is_half_dead_is_taken_over_without_a_loss() {
+    let _turn = crate::turn().await;
     let stage = Stage::new("half", |_| {}).await;
     let mut load = stage.load();
     stage.pays(&mut load, 1).await;
@@ -60,6 +61,7 @@ fn execution(stage: &Stage, workflow: &str, name: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_takeover_that_dies_in_the_middle_comes_to_its_end_by_itself() {
+    let _turn = crate::turn().await;
     let stage = Stage::new("died", |_| {}).await;
     let mut load = stage.load();
     stage.pays(&mut load, 1).await;
@@ -164,6 +166,7 @@ fn at_call(slot: Slot, nth: u64) -> Strike {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_coordinator_killed_at_any_of_its_calls_leaves_one_region_serving_and_the_ledger_right() {
+    let _turn = crate::turn().await;
     let stage = Stage::new("struck", |_| {}).await;
     let mut load = stage.load();
     stage.pays(&mut load, 1).await;

@@ -29,6 +29,7 @@ fn in_the_way<'a>(seen: &'a Readiness, region: &str) -> Vec<&'a Finding> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deployed_stack_is_ready_until_the_standby_loses_what_it_would_need() {
+    let _turn = crate::turn().await;
     continuity::aws::install_tls();
     let folder = tempfile::tempdir().unwrap();
     let programs = Programs::shared().await.unwrap();

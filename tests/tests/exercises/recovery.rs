@@ -96,6 +96,7 @@ async fn report(stage: &Stage) -> Report {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_entry_that_only_the_old_region_had_is_told_and_the_region_stands_by_again() {
+    let _turn = crate::turn().await;
     let stage = Stage::new("tail", |spec| spec.failover.decider = Decider::Approve).await;
     let none = lost_tail::lost_tail(&stage.stack, None)
         .await

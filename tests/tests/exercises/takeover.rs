@@ -246,6 +246,7 @@ fn is_forbidden(call: &Value, failed: &str) -> bool {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_active_region_moves_in_every_way_and_nothing_acknowledged_is_lost() {
+    let _turn = crate::turn().await;
     let stage = Stage::new("move", |spec| spec.failover.decider = Decider::Approve).await;
     let mut load = stage.load();
     stage.pays(&mut load, 1).await;

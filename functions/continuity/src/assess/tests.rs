@@ -13,6 +13,14 @@ const WITNESS: &str = "us-west-2";
 fn failing() -> Look {
     Look::Failing {
         reason: "connection refused".into(),
+        throttled: false,
+    }
+}
+
+fn throttled() -> Look {
+    Look::Failing {
+        reason: "status 429".into(),
+        throttled: true,
     }
 }
 
@@ -629,6 +637,27 @@ fn grey_failures_as_a_table() {
             both(&few),
             policy.clone(),
             Hold("0 of 2 observers"),
+        ),
+        (
+            "an API that takes no more requests is no dead region",
+            record(),
+            both(&vec![throttled(); 19]),
+            policy.clone(),
+            Hold("status 429"),
+        ),
+        (
+            "but one that goes on so is a grey failure",
+            record(),
+            both(&vec![throttled(); 20]),
+            policy.clone(),
+            Propose(GreyCause, "fail in 20 of 20 rounds"),
+        ),
+        (
+            "a region that dies after it was overrun is dead",
+            record(),
+            both(&[throttled(), failing(), failing(), failing()]),
+            policy.clone(),
+            Failover(Dead),
         ),
         (
             "too few rounds to judge",

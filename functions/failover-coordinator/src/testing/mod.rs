@@ -81,6 +81,7 @@ fn sighted<const N: usize>(mut all: [Observation; N], now_ms: u64) -> [Observati
 pub(crate) fn home_down(now_ms: u64) -> [Observation; 2] {
     let refused = Look::Failing {
         reason: "connection refused".into(),
+        throttled: false,
     };
     sighted(
         [DR, WITNESS].map(|observer| seen(observer, now_ms, &refused)),

@@ -93,6 +93,7 @@ fn without_commands_the_observers_tell_the_recovery_time() {
             2_000,
             Look::Failing {
                 reason: "refused".into(),
+                throttled: false,
             },
         ),
     ] {
