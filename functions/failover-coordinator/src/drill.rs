@@ -360,7 +360,12 @@ pub fn next(drill: &Drill, sight: &Sight<'_>, now_ms: u64) -> Next {
                 None => Next::Wait,
             }
         }
-        Stage::Rejoin if drill.restored_ms.is_some() && serves(&drill.home) => {
+        // A failover that the drill started, and that has not raised the epoch yet, may do so still.
+        Stage::Rejoin
+            if drill.restored_ms.is_some()
+                && serves(&drill.home)
+                && (drill.change.is_none() || change_ended) =>
+        {
             Next::Go(drill.at(Stage::Over, now_ms))
         }
         Stage::Rejoin if drill.restored_ms.is_some() && serves(&drill.target) && home_is_fit => {

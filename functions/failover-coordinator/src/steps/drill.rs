@@ -109,7 +109,15 @@ pub async fn begin(context: &Context, request: &Request) -> Result<Value, StepEr
             );
             return claimed(context, stored.as_deref(), &mine).await;
         }
-        _ => None,
+        // It may have left the stack here, and only its own region brings it home.
+        Some(dead) => {
+            let reason = format!(
+                "`{}` died and has not ended: the next evaluation of readiness in {} goes on with it",
+                dead.id, dead.target
+            );
+            return Ok(json!({"outcome": "not-now", "reasons": [reason]}));
+        }
+        None => None,
     };
     let signs = drill::Signs {
         record: record.as_ref(),
@@ -601,6 +609,8 @@ pub async fn end(context: &Context, request: &Request) -> Result<Value, StepErro
     let acknowledged = count(&seen, |payment| payment.answered_ms.is_some());
     let missed = drill::missed(&drill, &gap, acknowledged, checked);
     let now_ms = context.timer.now_ms();
+    // The evidence of a drill that did not come to its end says so; it is gone on with, and tells more then.
+    let over = drill.stage == Stage::Over;
     let ended = Drill {
         ended_ms: drill.ended_ms.or(Some(now_ms)),
         ..drill.clone()
@@ -643,11 +653,13 @@ pub async fn end(context: &Context, request: &Request) -> Result<Value, StepErro
             &[(DRILL_FAILED, Unit::Count, failed)],
             now_ms,
         );
-        // Lost only when this step ran elsewhere at the same time: that one stored the same.
-        context
-            .control
-            .swap_document(drill::ITEM, Some(&stored), &text(&ended)?)
-            .await?;
+        if over {
+            // Lost only when this step ran elsewhere at the same time: that one stored the same.
+            context
+                .control
+                .swap_document(drill::ITEM, Some(&stored), &text(&ended)?)
+                .await?;
+        }
     }
     Ok(
         json!({"id": drill.id, "met": missed.is_empty(), "missed": missed, "item": item,

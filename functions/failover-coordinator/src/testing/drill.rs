@@ -353,6 +353,84 @@ async fn a_region_that_is_cut_off_is_taken_over_from_joined_again_and_serves_at_
 }
 
 #[tokio::test]
+async fn while_a_drill_that_died_is_unfinished_none_begins_in_the_other_region() {
+    let world = stack();
+    let mut tasks = 3;
+    // Killed where the other region serves: the home of the drill is the standby now.
+    while world.record().active_region == HOME {
+        let killed = Treatment {
+            kill_after_tasks: Some(tasks),
+            ..once()
+        };
+        assert_eq!(run(&world, &killed).await.end, End::Killed);
+        tasks += 1;
+    }
+    world.end_execution(&super::asl::execution_arn(DR, NAME));
+    let before = world.document("drill");
+    let other = Machine::load("drill")
+        .run(&world, Slot::Primary, "drill-2", json!({}))
+        .await;
+    assert_eq!(other.path, ["Begin", "HasBegun", "NoDrill"]);
+    let why = other.data["drill_begin"].to_string();
+    assert!(why.contains(ID) && why.contains("in us-east-2"), "{why}");
+    assert_eq!(world.document("drill"), before);
+    // Its own region goes on with it.
+    let again = Machine::load("drill")
+        .run(&world, Slot::Dr, "drill-3", json!({}))
+        .await;
+    assert_eq!(again.end, End::Succeeded, "{:?}", again.path);
+    assert_home(&world, "gone on with").await;
+}
+
+#[test]
+fn a_region_that_serves_on_is_left_only_when_no_failover_of_the_drill_is_under_way() {
+    use crate::drill::{Drill, Next, Sight, Stage, next};
+    let drill = |change: Option<&str>, restored_ms| Drill {
+        id: ID.into(),
+        kind: infra::exercise::DrillKind::Isolation,
+        execution: "x".into(),
+        started_by: "operator".into(),
+        home: HOME.into(),
+        target: DR.into(),
+        epoch: 1,
+        hold_ms: 0,
+        per_second: 5,
+        longest_gap_ms: 1_000,
+        began_ms: 0,
+        stage: Stage::Rejoin,
+        stage_ms: 0,
+        marks: Vec::new(),
+        change: change.map(str::to_owned),
+        observers_decide: change.is_none(),
+        isolated_ms: Some(1),
+        restored_ms,
+        attempts_back: 0,
+        aborted: Some("nobody took over".into()),
+        ended_ms: None,
+    };
+    let record = World::deployed().record();
+    for (change, restored_ms, change_ended, leaves) in [
+        (None, None, false, false),
+        (None, Some(2), false, true),
+        (Some("failover"), Some(2), false, false),
+        (Some("failover"), Some(2), true, true),
+    ] {
+        let sight = Sight {
+            record: &record,
+            change_ended,
+            recent: None,
+            home_is_fit: false,
+        };
+        let next = next(&drill(change, restored_ms), &sight, 10);
+        let over = matches!(&next, Next::Go(then) if then.stage == Stage::Over);
+        assert_eq!(
+            over, leaves,
+            "{change:?} {restored_ms:?} {change_ended}: {next:?}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn a_region_that_nobody_takes_over_from_is_joined_again_and_serves_on() {
     let world = stack();
     world.switchovers(Switchovers::GiveUp);
