@@ -1,7 +1,7 @@
 //! One run of `understudy bench takeover`, alone on the machine. The times are printed; they are DESIGN's targets on a machine that
 //! has nothing else to do, so only several times as much is a failure here.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 use std::sync::Arc;
 

@@ -5,6 +5,9 @@
 //! takeovers, each of which may stall at any step for ever or go on when it is stale. A region that is cut off is one whose
 //! handlers and takeovers stall. What decides is the crate's own: `fence`, `open`, `epochs_to_replay`, `fit_to_take_over` and
 //! `may_acknowledge`.
+//!
+//! Planned changes, which replay nothing, run beside takeovers, with `drain` and `undrain`. What is asked right before a call, and the
+//! call, are one step here, for takeovers and planned changes alike.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::collections::{BTreeSet, HashSet, VecDeque};
@@ -12,7 +15,7 @@ use std::fmt::{self, Write};
 
 use continuity::control::{ControlRecord, Phase};
 use continuity::takeover::{
-    LedgerStatus, Refused, Transition, epochs_to_replay, fence, fit_to_take_over, open,
+    LedgerStatus, Refused, Transition, drain, epochs_to_replay, fence, fit_to_take_over, open, undrain,
 };
 
 const REGIONS: [&str; 2] = ["us-east-1", "us-east-2"];
@@ -61,6 +64,23 @@ enum Take {
     Open,
 }
 
+/// What a planned change does. It is given up by `Undrain`, instead of what comes after the drain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Plan {
+    /// The standby is fit, and the active region drains.
+    Drain,
+    /// The database changes its writer without loss.
+    Switch,
+    /// It is seen that the writer is the new one.
+    AwaitWriter,
+    Fence,
+    SetEpoch,
+    Open,
+    /// It is seen that the writer is the old one.
+    MayUndrain,
+    Undrain,
+}
+
 /// The programs of handlers and takeovers, and the checks in between, with one rule switched off, or none.
 struct Protocol {
     without: Option<Rule>,
@@ -70,6 +90,12 @@ struct Protocol {
     /// A replay puts only what the ledger holds after it.
     puts_what_is_held: bool,
     takeover: Vec<Take>,
+    /// Planned changes that may be begun.
+    planned: u8,
+    /// A planned change asks whether its epoch still drains before it switches the database, not only when it began.
+    drains_when_switching: bool,
+    /// The database's own switchover loses nothing.
+    switches_without_loss: bool,
 }
 
 impl Protocol {
@@ -92,6 +118,17 @@ impl Protocol {
                 }
                 _ => vec![Fence, Promote, SetEpoch, Scan, Post, PutAll, Open],
             },
+            planned: 0,
+            drains_when_switching: true,
+            switches_without_loss: true,
+        }
+    }
+
+    /// All nine rules, and so many planned changes beside the takeovers.
+    fn with_planned(planned: u8) -> Self {
+        Protocol {
+            planned,
+            ..Protocol::without(None)
         }
     }
 
@@ -174,11 +211,22 @@ struct Takeover {
     next: usize,
 }
 
+/// A planned change of an epoch, and the step that comes next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct Planned {
+    epoch: Epoch,
+    to: Region,
+    next: Plan,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct World {
     epoch: Epoch,
     active: Region,
     serving: bool,
+    draining: bool,
+    planned_begun: u8,
+    planned: Vec<Planned>,
     last_served: Epoch,
     ledgers: [Ledger; 2],
     /// The region that the other one's database follows.
@@ -201,6 +249,7 @@ enum Did {
     Handle(Handler, Handle),
     Refused(Handler),
     Take(Region, Epoch, Take, Option<Entry>),
+    Plan(Planned),
     Rewind(Region),
     Receive(Region, Logged),
 }
@@ -228,6 +277,13 @@ impl fmt::Display for Did {
             }
             Did::Take(to, epoch, step, _) => {
                 write!(f, "takeover to {}, epoch {epoch}: {step:?}", REGIONS[*to])
+            }
+            Did::Plan(Planned { epoch, to, next }) => {
+                write!(
+                    f,
+                    "planned change to {}, of epoch {epoch}: {next:?}",
+                    REGIONS[*to]
+                )
             }
             Did::Rewind(region) => write!(f, "database in {}: rewound, follows", REGIONS[*region]),
             Did::Receive(region, Logged::Epoch(epoch)) => {
@@ -266,6 +322,9 @@ impl World {
             epoch: 1,
             active: 0,
             serving: true,
+            draining: false,
+            planned_begun: 0,
+            planned: Vec::new(),
             last_served: 1,
             ledgers: [ledger(true), ledger(false)],
             primary: 0,
@@ -280,7 +339,11 @@ impl World {
     }
 
     fn record(&self) -> ControlRecord {
-        record(self.epoch, self.active, self.serving, self.last_served)
+        let mut record = record(self.epoch, self.active, self.serving, self.last_served);
+        if self.draining {
+            record.phase = Phase::Draining;
+        }
+        record
     }
 
     /// A region's ledger as the takeover sees it: the writer is what the cluster's control plane calls so, too.
@@ -346,6 +409,13 @@ impl World {
                 };
             }
         }
+        // A change whose epoch has passed fences nothing; only its switch of the database may still come.
+        self.planned.retain(|planned| {
+            planned.epoch == now
+                || planned.next == Plan::Switch && !protocol.drains_when_switching
+                || planned.epoch + 1 == now && [Plan::SetEpoch, Plan::Open].contains(&planned.next)
+        });
+        self.planned.sort_unstable();
         let scans = self
             .takeovers
             .iter()
@@ -384,7 +454,112 @@ impl World {
                 steps.extend(begun.take(protocol, self.takeovers.len()));
             }
         }
+        for which in 0..self.planned.len() {
+            steps.extend(self.plan(protocol, which, takeovers));
+        }
+        if self.planned_begun < protocol.planned {
+            for to in 0..REGIONS.len() {
+                let mut begun = self.clone();
+                begun.planned_begun += 1;
+                begun.planned.push(Planned {
+                    epoch: self.epoch,
+                    to,
+                    next: Plan::Drain,
+                });
+                steps.extend(begun.plan(protocol, self.planned.len(), takeovers));
+            }
+        }
         steps.extend(self.replicate());
+        steps
+    }
+
+    /// The steps that a planned change can make now.
+    fn plan(&self, protocol: &Protocol, which: usize, takeovers: usize) -> Vec<Step> {
+        let planned = self.planned[which];
+        let Planned { epoch, to, next } = planned;
+        let (from, of) = (1 - to, u64::from(epoch));
+        let ledger = &self.ledgers[to];
+        // The world after a step, and what comes next; nothing when it was the last.
+        let done = |world: World, then: Option<Plan>, did: Plan| -> Step {
+            let mut world = world;
+            match then {
+                Some(then) => world.planned[which].next = then,
+                None => {
+                    world.planned.remove(which);
+                }
+            }
+            (world, Did::Plan(Planned { next: did, ..planned }))
+        };
+        let mut steps = Vec::new();
+        match next {
+            Plan::Drain => {
+                let fit = fit_to_take_over(&self.record(), &self.status(to)).is_ok();
+                let drained = match drain(&self.record(), of, REGIONS[to], "", 0) {
+                    Ok(Transition::AlreadyDone(_)) => Some(self.clone()),
+                    other => self.stored(other),
+                };
+                if let Some(world) = drained.filter(|_| fit) {
+                    steps.push(done(world, Some(Plan::Switch), next));
+                }
+            }
+            Plan::Switch => {
+                let drains = !protocol.drains_when_switching || self.draining && epoch == self.epoch;
+                if drains && self.primary == from && self.ledgers[from].writer && !ledger.writer {
+                    let mut world = self.clone();
+                    if protocol.switches_without_loss {
+                        world.ledgers[to].log.clone_from(&self.ledgers[from].log);
+                    }
+                    world.ledgers[from].writer = false;
+                    world.ledgers[to].writer = true;
+                    world.primary = to;
+                    steps.push(done(world, Some(Plan::AwaitWriter), next));
+                }
+                // Another attempt switched it.
+                if self.primary == to && ledger.writer && epoch == self.epoch {
+                    steps.push(done(self.clone(), Some(Plan::AwaitWriter), next));
+                }
+                if epoch == self.epoch && self.draining && self.primary == from {
+                    steps.push(done(self.clone(), Some(Plan::Undrain), Plan::MayUndrain));
+                }
+            }
+            Plan::AwaitWriter => {
+                if self.primary == to && ledger.writer {
+                    steps.push(done(self.clone(), Some(Plan::Fence), next));
+                }
+            }
+            Plan::Fence => {
+                let room = self.takeovers.len() < takeovers;
+                // By a name of its own: an epoch that a takeover raised is not its.
+                let fenced = self.stored(fence(&self.record(), of, REGIONS[to], "planned", 0));
+                if let Some(mut world) = fenced.filter(|_| room) {
+                    world.takeovers.push(Takeover {
+                        to,
+                        since: 0,
+                        found: Vec::new(),
+                        next: protocol.takeover.len(),
+                    });
+                    steps.push(done(world, Some(Plan::SetEpoch), next));
+                }
+            }
+            Plan::SetEpoch => {
+                if ledger.writer && ledger.epoch() < epoch + 1 {
+                    let world = self.logged(to, Logged::Epoch(epoch + 1));
+                    steps.push(done(world, Some(Plan::Open), next));
+                }
+            }
+            Plan::Open => {
+                if let Some(mut world) = self.stored(open(&self.record(), of + 1, REGIONS[to], 0)) {
+                    world.served.push((epoch + 1, to));
+                    steps.push(done(world, None, next));
+                }
+            }
+            Plan::Undrain => {
+                if let Some(world) = self.stored(undrain(&self.record(), of, 0)) {
+                    steps.push(done(world, None, next));
+                }
+            }
+            Plan::MayUndrain => unreachable!("it is a way to undrain"),
+        }
         steps
     }
 
@@ -538,6 +713,7 @@ impl World {
             .position(|region| *region == record.active_region)
             .unwrap();
         next.serving = record.phase == Phase::Serving;
+        next.draining = record.phase == Phase::Draining;
         next.last_served = u8::try_from(record.last_served_epoch).unwrap();
         Some(next)
     }
@@ -832,6 +1008,61 @@ fn a_replay_must_not_put_what_the_ledger_did_not_take() {
             "takeover to us-east-2, epoch 2: PutAll",
             "takeover to us-east-1, epoch 3: Scan finds payment 1/1 first",
             "2/2 was acknowledged, us-east-1 serves with 1/1",
+        ],
+    );
+}
+
+#[test]
+fn planned_changes_beside_takeovers_lose_and_double_nothing_although_they_replay_nothing() {
+    for (planned, attempts, takeovers) in [(1, 2, 3), (2, 2, 2)] {
+        match explore(
+            &Protocol::with_planned(planned),
+            attempts,
+            takeovers,
+            World::lost_or_doubled,
+        ) {
+            Ok(worlds) => assert!(
+                worlds > 20_000,
+                "only {worlds} worlds with {planned} planned changes"
+            ),
+            Err(story) => panic!("{story}"),
+        }
+    }
+}
+
+/// The database's control plane knows no epochs: a switch that comes two takeovers late makes a region the writer whose handlers believe
+/// in the epoch that its ledger shows.
+#[test]
+fn a_switch_that_does_not_ask_whether_its_epoch_drains_still_loses_payments() {
+    let protocol = Protocol {
+        drains_when_switching: false,
+        ..Protocol::with_planned(1)
+    };
+    assert_story(
+        explore(&protocol, 2, 3, World::lost_or_doubled),
+        &[
+            "takeover to us-east-2, epoch 2: Open",
+            "takeover to us-east-1, epoch 3: Promote",
+            "planned change to us-east-2, of epoch 1: Switch",
+            "handler in us-east-2, epoch 2, payment 2/2: executed",
+            "1/1 was acknowledged, us-east-2 serves with 2/2",
+        ],
+    );
+}
+
+#[test]
+fn a_planned_change_that_lost_what_the_standby_lacked_would_lose_payments() {
+    let protocol = Protocol {
+        switches_without_loss: false,
+        ..Protocol::with_planned(1)
+    };
+    assert_story(
+        explore(&protocol, 2, 2, World::lost_or_doubled),
+        &[
+            "handler in us-east-1, epoch 1, payment 1/1: ReadEpoch",
+            "planned change to us-east-2, of epoch 1: Switch",
+            "planned change to us-east-2, of epoch 1: Open",
+            "1/1 was acknowledged, us-east-2 serves with nothing",
         ],
     );
 }

@@ -102,6 +102,8 @@ pub async fn await_standby(context: &Context, request: &Request) -> Result<Value
 /// <https://docs.aws.amazon.com/AmazonRDS/latest/AuroraUserGuide/aurora-global-database-disaster-recovery.html>.
 pub async fn switch_database(context: &Context, request: &Request) -> Result<Value, StepError> {
     let input = request.takeover(context.region())?;
+    let topology = context.aurora.topology().await?;
+    // Asked last, right before the call: RDS knows no epochs, and a switch that comes two takeovers late loses payments.
     let record = context.record().await?;
     if decide::has_risen(&record, &input) {
         return Ok(json!({"promotion": "the epoch has risen"}));
@@ -112,7 +114,6 @@ pub async fn switch_database(context: &Context, request: &Request) -> Result<Val
             record.epoch, record.active_region, record.phase
         )));
     }
-    let topology = context.aurora.topology().await?;
     let did = match decide::promotion(&topology, context.region()) {
         Promotion::Done => "already the writer",
         Promotion::UnderWay => "under way",
