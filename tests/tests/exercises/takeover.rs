@@ -26,6 +26,8 @@ use understudy_tests::killed::programs::Programs;
 pub(super) const HOME: &str = "us-east-1";
 pub(super) const STANDBY: &str = "us-east-2";
 pub(super) const CURRENCY: &str = "EUR";
+/// Payments that customers make in each epoch, at least.
+const IN_EACH_EPOCH: usize = 20;
 /// How long any one thing may take on a machine that is busy with other tests.
 pub(super) const PATIENCE: Duration = Duration::from_secs(180);
 
@@ -184,6 +186,16 @@ impl Stage {
         while load.first_after(epoch - 1).is_none() {
             assert!(load.failure().is_none(), "a customer gave up");
             assert!(began.elapsed() < PATIENCE, "nobody is answered in epoch {epoch}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        // Enough of them to lose one.
+        let wanted = load.count() + IN_EACH_EPOCH;
+        while load.count() < wanted {
+            assert!(load.failure().is_none(), "a customer gave up");
+            assert!(
+                began.elapsed() < PATIENCE,
+                "nobody is answered any more in epoch {epoch}"
+            );
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
