@@ -690,9 +690,8 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn a_look_that_hangs_delays_no_later_look() {
-        let stage = Stage::new(0);
+    /// A witness with such eyes that has seen nothing yet.
+    fn hanging(stage: &Stage) -> (Probe, Arc<Hanging>, Memory) {
         let mut probe = stage.probe("witness");
         probe.config.interval_ms = 100;
         let eyes = Arc::new(Hanging {
@@ -700,12 +699,19 @@ mod tests {
             let_go: tokio::sync::Semaphore::new(0),
         });
         probe.looker = eyes.clone();
-        let mut memory = Memory {
+        let memory = Memory {
             observation: Observation::new(WITNESS),
             eyes: probe.eyes(),
             record: None,
             told: None,
         };
+        (probe, eyes, memory)
+    }
+
+    #[tokio::test]
+    async fn a_look_that_hangs_delays_no_later_look() {
+        let stage = Stage::new(0);
+        let (probe, eyes, mut memory) = hanging(&stage);
         let seen = |memory: &Memory| {
             [HOME, DR].map(|region| memory.observation.rounds.get(region).map_or(0, Vec::len))
         };
@@ -729,19 +735,7 @@ mod tests {
     #[tokio::test]
     async fn a_look_that_began_in_an_earlier_epoch_says_nothing_of_the_next() {
         let stage = Stage::new(0);
-        let mut probe = stage.probe("witness");
-        probe.config.interval_ms = 100;
-        let eyes = Arc::new(Hanging {
-            timer: stage.timer.clone(),
-            let_go: tokio::sync::Semaphore::new(0),
-        });
-        probe.looker = eyes.clone();
-        let mut memory = Memory {
-            observation: Observation::new(WITNESS),
-            eyes: probe.eyes(),
-            record: None,
-            told: None,
-        };
+        let (probe, eyes, mut memory) = hanging(&stage);
         for _ in 0..2 {
             probe.look_at_both(&mut memory).await;
         }
