@@ -1,6 +1,6 @@
 //! What workflows ask of the ledger, by direct invocation. Each task is idempotent.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use continuity::entry::{EntryId, LedgerEntry};
@@ -230,8 +230,9 @@ async fn set_epoch(context: &Context, epoch: u64) -> Result<u64, TaskError> {
 ///
 /// 1. Scan every epoch since the last that served (the caller names it), strongly consistent.
 /// 2. Post in order of identity what the ledger lacks, as it was recorded.
-/// 3. Put under `to_epoch` all that the ledger holds of it now. An entry whose key is another's stays behind: were this an
-///    old run of the step that goes on after the opening, the other could be acknowledged already.
+/// 3. Put under `to_epoch` what was posted, by this run or an earlier one. What the ledger had before it was put into
+///    `to_epoch` is in every replica that shows that epoch, and no other may be taken over to. An entry whose key is another's
+///    stays behind: were this an old run of the step that goes on after the opening, the other could be acknowledged already.
 ///
 /// # Errors
 /// See [`TaskError`]; what was done is done again without effect.
@@ -251,10 +252,10 @@ pub async fn replay(context: &Context, from_epoch: u64, to_epoch: u64) -> Result
     stream::iter(entries.chunks(REPLAY_BATCH))
         .then(|batch| async {
             let posted = context.ledger.post(to_epoch, batch).await?;
-            let conflicts = posted.conflicts.clone();
+            let put: BTreeSet<EntryId> = posted.posted.iter().copied().collect();
             total.lock().unwrap_or_else(PoisonError::into_inner).add(posted);
-            let held = batch.iter().filter(move |entry| !conflicts.contains(&entry.id));
-            Ok::<_, TaskError>(stream::iter(held.map(Ok)))
+            let put = batch.iter().filter(move |entry| put.contains(&entry.id));
+            Ok::<_, TaskError>(stream::iter(put.map(Ok)))
         })
         .try_flatten()
         .try_for_each_concurrent(REPLAY_PUTS, |entry| async {
@@ -269,7 +270,7 @@ pub async fn replay(context: &Context, from_epoch: u64, to_epoch: u64) -> Result
     let identity = |id: &EntryId| format!("{}/{}", id.epoch, id.seq);
     Ok(Replayed {
         scanned: entries.len() as u64,
-        posted: total.posted,
+        posted: total.posted.len() as u64,
         already_present: total.already_present,
         conflicts: total.conflicts.iter().map(identity).collect(),
         overdrawn: context.ledger.overdrawn(&total.touched).await?,

@@ -21,7 +21,7 @@ pub async fn set_epoch(context: &Context, request: &Request) -> Result<Value, St
     Ok(json!({"ledger_epoch": record.epoch}))
 }
 
-/// Posts what the journal has and the ledger lacks, for the epochs since the last that served (rule d), and puts all of it
+/// Posts what the journal has and the ledger lacks, for the epochs since the last that served (rule d), and puts what it posted
 /// under the new epoch (rule g).
 pub async fn replay(context: &Context, request: &Request) -> Result<Value, StepError> {
     let input = request.takeover(context.region())?;

@@ -74,6 +74,8 @@ pub(crate) struct Ledger {
     pub(crate) epoch: Option<u64>,
     pub(crate) in_recovery: bool,
     pub(crate) entries: BTreeSet<String>,
+    /// Entries that a replay posted, by its epoch.
+    recovered: BTreeMap<u64, BTreeSet<String>>,
     pub(crate) unbalanced: bool,
 }
 
@@ -862,9 +864,11 @@ impl Processor for Double {
                         .range(*from_epoch..*to_epoch)
                         .flat_map(|(_, entries)| entries.clone())
                         .collect();
-                    let posted = scanned.difference(&ledger.entries).count();
+                    let recovered = ledger.recovered.entry(*to_epoch).or_default();
+                    recovered.extend(scanned.difference(&ledger.entries).cloned());
+                    journal.entry(*to_epoch).or_default().extend(recovered.clone());
+                    let posted = recovered.len();
                     ledger.entries.extend(scanned.clone());
-                    journal.entry(*to_epoch).or_default().extend(scanned.clone());
                     json!({"scanned": scanned.len(), "posted": posted, "already_present": scanned.len() - posted,
                         "conflicts": [], "overdrawn": []})
                 }

@@ -860,7 +860,7 @@ impl Ledger for MemoryLedger {
         for entry in entries {
             match state.apply(entry, epoch) {
                 Applied::Posted => {
-                    result.posted += 1;
+                    result.posted.push(entry.id);
                     if entry.status == EntryStatus::Created {
                         result.touched.extend(parties(entry).into_iter().flatten());
                     }

@@ -467,8 +467,8 @@ pub struct Traffic {
 /// What posting recorded entries came to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Posted {
-    /// Entries that this replay recovered, in this run or an earlier one.
-    pub posted: u64,
+    /// Entries that the ledger lacked when it was put into this epoch, and now has, by this run or an earlier one.
+    pub posted: Vec<EntryId>,
     /// Entries that the ledger had before.
     pub already_present: u64,
     /// Entries that were not posted because their key or identity is another entry's.
@@ -480,7 +480,7 @@ pub struct Posted {
 impl Posted {
     /// Adds what another batch came to.
     pub fn add(&mut self, other: Posted) {
-        self.posted += other.posted;
+        self.posted.extend(other.posted);
         self.already_present += other.already_present;
         self.conflicts.extend(other.conflicts);
         self.touched.extend(other.touched);

@@ -319,6 +319,19 @@ impl PostgresLedger {
             .map_err(|error| classify(operation, error))?;
         Ok(client)
     }
+
+    /// Those of the entries that were posted in `epoch`, not executed in it, in the order given.
+    async fn posted_in(&self, epoch: u64, entries: &[LedgerEntry]) -> Result<Vec<EntryId>, LedgerError> {
+        let operation = "replay";
+        let statement = "select coalesce(jsonb_agg(jsonb_build_object('epoch', e.epoch, 'seq', e.seq) order by r.place), '[]') as posted
+              from rows from (jsonb_to_recordset($2) as (epoch bigint, seq bigint, idempotency_key text))
+                   with ordinality as r (epoch, seq, idempotency_key, place)
+              join ledger.entries e using (epoch, seq, idempotency_key)
+             where e.posted_epoch = $1 and e.epoch < $1";
+        let parameters: Parameters<'_> = &[(&signed(epoch), Type::INT8), (&Json(entries), Type::JSONB)];
+        let row = self.row(operation, statement, parameters).await?;
+        decode(operation, cell(operation, &row, "posted")?)
+    }
 }
 
 /// A transaction that sees one moment of the ledger, as long as its connection lasts.
@@ -888,7 +901,10 @@ impl Ledger for PostgresLedger {
                 conflicts,
                 touched,
             } => Ok(Posted {
-                posted,
+                posted: match posted {
+                    0 => Vec::new(),
+                    _ => self.posted_in(epoch, entries).await?,
+                },
                 already_present,
                 conflicts,
                 touched,

@@ -31,7 +31,7 @@ enum Step {
     Send { key: u8, crash: Crash },
     /// The region that was active before takes the same command: it has not heard of the takeover.
     SendToOld { key: u8 },
-    /// The other region takes over; of what the ledger held, the newest entries had not been replicated.
+    /// The other region takes over; of what the ledger took since its epoch was set, the newest entries had not been replicated.
     TakeOver { lost: usize },
 }
 
@@ -79,6 +79,9 @@ struct World {
     /// The active region first.
     regions: [Region; 2],
     epoch: u64,
+    /// How many entries the ledger held when its epoch was set. A replica that shows the epoch has them, and no other is taken over
+    /// to (rule i).
+    held: usize,
     accounts: Vec<String>,
     wishes: Vec<Wish>,
     /// The request that was sent with a key.
@@ -102,6 +105,7 @@ impl World {
             tables,
             regions,
             epoch: 1,
+            held: 0,
             accounts,
             wishes,
             sent: BTreeMap::new(),
@@ -193,7 +197,8 @@ impl World {
             .await;
         // What had been replicated to the region that takes over.
         let log = self.regions[1].ledger.log().await.unwrap();
-        let kept = &log[..log.len().saturating_sub(lost)];
+        let kept = &log[..log.len().saturating_sub(lost).max(self.held)];
+        self.held = kept.len();
         let ledger = Arc::new(MemoryLedger::in_epoch(epoch - 1));
         ledger.post(epoch - 1, kept).await.unwrap();
         let slot = if region == HOME { "primary" } else { "dr" };
