@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use continuity::control::{ControlStore, Phase};
 use continuity::names::Slot;
+use infra::exercise::{Evidence, StepMark};
 use infra::resources::state_machine;
 use infra::spec::Spec;
 use serde::Serialize;
@@ -22,7 +23,7 @@ use crate::local;
 use crate::stack::Stack;
 use crate::takeover::{Mode, Moved, Wish, move_to};
 use crate::ui::{Ui, table};
-use crate::up;
+use crate::{exercises, up};
 
 /// The suffix of the stack.
 const SUFFIX: &str = "bench";
@@ -70,16 +71,72 @@ impl Distribution {
 
     /// The value below which this share of the runs is.
     fn quantile(&self, share: f64) -> f64 {
-        let mut sorted = self.seconds.clone();
-        sorted.sort_by(f64::total_cmp);
-        #[allow(
-            clippy::cast_precision_loss,
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss
-        )]
-        let index = ((sorted.len() as f64 * share).ceil() as usize).clamp(1, sorted.len().max(1)) - 1;
-        sorted.get(index).copied().unwrap_or(f64::NAN)
+        quantile(&self.seconds, share)
     }
+}
+
+/// Where the time of one kind of change goes: for each of its steps, the seconds since the end of the step before; for the first
+/// one, since its own beginning.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Breakdown {
+    /// The steps, in the order in which they ended.
+    pub steps: Vec<Part>,
+}
+
+/// A step in all runs.
+#[derive(Debug, Clone, Serialize)]
+pub struct Part {
+    /// The step.
+    pub step: String,
+    /// Every run that had it, in seconds.
+    pub seconds: Vec<f64>,
+}
+
+impl Breakdown {
+    fn add(&mut self, evidence: &Evidence) {
+        let mut steps: Vec<&StepMark> = evidence.steps.iter().collect();
+        steps.sort_by_key(|step| step.ended_ms);
+        let mut before_ms = steps.first().map_or(0, |step| step.began_ms);
+        for step in steps {
+            let seconds = Duration::from_millis(step.ended_ms.saturating_sub(before_ms)).as_secs_f64();
+            before_ms = before_ms.max(step.ended_ms);
+            match self.steps.iter_mut().find(|part| part.step == step.step) {
+                Some(part) => part.seconds.push(seconds),
+                None => self.steps.push(Part {
+                    step: step.step.clone(),
+                    seconds: vec![seconds],
+                }),
+            }
+        }
+    }
+}
+
+impl fmt::Display for Breakdown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for part in &self.steps {
+            writeln!(
+                f,
+                "    {:<16} median {:.2}, most {:.2} s",
+                part.step,
+                quantile(&part.seconds, 0.5),
+                quantile(&part.seconds, 1.0)
+            )?;
+        }
+        Ok(())
+    }
+}
+
+/// The value below which this share of the values is.
+fn quantile(values: &[f64], share: f64) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    #[allow(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss
+    )]
+    let index = ((sorted.len() as f64 * share).ceil() as usize).clamp(1, sorted.len().max(1)) - 1;
+    sorted.get(index).copied().unwrap_or(f64::NAN)
 }
 
 /// What came of all runs.
@@ -91,6 +148,10 @@ pub struct Report {
     pub decision: Distribution,
     /// Unplanned ones: from the last acknowledgement to the next.
     pub recovery: Distribution,
+    /// Where the time of the planned changes goes.
+    pub planned_steps: Breakdown,
+    /// Where the time of the unplanned ones goes.
+    pub unplanned_steps: Breakdown,
     /// Payments acknowledged.
     pub acknowledged: usize,
     /// Of these, what the serving ledger lacks or has differently.
@@ -130,6 +191,13 @@ impl fmt::Display for Report {
                 .map(|seconds| format!("{seconds:.2}"))
                 .collect();
             writeln!(f, "  {}", all.join(" "))?;
+        }
+        let breakdowns = [
+            ("planned", &self.planned_steps),
+            ("unplanned", &self.unplanned_steps),
+        ];
+        for (which, steps) in breakdowns {
+            write!(f, "steps of the {which} changes\n{steps}")?;
         }
         f.write_str(&table(&[
             ("acknowledged", self.acknowledged.to_string()),
@@ -191,6 +259,8 @@ async fn measure(cloud: local::Cloud, runs: u32, packages: Choice, ui: &Arc<Ui>)
             DECISION_TO_ANSWER,
         ),
         recovery: Distribution::new("the same: from the last acknowledgement to the next", RECOVERY),
+        planned_steps: Breakdown::default(),
+        unplanned_steps: Breakdown::default(),
         acknowledged: 0,
         lost: 0,
         duplicated: 0,
@@ -202,14 +272,15 @@ async fn measure(cloud: local::Cloud, runs: u32, packages: Choice, ui: &Arc<Ui>)
         pay(&mut load).await?;
         let mut gaps = Vec::new();
         for to in [&standby, &home] {
-            gaps.push(planned(&stack, to, &mut load).await?);
+            gaps.push(planned(&stack, to, &mut load, &mut report.planned_steps).await?);
         }
         // The observers see both regions well, and the cool-down is over.
         settled(&stack, &home).await?;
-        let (fault, decided) = unplanned(&stack, &cloud, &home, &mut load).await?;
+        let (fault, decided) =
+            unplanned(&stack, &cloud, &home, &mut load, &mut report.unplanned_steps).await?;
         cloud.heal(home.parse()?).await?;
         demo::rejoined(&cloud, &home).await?;
-        gaps.push(planned(&stack, &home, &mut load).await?);
+        gaps.push(planned(&stack, &home, &mut load, &mut report.planned_steps).await?);
         let answers = load.finish().await?;
         let mut times: Vec<Instant> = answers.iter().map(|answer| answer.at).collect();
         times.sort();
@@ -277,7 +348,12 @@ async fn pay(load: &mut Load) -> Result<(), Failure> {
 }
 
 /// A planned change under load; from its start until customers are paying again.
-async fn planned(stack: &Stack, to: &str, load: &mut Load) -> Result<(Instant, Instant), Failure> {
+async fn planned(
+    stack: &Stack,
+    to: &str,
+    load: &mut Load,
+    steps: &mut Breakdown,
+) -> Result<(Instant, Instant), Failure> {
     let wish = Wish {
         to_region: to.to_owned(),
         mode: Mode::Graceful,
@@ -292,7 +368,9 @@ async fn planned(stack: &Stack, to: &str, load: &mut Load) -> Result<(Instant, I
     })
     .await?;
     pay(load).await?;
-    Ok((began, Instant::now()))
+    let ended = Instant::now();
+    steps.add(&exercises::show(stack, &moved.execution).await?);
+    Ok((began, ended))
 }
 
 /// Waits until every observer saw `region` serve and the cool-down is over, or an unplanned change would be held.
@@ -323,6 +401,7 @@ async fn unplanned(
     cloud: &local::Cloud,
     home: &str,
     load: &mut Load,
+    steps: &mut Breakdown,
 ) -> Result<(Instant, Instant), Failure> {
     let standby = stack.spec.regions.of(Slot::Dr);
     let control = stack.control(standby);
@@ -355,10 +434,23 @@ async fn unplanned(
         decided_ms.ok_or_else(|| Failure::text("the execution does not say when it was decided"))?;
     let ago = Duration::from_millis(continuity::clock::now_ms().saturating_sub(decided_ms));
     let decided = Instant::now().checked_sub(ago);
+    steps.add(&recorded(stack, &name).await?);
     Ok((
         fault,
         decided.ok_or_else(|| Failure::text("the clock went back"))?,
     ))
+}
+
+/// The evidence of an exercise, once it is stored.
+async fn recorded(stack: &Stack, id: &str) -> Result<Evidence, Failure> {
+    let started = Instant::now();
+    loop {
+        match exercises::show(stack, id).await {
+            Ok(evidence) => return Ok(evidence),
+            Err(failure) if started.elapsed() >= PATIENCE => return Err(failure),
+            Err(_) => tokio::time::sleep(LOOK_EVERY).await,
+        }
+    }
 }
 
 #[cfg(test)]
