@@ -5,8 +5,10 @@ use std::process::{Command, Stdio};
 
 use bootstrap::local::edge::is_read;
 use continuity::control::{ControlStore, Swap};
+use continuity::names::Slot;
 use infra::change::CONFIGURATION_ITEM;
 use infra::engine::{self, Extent, Options};
+use infra::resources::state_machine;
 use understudy_tests::deployment::Deployment;
 use understudy_tests::{CloudFolder, EdgeCall, run, run_json, understudy};
 
@@ -131,7 +133,23 @@ async fn of_a_stack_that_is_not_what_the_file_takes_it_for_nothing_is_changed_by
     );
     let seen = deployment.json("status", &[]);
     assert_eq!(seen["control"]["active_region"], "us-east-1", "{seen}");
+
+    // A recovery that waits for a region which never comes: a state machine that is deleted would not end it at once.
+    let region = stack.spec.regions.of(Slot::Dr);
+    let machine = stack.names().state_machine("recovery", Slot::Dr);
+    let waits = stack.cloud.sfn(region).start_execution();
+    waits
+        .state_machine_arn(state_machine::arn(region, &stack.account, &machine))
+        .input(r#"{"epoch": 9, "from_region": "us-east-1", "to_region": "us-east-2"}"#)
+        .send()
+        .await
+        .expect("it begins");
     assert_eq!(deployment.down()["left_over"], serde_json::json!([]));
+    let calls = EdgeCall::read(&folder);
+    let ended = calls
+        .iter()
+        .filter(|call| call.operation == "StopExecution" && call.status == 200);
+    assert_eq!(ended.count(), 1);
     let extent = Extent::of(&stack.spec, &stack.account);
     let left = engine::inventory(&extent, &stack.cloud, &Options::default()).await;
     assert!(left.is_empty(), "{left}");
