@@ -277,7 +277,17 @@ fn watches(context: &Context<'_>, slot: Slot) -> Vec<Watch> {
             ..Watch::above(
                 "failover-failed",
                 "A failover did not come to its end in this region. It can be started again: see the execution's last step.",
-                failover_metric(context, slot),
+                failed_executions(context, slot, "failover"),
+                0.0,
+            )
+        },
+        Watch {
+            breaches: (1, 1),
+            ..Watch::above(
+                "recovery-failed",
+                "After a failover the old region was not taken back, or what only it had was not compared: `understudy status` shows the \
+                 region, `understudy lost-tail --again` goes on.",
+                failed_executions(context, slot, "recovery"),
                 0.0,
             )
         },
@@ -365,8 +375,8 @@ fn function_metric(name: &str, function: String) -> Metric {
     metric("AWS/Lambda", name, [("FunctionName", function)])
 }
 
-fn failover_metric(context: &Context<'_>, slot: Slot) -> Metric {
-    let machine = context.names.state_machine("failover", slot);
+fn failed_executions(context: &Context<'_>, slot: Slot, workflow: &str) -> Metric {
+    let machine = context.names.state_machine(workflow, slot);
     let arn = state_machine::arn(context.region(slot), context.account, &machine);
     metric("AWS/States", "ExecutionsFailed", [("StateMachineArn", arn)])
 }
