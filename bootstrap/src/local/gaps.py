@@ -3,11 +3,13 @@ does; a test in `tests/edge_network/gaps.rs` fails when ministack does it by its
 """
 
 import asyncio
+import contextvars
 import datetime
 import html
+import itertools
 import json
 
-from ministack.core import lambda_runtime
+from ministack.core import iam_evaluator, lambda_runtime
 from ministack.core.responses import get_region, json_response
 from ministack.services import apigateway_v1 as v1
 from ministack.services import (
@@ -110,9 +112,26 @@ OPEN_POLICY = (
 
 
 def simulated_roles():
-    """SimulatePrincipalPolicy takes the ARN of a role with its path. ministack takes the path for a part of the name, finds no such
-    role, and denies everything."""
-    simulate = iam._simulate_principal_policy
+    """SimulatePrincipalPolicy takes the ARN of a role with its path, and what the call would carry. ministack takes the path for a part
+    of the name, finds no such role, and denies everything; and it leaves out what is carried."""
+    simulate, evaluate = iam._simulate_principal_policy, iam_evaluator.evaluate
+    carried = contextvars.ContextVar("carried", default=None)
+
+    def evaluated(context, *more, **named):
+        context.service_context.update(carried.get() or {})
+        return evaluate(context, *more, **named)
+
+    def entries(parameters):
+        found = {}
+        for number in itertools.count(1):
+            entry = f"ContextEntries.member.{number}"
+            key = iam._p(parameters, f"{entry}.ContextKeyName")
+            if not key:
+                return found
+            value = iam._p(parameters, f"{entry}.ContextKeyValues.member.1")
+            many = iam._p(parameters, f"{entry}.ContextKeyType").endswith("List")
+            # The evaluator looks keys up in lower case.
+            found[key.lower()] = [value] if many else value
 
     def simulated(parameters):
         parameters = dict(parameters)
@@ -122,8 +141,13 @@ def simulated_roles():
             arn = before + role + path_and_name.rsplit("/", 1)[-1]
             given = parameters["PolicySourceArn"]
             parameters["PolicySourceArn"] = [arn] if isinstance(given, list) else arn
-        return simulate(parameters)
+        carried.set(entries(parameters))
+        try:
+            return simulate(parameters)
+        finally:
+            carried.set(None)
 
+    iam_evaluator.evaluate = evaluated
     iam._IAM_HANDLERS.update(SimulatePrincipalPolicy=simulated)
 
 

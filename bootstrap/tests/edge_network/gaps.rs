@@ -3,6 +3,7 @@
 
 use aws_sdk_dynamodb::types::{MultiRegionConsistency, PointInTimeRecoverySpecification, WitnessStatus};
 use aws_sdk_ec2::types::{ResourceType, Tag, TagSpecification, VpcEndpoint, VpcEndpointType};
+use aws_sdk_iam::types::{ContextEntry, ContextKeyTypeEnum};
 use aws_sdk_rds::types::CloudwatchLogsExportConfiguration;
 use aws_sdk_resourcegroupstagging::types::TagFilter;
 use bootstrap::local::{
@@ -669,25 +670,51 @@ print("allowed" in (answer if isinstance(answer, str) else answer.decode()))
 "#;
 
 #[tokio::test]
-async fn what_a_role_with_a_path_may_do_is_what_its_policies_say() {
+async fn what_a_role_with_a_path_may_do_is_what_its_policies_and_their_conditions_say() {
     let cloud = Cloud::start().await;
     let iam = aws_sdk_iam::Client::new(&cloud.aws(None, UsEast1).await);
     let role = iam.create_role().role_name("one").path("/ours/");
     let role = role.assume_role_policy_document("{}").send().await.unwrap();
-    let may =
-        r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"sns:Publish","Resource":"*"}]}"#;
+    let may = r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"sns:Publish","Resource":"*"},
+        {"Effect":"Allow","Action":"kms:Decrypt","Resource":"*","Condition":{"StringEquals":{"kms:ViaService":"s3"}}},
+        {"Effect":"Allow","Action":"dynamodb:PutItem","Resource":"*",
+         "Condition":{"ForAllValues:StringEquals":{"dynamodb:LeadingKeys":["mine"]}}}]}"#;
     let put = iam.put_role_policy().role_name("one").policy_name("may");
     put.policy_document(may).send().await.unwrap();
-    for (action, decision) in [("sns:Publish", "allowed"), ("sns:Subscribe", "implicitDeny")] {
+    let via = |value: &str| ("kms:ViaService", ContextKeyTypeEnum::String, value.to_owned());
+    let key = |value: &str| {
+        (
+            "dynamodb:LeadingKeys",
+            ContextKeyTypeEnum::StringList,
+            value.to_owned(),
+        )
+    };
+    for (action, carried, decision) in [
+        ("sns:Publish", None, "allowed"),
+        ("sns:Subscribe", None, "implicitDeny"),
+        ("kms:Decrypt", None, "implicitDeny"),
+        ("kms:Decrypt", Some(via("sns")), "implicitDeny"),
+        ("kms:Decrypt", Some(via("s3")), "allowed"),
+        ("dynamodb:PutItem", Some(key("yours")), "implicitDeny"),
+        ("dynamodb:PutItem", Some(key("mine")), "allowed"),
+    ] {
+        let told = format!("{action} {carried:?}");
+        let entries = carried.map(|(key, kind, value)| {
+            let entry = ContextEntry::builder()
+                .context_key_name(key)
+                .context_key_type(kind);
+            vec![entry.context_key_values(value).build()]
+        });
         let answer = iam
             .simulate_principal_policy()
             .policy_source_arn(role.role().unwrap().arn())
             .action_names(action)
+            .set_context_entries(entries)
             .send()
             .await
             .unwrap();
         let decided = answer.evaluation_results()[0].eval_decision().as_str();
-        assert_eq!(decided, decision, "{action}");
+        assert_eq!(decided, decision, "{told}");
     }
     cloud.edge.stop().await;
 }

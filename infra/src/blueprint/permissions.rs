@@ -1,7 +1,9 @@
 //! What a change of the active region needs to be allowed, beside [`super::policies`], which grants it. The readiness evaluation
 //! asks IAM about each: a policy that was changed by hand, a boundary or an organisation's rule shows before it is needed.
 //!
-//! Only grants without a condition are here: IAM's simulation does not know what the call would carry.
+//! Where the grant has a condition, what the call would carry is told with the question: IAM's simulation does not know it.
+
+use std::collections::BTreeMap;
 
 use continuity::names::Slot;
 use serde::{Deserialize, Serialize};
@@ -21,7 +23,18 @@ pub struct Needed {
     pub action: String,
     /// The ARN of what it is done to, or `*` where the action knows no resource.
     pub resource: String,
+    /// What the call carries that the grant's condition asks for, by condition key.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub context: BTreeMap<String, String>,
 }
+
+/// Whether a condition key has several values.
+/// <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-single-vs-multi-valued-context-keys.html>
+pub fn is_list(key: &str) -> bool {
+    key == LEADING_KEYS
+}
+
+const LEADING_KEYS: &str = "dynamodb:LeadingKeys";
 
 /// What failover and switchover to `slot` need, by the roles of that slot.
 pub fn takeover(spec: &Spec, account: &str, slot: Slot) -> Vec<Needed> {
@@ -48,6 +61,30 @@ pub fn takeover(spec: &Spec, account: &str, slot: Slot) -> Vec<Needed> {
     let topic = sns_topic::arn(region, account, &names.alert_topic(slot));
     let coordinator = functions::arn(context, slot, &names.failover_coordinator(slot));
     let [one, other] = Slot::SERVING;
+    let observation = [(LEADING_KEYS.to_owned(), format!("observation#{region}"))];
+    let through_secrets = [
+        (
+            "kms:ViaService".to_owned(),
+            format!("secretsmanager.{region}.amazonaws.com"),
+        ),
+        ("kms:EncryptionContext:SecretARN".to_owned(), secret.clone()),
+    ];
+    // Which key it is does not matter: the grant is for any, as long as the secret's service asks.
+    let key = format!("arn:aws:kms:{region}:{account}:key/00000000-0000-0000-0000-000000000000");
+    let conditional = [
+        (
+            functions::HEALTH_PROBE,
+            "dynamodb:PutItem",
+            control.clone(),
+            BTreeMap::from(observation),
+        ),
+        (
+            functions::PAYMENT_PROCESSOR,
+            "kms:Decrypt",
+            key,
+            BTreeMap::from(through_secrets),
+        ),
+    ];
     [
         (
             functions::FAILOVER_COORDINATOR,
@@ -132,7 +169,9 @@ pub fn takeover(spec: &Spec, account: &str, slot: Slot) -> Vec<Needed> {
         ),
     ]
     .into_iter()
-    .map(|(purpose, action, resource)| Needed {
+    .map(|(purpose, action, resource)| (purpose, action, resource, BTreeMap::new()))
+    .chain(conditional)
+    .map(|(purpose, action, resource, context)| Needed {
         purpose: purpose.into(),
         role_arn: format!(
             "arn:aws:iam::{account}:role{}{}",
@@ -141,6 +180,7 @@ pub fn takeover(spec: &Spec, account: &str, slot: Slot) -> Vec<Needed> {
         ),
         action: action.into(),
         resource,
+        context,
     })
     .collect()
 }
@@ -169,17 +209,24 @@ mod tests {
         }
     }
 
+    /// Whether what is carried meets a statement's condition: by text, or by pattern.
+    fn met(condition: &Value, carried: &BTreeMap<String, String>) -> bool {
+        let operators = condition.as_object().into_iter().flatten();
+        let mut keys = operators.flat_map(|(_, keys)| keys.as_object().into_iter().flatten());
+        keys.all(|(key, wanted)| carried.get(key).is_some_and(|carried| any(wanted, carried)))
+    }
+
     fn grants(statements: &[Value], needed: &Needed) -> bool {
         statements.iter().any(|statement| {
             statement["Effect"] == "Allow"
-                && statement["Condition"].is_null()
+                && met(&statement["Condition"], &needed.context)
                 && any(&statement["Action"], &needed.action)
                 && any(&statement["Resource"], &needed.resource)
         })
     }
 
     #[test]
-    fn the_policy_of_each_role_grants_what_a_takeover_needs_without_a_condition() {
+    fn the_policy_of_each_role_grants_what_a_takeover_needs() {
         let spec = Spec::default();
         let account = "000000000000";
         let context = Context {

@@ -189,6 +189,7 @@ fn look() -> Value {
             "rds:Describe*",
             "kms:ListAliases",
             "kms:ListKeys",
+            "lambda:GetAccountSettings",
             "lambda:ListFunctions",
             "logs:DescribeLogGroups",
             "dynamodb:ListTables",

@@ -7,7 +7,7 @@ use continuity::control::{ControlRecord, Phase};
 use continuity::names::Slot;
 use continuity::takeover::fit_to_take_over;
 
-use super::facts::{Cluster, Fact, Facts, Function, FunctionState, Global, Ledger};
+use super::facts::{Cluster, Fact, Facts, Function, FunctionState, Global, Ledger, Quotas};
 use super::{Finding, Report, Severity, State};
 use crate::blueprint::functions::PAYMENT_PROCESSOR;
 use crate::outcome::{PlanEntry, PlanOutcome};
@@ -81,6 +81,7 @@ pub fn check(facts: &Facts, spec: &Spec, now_ms: u64) -> Report {
     standby(facts, spec, &mut findings);
     functions(facts, spec, &mut findings);
     machines(facts, &mut findings);
+    quotas(facts, spec, &mut findings);
     resources(facts, &mut findings);
     permissions(facts, &mut findings);
     watch(facts, spec, now_ms, &mut findings);
@@ -415,6 +416,51 @@ fn machines(facts: &Facts, findings: &mut Vec<Finding>) {
             }),
         );
     }
+}
+
+fn quotas(facts: &Facts, spec: &Spec, findings: &mut Vec<Finding>) {
+    let check = Check {
+        name: "quotas",
+        severity: Critical,
+        remedy: "the standby could not carry all traffic: ask for the same quota there in Service Quotas",
+    };
+    let of = |region: &str| -> Fact<Quotas> {
+        let answer = facts.quotas.get(region).cloned();
+        answer.unwrap_or_else(|| Err(format!("{region} was not asked")))
+    };
+    let pair = facts.record.as_ref().map_err(Clone::clone).and_then(|record| {
+        let active = record.active_region.as_str();
+        let standby = spec
+            .regions
+            .peer_of(active)
+            .ok_or_else(|| format!("`{active}` is no region of the stack"))?;
+        Ok((active, of(active)?, standby, of(standby)?))
+    });
+    let subject = pair.as_ref().map_or("the standby", |(_, _, standby, _)| standby);
+    findings.push(check.of(subject, &pair, |(active, ours, _, theirs)| {
+        let rows = [
+            (
+                "calls of functions at once",
+                ours.lambda_concurrency,
+                theirs.lambda_concurrency,
+            ),
+            (
+                "API requests a second",
+                ours.api_rate_per_s,
+                theirs.api_rate_per_s,
+            ),
+            ("API requests at once", ours.api_burst, theirs.api_burst),
+        ];
+        let less = rows.iter().filter(|(_, ours, theirs)| theirs < ours);
+        unless(
+            less.map(|(what, ours, theirs)| format!("{theirs} {what}, {ours} in {active}"))
+                .collect(),
+            format!(
+                "{} {}, no less than {active} in anything",
+                theirs.lambda_concurrency, rows[0].0
+            ),
+        )
+    }));
 }
 
 /// Groups of resources by the start of their kind. What is in none of them endangers no takeover.

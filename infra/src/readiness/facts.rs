@@ -102,6 +102,17 @@ pub struct Machine {
     pub status: Fact<String>,
 }
 
+/// What AWS lets the account do in a region.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Quotas {
+    /// Calls of Lambda functions at once, all functions together.
+    pub lambda_concurrency: i64,
+    /// Requests that API Gateway takes a second, all APIs together.
+    pub api_rate_per_s: i64,
+    /// Requests that it takes at once.
+    pub api_burst: i64,
+}
+
 /// Everything that is judged, as one region sees it.
 #[derive(Debug, Clone)]
 pub struct Facts {
@@ -121,6 +132,8 @@ pub struct Facts {
     pub functions: Vec<Function>,
     /// The state machines of both serving regions.
     pub machines: Vec<Machine>,
+    /// The account's quotas in each serving region.
+    pub quotas: BTreeMap<String, Fact<Quotas>>,
     /// Every resource, compared with the blueprint.
     pub resources: Fact<Vec<PlanEntry>>,
     /// Names of the stack's alarms that are in ALARM, by region.

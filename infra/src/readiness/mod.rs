@@ -13,7 +13,8 @@ use serde::{Deserialize, Serialize};
 
 pub use self::checks::check;
 pub use self::facts::{
-    Cluster, Fact, Facts, Function, FunctionState, Global, Ledger, Machine, Member, REHEARSED_ITEM, Rehearsed,
+    Cluster, Fact, Facts, Function, FunctionState, Global, Ledger, Machine, Member, Quotas, REHEARSED_ITEM,
+    Rehearsed,
 };
 
 /// The item of the control table with the report of a region.

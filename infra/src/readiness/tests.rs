@@ -17,6 +17,12 @@ const HOME: &str = "us-east-1";
 const DR: &str = "us-east-2";
 const NOW: u64 = 1_000_000_000;
 const DAY_MS: u64 = 24 * 3600 * 1000;
+/// What a new account has.
+const QUOTAS: Quotas = Quotas {
+    lambda_concurrency: 1_000,
+    api_rate_per_s: 10_000,
+    api_burst: 5_000,
+};
 
 fn both<T>(of: impl Fn(&str) -> T) -> BTreeMap<String, T> {
     BTreeMap::from([HOME, DR].map(|region| (region.to_owned(), of(region))))
@@ -99,6 +105,7 @@ fn facts() -> Facts {
             workflow: "failover".into(),
             status: Ok("ACTIVE".into()),
         }],
+        quotas: both(|_| Ok(QUOTAS)),
         resources: Ok(vec![entry("vpc.dr", "vpc", Change::Unchanged)]),
         alarms: both(|region| {
             Ok(vec![
@@ -322,6 +329,26 @@ const ROWS: &[Row] = &[
         |f| state(f, DR, "payment-processor").reserved = Some(8),
         "concurrency",
         "8 calls at once",
+        false,
+    ),
+    (
+        |f| f.quotas.get_mut(DR).unwrap().as_mut().unwrap().lambda_concurrency = 10,
+        "quotas",
+        "10 calls of functions at once, 1000 in us-east-1",
+        false,
+    ),
+    (
+        |f| f.quotas.get_mut(DR).unwrap().as_mut().unwrap().api_burst = 100,
+        "quotas",
+        "100 API requests at once, 5000 in us-east-1",
+        false,
+    ),
+    (
+        |f| {
+            f.quotas.insert(HOME.into(), Err("denied".into()));
+        },
+        "quotas",
+        "denied",
         false,
     ),
     (

@@ -101,6 +101,7 @@ pub const UNUSED: &[(&str, &str, &str)] = &[
     ("readiness-schedule", "states:StartExecution", SCHEDULE),
     ("drill-schedule", "states:StartExecution", SCHEDULE),
     ("failover-coordinator", "iam:SimulatePrincipalPolicy", EVALUATION),
+    ("failover-coordinator", "lambda:GetAccountSettings", EVALUATION),
 ];
 
 /// Those of [`UNUSED`] that a slower run may use: by then the schedule has come round, or the probe has looked again.

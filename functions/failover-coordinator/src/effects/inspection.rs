@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use async_trait::async_trait;
 use aws_sdk_cloudwatch::types::StateValue;
 use aws_sdk_dynamodb::types::AttributeValue;
+use aws_sdk_iam::types::{ContextEntry, ContextKeyTypeEnum};
 use continuity::error::chain;
 use continuity::names::{Names, Regions, Slot};
 use futures::{StreamExt, stream};
 use infra::blueprint::permissions::{self, Needed};
 use infra::cloud::Cloud;
-use infra::readiness::{Cluster, Fact, FunctionState, Global, Member};
+use infra::readiness::{Cluster, Fact, FunctionState, Global, Member, Quotas};
 use infra::resources::state_machine;
 use infra::spec::Spec;
 use tokio::sync::OnceCell;
@@ -31,6 +32,8 @@ pub trait Inspection: Send + Sync {
     async fn function(&self, slot: Slot, name: &str) -> Fact<FunctionState>;
     /// The status of a slot's state machine.
     async fn machine(&self, slot: Slot, workflow: &str) -> Fact<String>;
+    /// The account's quotas in a slot's region.
+    async fn quotas(&self, slot: Slot) -> Fact<Quotas>;
     /// Names of the stack's alarms in a slot's region that are in ALARM.
     async fn alarms(&self, slot: Slot) -> Fact<Vec<String>>;
     /// What IAM says to each permission that a takeover by this slot needs.
@@ -49,6 +52,20 @@ pub struct CloudInspection {
 
 fn why(error: impl std::error::Error + 'static) -> String {
     chain(&error)
+}
+
+/// What a call would carry, for IAM's simulation.
+fn entry((key, value): (&String, &String)) -> ContextEntry {
+    let kind = if permissions::is_list(key) {
+        ContextKeyTypeEnum::StringList
+    } else {
+        ContextKeyTypeEnum::String
+    };
+    ContextEntry::builder()
+        .context_key_name(key)
+        .context_key_type(kind)
+        .context_key_values(value)
+        .build()
 }
 
 impl CloudInspection {
@@ -82,6 +99,7 @@ impl CloudInspection {
             .policy_source_arn(&needed.role_arn)
             .action_names(&needed.action)
             .resource_arns(&needed.resource)
+            .set_context_entries(Some(needed.context.iter().map(entry).collect()))
             .send()
             .await
             .map_err(why)?;
@@ -215,6 +233,28 @@ impl Inspection for CloudInspection {
             .status()
             .map_or("unknown", |status| status.as_str())
             .to_owned())
+    }
+
+    async fn quotas(&self, slot: Slot) -> Fact<Quotas> {
+        let region = self.regions.of(slot);
+        let lambda = self.cloud.lambda(region);
+        let api = self.cloud.apigateway(region);
+        let (functions, apis) = tokio::join!(lambda.get_account_settings().send(), api.get_account().send());
+        let (functions, apis) = (functions.map_err(why)?, apis.map_err(why)?);
+        let concurrency = functions
+            .account_limit()
+            .map(|limit| i64::from(limit.concurrent_executions()));
+        let throttle = apis.throttle_settings();
+        let throttle = throttle.ok_or_else(|| "API Gateway does not tell the account's rate".to_owned())?;
+        // A rate of whole requests, whatever the type.
+        #[allow(clippy::cast_possible_truncation)]
+        let api_rate_per_s = throttle.rate_limit() as i64;
+        Ok(Quotas {
+            lambda_concurrency: concurrency
+                .ok_or_else(|| "Lambda does not tell the account's limits".to_owned())?,
+            api_rate_per_s,
+            api_burst: i64::from(throttle.burst_limit()),
+        })
     }
 
     async fn alarms(&self, slot: Slot) -> Fact<Vec<String>> {

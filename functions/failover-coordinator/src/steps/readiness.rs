@@ -106,10 +106,29 @@ async fn gather(
             within(INSPECTION_LIMIT, inspection.alarms(slot)).await,
         )
     }));
-    let (journals, clusters, alarms, global, ledgers, functions, machines, resources, permissions, stored) = tokio::join!(
+    let quotas = join_all(Slot::SERVING.map(|slot| async move {
+        (
+            region(slot),
+            within(INSPECTION_LIMIT, inspection.quotas(slot)).await,
+        )
+    }));
+    let (
         journals,
         clusters,
         alarms,
+        quotas,
+        global,
+        ledgers,
+        functions,
+        machines,
+        resources,
+        permissions,
+        stored,
+    ) = tokio::join!(
+        journals,
+        clusters,
+        alarms,
+        quotas,
         within(INSPECTION_LIMIT, inspection.global()),
         ledgers(context),
         functions(context),
@@ -128,6 +147,7 @@ async fn gather(
         ledgers,
         functions,
         machines,
+        quotas: quotas.into_iter().collect(),
         resources,
         alarms: alarms.into_iter().collect(),
         observed_ms,

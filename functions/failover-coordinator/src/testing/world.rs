@@ -18,7 +18,7 @@ use infra::change::{CONFIGURATION_ITEM, Change, Configuration, ITEM, Kind};
 use infra::engine::Write;
 use infra::graph::Group;
 use infra::outcome::{Entry, Outcome, PlanEntry};
-use infra::readiness::{self, Cluster, Fact, FunctionState, Global};
+use infra::readiness::{self, Cluster, Fact, FunctionState, Global, Quotas};
 use infra::resources::db_snapshot::{AfterFailover, Endpoint};
 use infra::spec::Spec;
 use serde_json::{Value, json};
@@ -1285,6 +1285,14 @@ impl Inspection for Double {
 
     async fn machine(&self, _: Slot, _: &str) -> Fact<String> {
         Ok("ACTIVE".into())
+    }
+
+    async fn quotas(&self, _: Slot) -> Fact<Quotas> {
+        Ok(Quotas {
+            lambda_concurrency: 1_000,
+            api_rate_per_s: 10_000,
+            api_burst: 5_000,
+        })
     }
 
     async fn alarms(&self, slot: Slot) -> Fact<Vec<String>> {
