@@ -458,11 +458,12 @@ pub fn missed(
     missed
 }
 
-/// What an exercise of this kind does not prove, whatever came of it.
+/// What an exercise of this kind does not prove, whatever came of it. `observers_decided` counts where a region is given up.
 pub fn not_proven(
     kind: Kind,
     drill: Option<DrillKind>,
     outcome: Outcome,
+    observers_decided: bool,
     clients_seen: bool,
     rto_known: bool,
 ) -> Vec<String> {
@@ -486,6 +487,17 @@ pub fn not_proven(
         (Kind::Drill, _) => claims.push(
             "Nothing was moved. A readiness drill proves that what a change needs is there, not that the change succeeds.",
         ),
+    }
+    match (kind, drill) {
+        _ if observers_decided => {}
+        (Kind::Failover, _) => claims.push(
+            "A person decided it. That the observers would have proposed it, and how soon, is not shown.",
+        ),
+        (Kind::Drill, Some(DrillKind::Isolation)) => claims.push(
+            "The drill started the failover itself, because the policy leaves the decision to a person. How long the observers take to \
+             propose it, and a person to approve it, is not in the recovery time.",
+        ),
+        _ => {}
     }
     if !clients_seen {
         claims.push(

@@ -252,6 +252,10 @@ async fn a_replay_of_any_part_of_the_log_in_any_order_comes_out_as_in_the_refere
             assert_eq!(found.problems, Vec::<String>::new());
             found
         });
+        assert_eq!(
+            real.verify_posted(2).await.unwrap(),
+            reference.verify_posted(2).await.unwrap()
+        );
         assert_same(&real, &reference).await;
         assert_eq!(
             real.overdrawn(&posted.touched).await.unwrap(),
@@ -713,6 +717,9 @@ async fn result_codes_of_what_follows_a_payment_come_in_their_documented_order()
     check_history(&ledger.log().await.unwrap());
 }
 
+/// The newest migration.
+const LATEST: u32 = 4;
+
 #[tokio::test(flavor = "multi_thread")]
 async fn migrating_twice_is_migrating_once_and_a_changed_migration_is_refused() {
     let database = Database::create().await;
@@ -728,8 +735,8 @@ async fn migrating_twice_is_migrating_once_and_a_changed_migration_is_refused() 
     );
     let (one, two) = (database.ledger(), database.ledger());
     let (one, two) = tokio::join!(one.migrate(), two.migrate());
-    assert_eq!((one.unwrap(), two.unwrap()), (3, 3));
-    assert_eq!(ledger.migrate().await.unwrap(), 3);
+    assert_eq!((one.unwrap(), two.unwrap()), (LATEST, LATEST));
+    assert_eq!(ledger.migrate().await.unwrap(), LATEST);
     assert_eq!(
         ledger.status().await.unwrap().ledger_epoch,
         None,
@@ -879,7 +886,7 @@ async fn payments_go_on_while_migrations_run() {
     }
     let migrating = async {
         for _ in 0..10 {
-            assert_eq!(database.ledger().migrate().await.unwrap(), 3);
+            assert_eq!(database.ledger().migrate().await.unwrap(), LATEST);
         }
     };
     let paying = async {
@@ -1019,4 +1026,78 @@ fn every_region_that_a_stack_may_use_has_the_authorities_of_its_databases() {
             assert!(payments::ledger::connect::RDS_ROOTS.contains(&name), "{name}");
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_replay_posted_is_looked_at_alone_and_what_is_wrong_with_it_is_named() {
+    let database = Database::with_ledger(1).await;
+    let ledger = database.ledger();
+    for opening in [open(1, "EUR", None), open(2, "EUR", None)] {
+        entry(&ledger, 1, &opening).await;
+    }
+    let paid = entry(&ledger, 1, &pay("paid", 1, 2, 5, "EUR")).await;
+    ledger.set_epoch(2).await.unwrap();
+    let recovered = LedgerEntry {
+        id: EntryId {
+            epoch: 1,
+            seq: paid.id.seq + 1,
+        },
+        idempotency_key: "recovered".into(),
+        subject: id(9).to_string(),
+        ..paid
+    };
+    ledger.post(2, &[recovered]).await.unwrap();
+    let found = ledger.verify_posted(2).await.unwrap();
+    assert_eq!((found.entries, found.accounts), (1, 2));
+    assert_eq!(found.problems, Vec::<String>::new());
+    let totals = &found.currencies["EUR"];
+    assert_eq!((totals.debits.as_str(), totals.credits.as_str()), ("10", "10"));
+    assert_eq!(
+        ledger.verify_posted(3).await.unwrap().entries,
+        0,
+        "nothing was posted in it"
+    );
+
+    let client = database.client().await;
+    let damage = async |statement: String| {
+        let all = format!("begin; select set_config('ledger.appending', 'on', true); {statement}; commit");
+        client.batch_execute(&all).await.unwrap();
+        ledger.verify_posted(2).await.unwrap()
+    };
+    let one = id(1);
+    let found = damage(format!(
+        "update ledger.accounts set balance_minor = balance_minor + 1 where id = '{one}'"
+    ))
+    .await;
+    assert_ne!(found.currencies["EUR"].debits, found.currencies["EUR"].credits);
+    let found = damage(format!(
+        "update ledger.accounts set pending_out_minor = 3 where id = '{one}'"
+    ))
+    .await;
+    assert_eq!(found.problems, ["EUR: holds take 3 from accounts and bring 0"]);
+    let copy = |seq: u32, epoch: u32, amount: &str, currency: &str| {
+        format!(
+            "insert into ledger.entries select {epoch}, seq + {seq}, 2, created_at_ms, kind, status, 'copy {seq}', request_hash, request_id,
+                    subject, debit_account, credit_account, {amount}, {currency}, details
+               from ledger.entries where idempotency_key = 'recovered'"
+        )
+    };
+    let found = damage(copy(10, 1, "-1", "currency")).await;
+    assert!(
+        found.problems[1].contains("amount -1, created between"),
+        "{found:?}"
+    );
+    let found = damage(copy(20, 1, "5", "'JPY'")).await;
+    assert!(
+        found.problems.iter().any(|one| one.contains("is in EUR, entry")),
+        "{found:?}"
+    );
+    let found = damage(copy(30, 7, "5", "currency")).await;
+    assert!(
+        found
+            .problems
+            .iter()
+            .any(|one| one == "the newest entry is of epoch 7, the ledger is in 2"),
+        "{found:?}"
+    );
 }

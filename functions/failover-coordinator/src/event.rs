@@ -52,12 +52,14 @@ pub enum Step {
     SetEpoch,
     /// failover: post what the journal has and the ledger lacks.
     Replay,
-    /// failover: is the ledger balanced?
+    /// failover: is what was replayed sound, and the ledger balanced?
     Verify,
     /// failover: phase serving.
     Open,
     /// failover: does the public name answer from here?
     AwaitTraffic,
+    /// failover, switchover: recompute all of the ledger, while the region serves.
+    Audit,
     /// failover: store the evidence.
     Record,
     /// failover: start the recovery.
@@ -94,7 +96,7 @@ pub enum Step {
 
 impl Step {
     /// All steps.
-    pub const ALL: [Step; 40] = [
+    pub const ALL: [Step; 41] = [
         Step::Reconcile,
         Step::Initialise,
         Step::StartProbes,
@@ -119,6 +121,7 @@ impl Step {
         Step::Verify,
         Step::Open,
         Step::AwaitTraffic,
+        Step::Audit,
         Step::Record,
         Step::StartRecovery,
         Step::FindTail,
@@ -164,6 +167,7 @@ impl Step {
             Step::Verify => "verify",
             Step::Open => "open",
             Step::AwaitTraffic => "await-traffic",
+            Step::Audit => "audit",
             Step::Record => "record",
             Step::StartRecovery => "start-recovery",
             Step::FindTail => "find-tail",

@@ -48,8 +48,13 @@ pub enum Task {
         /// The epoch.
         epoch: u64,
     },
-    /// Recompute balances and totals from the log.
-    VerifyLedger,
+    /// Recompute balances and totals from the log; or look only at what a replay may have changed, which takes no longer the longer
+    /// the log is.
+    VerifyLedger {
+        /// The epoch that was replayed into.
+        #[serde(default)]
+        posted_in: Option<u64>,
+    },
     /// A page of the ledger on a server that was restored beside this region's, newest entry first: see
     /// [`continuity::lost_tail`]. Reads only.
     LostTail {
@@ -177,7 +182,10 @@ pub async fn run(context: &Context, event: Value) -> Result<Value, TaskError> {
             until_ms,
             epoch,
         } => json!(context.ledger.traffic(from_ms, until_ms, epoch).await?),
-        Task::VerifyLedger => verified(context.ledger.verify().await?),
+        Task::VerifyLedger { posted_in: None } => verified(context.ledger.verify().await?),
+        Task::VerifyLedger {
+            posted_in: Some(epoch),
+        } => verified(context.ledger.verify_posted(epoch).await?),
         Task::LostTail { host, port, before } => {
             json!({ "entries": restored(context, &host, port)?.newest(before, lost_tail::PAGE).await? })
         }

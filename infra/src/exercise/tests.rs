@@ -140,7 +140,7 @@ pub(crate) fn sample() -> Evidence {
             gap: "memory of the two payment-processors differs".into(),
             remedy: "run `understudy up`".into(),
         }],
-        not_proven: not_proven(Kind::Failover, None, Outcome::Completed, true, true),
+        not_proven: not_proven(Kind::Failover, None, Outcome::Completed, true, true, true),
         lost_tail: Some(tail()),
         left_out: vec![],
     }
@@ -507,10 +507,29 @@ fn moments_and_spans_read_well() {
 #[test]
 fn every_kind_names_what_it_does_not_prove() {
     for drill in [DrillKind::Readiness, DrillKind::Switchover, DrillKind::Isolation] {
-        assert!(not_proven(Kind::Drill, Some(drill), Outcome::Completed, true, true).len() >= 3);
+        assert!(not_proven(Kind::Drill, Some(drill), Outcome::Completed, true, true, true).len() >= 3);
     }
-    let switchover = not_proven(Kind::Switchover, None, Outcome::Completed, true, true);
+    let switchover = not_proven(Kind::Switchover, None, Outcome::Completed, true, true, true);
     assert!(switchover[0].contains("isolated"), "{switchover:?}");
-    let blind = not_proven(Kind::Failover, None, Outcome::Failed, false, false);
+    let blind = not_proven(Kind::Failover, None, Outcome::Failed, true, false, false);
     assert_eq!(blind.len(), 6);
+    for (kind, drill, says) in [
+        (Kind::Failover, None, Some("A person decided it.")),
+        (
+            Kind::Drill,
+            Some(DrillKind::Isolation),
+            Some("The drill started the failover itself"),
+        ),
+        (Kind::Drill, Some(DrillKind::Switchover), None),
+        (Kind::Switchover, None, None),
+    ] {
+        let of = |observers| not_proven(kind, drill, Outcome::Completed, observers, true, true);
+        let mut claims = of(false);
+        claims.retain(|claim| !of(true).contains(claim));
+        assert_eq!(claims.len(), usize::from(says.is_some()), "{claims:?}");
+        assert!(
+            claims.iter().all(|claim| claim.contains(says.unwrap())),
+            "{claims:?}"
+        );
+    }
 }

@@ -46,7 +46,11 @@ pub enum Task {
         epoch: u64,
     },
     /// Sums the ledger.
-    VerifyLedger,
+    VerifyLedger {
+        /// Only what a replay into this epoch may have changed.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        posted_in: Option<u64>,
+    },
     /// A page of a restored ledger, newest entry first.
     LostTail {
         /// Where it is restored.
@@ -72,7 +76,7 @@ impl Task {
             Task::SetEpoch { .. } => "set-epoch",
             Task::Replay { .. } => "replay",
             Task::Traffic { .. } => "traffic",
-            Task::VerifyLedger => "verify-ledger",
+            Task::VerifyLedger { .. } => "verify-ledger",
             Task::LostTail { .. } => "lost-tail",
             Task::HeldEntries { .. } => "held-entries",
         }
@@ -135,7 +139,7 @@ pub struct Verified {
     /// Sums per currency.
     #[serde(default)]
     pub currencies: BTreeMap<String, Value>,
-    /// Entries in the ledger.
+    /// Entries that were looked at.
     #[serde(default)]
     pub entries: u64,
     /// Accounts in it.
@@ -244,12 +248,12 @@ pub async fn traffic(
     run_as(processor, task).await
 }
 
-/// Sums the ledger.
+/// Looks at all of the ledger, or at what a replay into `posted_in` may have changed.
 ///
 /// # Errors
 /// `ProcessorFailed`.
-pub async fn verify(processor: &dyn Processor) -> Result<Verified, StepError> {
-    run_as(processor, Task::VerifyLedger).await
+pub async fn verify(processor: &dyn Processor, posted_in: Option<u64>) -> Result<Verified, StepError> {
+    run_as(processor, Task::VerifyLedger { posted_in }).await
 }
 
 /// A page of the ledger that is restored at an endpoint, newest entry first, asked of the processor of that region.
@@ -365,7 +369,14 @@ mod tests {
             }),
             r#"{"task":"replay","from_epoch":1,"to_epoch":2}"#
         );
-        for task in [Task::Migrate, Task::LedgerStatus, Task::VerifyLedger] {
+        let verify = |posted_in| text(&Task::VerifyLedger { posted_in });
+        assert_eq!(verify(None), r#"{"task":"verify-ledger"}"#);
+        assert_eq!(verify(Some(2)), r#"{"task":"verify-ledger","posted_in":2}"#);
+        for task in [
+            Task::Migrate,
+            Task::LedgerStatus,
+            Task::VerifyLedger { posted_in: None },
+        ] {
             assert_eq!(serde_json::to_value(&task).unwrap()["task"], task.name());
         }
     }

@@ -265,10 +265,16 @@ fn note(step: Step, result: &Value) -> String {
             )
         }
         Step::Verify => format!(
-            "balanced, {} entries, {} accounts",
+            "balanced, {} accounts, {} recovered entries",
+            number("accounts"),
+            number("recovered")
+        ),
+        Step::Audit if result["balanced"] == true => format!(
+            "every sum recomputed, balanced, {} entries, {} accounts",
             number("entries"),
             number("accounts")
         ),
+        Step::Audit => "the ledger does not add up".to_owned(),
         Step::AwaitTraffic if result["traffic_verified"] == true => {
             format!(
                 "the public name answered after {}",
@@ -406,9 +412,19 @@ fn evidence(facts: &Facts<'_>) -> Evidence {
             .saturating_mul(1_000),
         lost: 0,
     };
-    let missed = exercise::missed(&objectives, &achieved, &payments, outcome);
+    let mut missed = exercise::missed(&objectives, &achieved, &payments, outcome);
+    if adds_up(facts) == Some(false) {
+        missed.push("the ledger does not add up".to_owned());
+    }
     let clients_seen = client.is_some();
-    let not_proven = exercise::not_proven(kind, drill, outcome, clients_seen, achieved.rto_ms.is_some());
+    let not_proven = exercise::not_proven(
+        kind,
+        drill,
+        outcome,
+        !input.by_person,
+        clients_seen,
+        achieved.rto_ms.is_some(),
+    );
     Evidence {
         schema: SCHEMA.to_owned(),
         id: exercise_id(&request.execution).to_owned(),
@@ -432,7 +448,7 @@ fn evidence(facts: &Facts<'_>) -> Evidence {
         outcome,
         outcome_reason,
         objectives,
-        gaps: gaps(facts, &achieved, &payments, outcome, clients_seen),
+        gaps: gaps(facts, &achieved, outcome, clients_seen),
         achieved,
         missed,
         steps: marks(request, &input.to_region),
@@ -623,10 +639,12 @@ fn conflicts(facts: &Facts<'_>) -> usize {
         .map_or(0, Vec::len)
 }
 
-/// The ledger was verified afterwards.
-fn is_verified(facts: &Facts<'_>) -> bool {
-    let result = facts.request.result_of(Step::Verify);
-    result.is_some_and(|result| result["entries"].is_u64())
+/// Whether all of the ledger adds up; none when nobody could look.
+fn adds_up(facts: &Facts<'_>) -> Option<bool> {
+    facts
+        .request
+        .result_of(Step::Audit)
+        .and_then(|result| result["balanced"].as_bool())
 }
 
 fn payments(
@@ -640,12 +658,12 @@ fn payments(
         .result_of(Step::Replay)
         .map(|result| &result["replayed"]);
     let (lost, _) = lost(facts, outcome, client);
-    let by_construction = (is_verified(facts) || outcome != Outcome::Completed).then_some(0);
+    let by_construction = (adds_up(facts) == Some(true) || outcome != Outcome::Completed).then_some(0);
     let source = match (client, outcome) {
         (Some(_), _) => "Payments of the synthetic client, each looked up in the ledger afterwards.",
         (None, Outcome::Completed) => {
             "Commands that the ledger has. One idempotency key has one entry, which the database enforces; sums and balances were \
-             recomputed from the log by the step `verify`."
+             recomputed from the log by the step `audit`."
         }
         (None, _) => "Commands that the ledger has. Nothing was moved.",
     };
@@ -661,13 +679,7 @@ fn payments(
     }
 }
 
-fn gaps(
-    facts: &Facts<'_>,
-    achieved: &Achieved,
-    payments: &Payments,
-    outcome: Outcome,
-    clients_seen: bool,
-) -> Vec<Gap> {
+fn gaps(facts: &Facts<'_>, achieved: &Achieved, outcome: Outcome, clients_seen: bool) -> Vec<Gap> {
     let mut gaps = Vec::new();
     let mut gap = |gap: String, remedy: &str| {
         gaps.push(Gap {
@@ -716,11 +728,17 @@ fn gaps(
             "settle them with the customers; an acknowledged payment is honoured",
         );
     }
-    if outcome == Outcome::Completed && payments.duplicated.is_none() {
-        gap(
-            "the ledger was not verified afterwards".to_owned(),
+    match adds_up(facts) {
+        Some(true) => {}
+        Some(false) => gap(
+            "the ledger does not add up".to_owned(),
+            "see the result of the step `audit`: it names accounts and entries",
+        ),
+        None if outcome == Outcome::Completed => gap(
+            "all of the ledger was not recomputed afterwards".to_owned(),
             "invoke the payment-processor with the task `verify-ledger`",
-        );
+        ),
+        None => {}
     }
     let traffic = facts.request.result_of(Step::AwaitTraffic);
     if traffic.is_some_and(|traffic| traffic["traffic_verified"] == false) {

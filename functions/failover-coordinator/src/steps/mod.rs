@@ -81,6 +81,7 @@ async fn run(context: &Context, request: &Request) -> Result<Value, StepError> {
         Step::SetEpoch => ledger::set_epoch(context, request).await,
         Step::Replay => ledger::replay(context, request).await,
         Step::Verify => ledger::verify(context, request).await,
+        Step::Audit => ledger::audit(context, request).await,
         Step::Open => opening::open(context, request).await,
         Step::AwaitTraffic => opening::await_traffic(context, request).await,
         Step::AskApproval => waiting::ask_approval(context, request).await,

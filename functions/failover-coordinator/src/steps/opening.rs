@@ -17,7 +17,7 @@ use crate::limits::{TRAFFIC_LIMIT, WATCH_INTERVAL};
 /// What must come before it has left its result; without that this refuses.
 pub async fn open(context: &Context, request: &Request) -> Result<Value, StepError> {
     let input = request.takeover(context.region())?;
-    // A planned change loses nothing, so there is nothing to replay; its ledger is verified while it serves.
+    // A planned change loses nothing, so there is nothing to replay, nor to look at before it serves.
     let needed: &[Step] = match input.mode {
         Mode::Ungraceful => &[Step::Replay, Step::Verify],
         Mode::Graceful => &[Step::AwaitWriter, Step::SetEpoch],

@@ -68,7 +68,7 @@ async fn the_standby_takes_over_and_lost_payments_come_back_from_the_journal() {
     assert_eq!(evidence["payments"]["replayed"], 2);
     assert_eq!(evidence["payments"]["lost"], 0);
     assert_eq!(evidence["achieved"]["rto_ms"], 5_000);
-    assert_eq!(evidence["steps"].as_array().unwrap().len(), 9);
+    assert_eq!(evidence["steps"].as_array().unwrap().len(), 10);
     let rehearsed = world.document("rehearsed").unwrap();
     assert!(
         rehearsed.contains("failover-dev-2"),
@@ -219,6 +219,9 @@ async fn an_unbalanced_ledger_stays_closed_until_a_person_opens_it() {
     let (world, run) = run_unbalanced(&["retry", "skip"]).await;
     assert_eq!(run.end, End::Succeeded, "{:?}", run.path);
     assert_took_over(&world, "a person answers for it");
+    let bucket = "dr-secondary-bucket-dev-000000000000";
+    let page = world.file(bucket, "evidence/failover-dev-2/index.html").unwrap();
+    assert!(page.contains("the ledger does not add up"), "{page}");
 }
 
 /// The home region failed, and people have to approve.

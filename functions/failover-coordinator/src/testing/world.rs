@@ -872,7 +872,7 @@ impl Processor for Double {
                     json!({"scanned": scanned.len(), "posted": posted, "already_present": scanned.len() - posted,
                         "conflicts": [], "overdrawn": []})
                 }
-                Task::VerifyLedger => {
+                Task::VerifyLedger { .. } => {
                     json!({"balanced": !ledger.unbalanced, "currencies": {"EUR": {"debits": 9, "credits": 9}},
                         "entries": ledger.entries.len(), "accounts": 2, "problems": []})
                 }

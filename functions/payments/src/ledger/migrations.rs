@@ -11,6 +11,11 @@ pub(super) const MIGRATIONS: &[(u32, &str, &str)] = &[
         "heartbeat",
         include_str!("../../migrations/0003_heartbeat.sql"),
     ),
+    (
+        4,
+        "recovered",
+        include_str!("../../migrations/0004_recovered.sql"),
+    ),
 ];
 
 /// What must exist before migrations can be counted. Idempotent; run under [`LOCK`].

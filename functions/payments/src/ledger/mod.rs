@@ -496,7 +496,8 @@ pub struct Totals {
     pub credits: String,
 }
 
-/// What `verify-ledger` found.
+/// What `verify-ledger` found. Of what a replay posted: totals are of the accounts' balances below and above zero, entries those that were
+/// posted. Of all of it: totals are of every entry.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Verified {
     /// Totals per currency.
@@ -571,6 +572,9 @@ pub trait Ledger: Send + Sync {
     async fn overdrawn(&self, accounts: &[Uuid]) -> Result<Vec<Uuid>, LedgerError>;
     /// Recomputes balances and totals from the log.
     async fn verify(&self) -> Result<Verified, LedgerError>;
+    /// Looks at what a replay into `epoch` may have changed: each currency sums to zero, and what was posted is sound. Takes as long as
+    /// there are accounts, not as long as the log is.
+    async fn verify_posted(&self, epoch: u64) -> Result<Verified, LedgerError>;
     /// The newest entries from before `before`, newest first, as a report of a lost tail tells them. Reads only.
     async fn newest(&self, before: Option<EntryId>, limit: u32) -> Result<Vec<TailEntry>, LedgerError>;
     /// What is stored under each of these idempotency keys, in their order. Reads only.

@@ -320,6 +320,22 @@ impl PostgresLedger {
         Ok(client)
     }
 
+    /// What a statement that takes its time has found.
+    async fn look_through(
+        &self,
+        operation: &'static str,
+        statement: &str,
+        parameters: Parameters<'_>,
+    ) -> Result<Verified, LedgerError> {
+        let client = self.task(operation).await?;
+        let call = client.query_typed_one(statement, parameters);
+        let row = timeout(TASK_STATEMENT_TIMEOUT + Duration::from_secs(1), call)
+            .await
+            .map_err(|_| LedgerError::Timeout(operation))?
+            .map_err(|error| classify(operation, error))?;
+        decode(operation, cell(operation, &row, "found")?)
+    }
+
     /// Those of the entries that were posted in `epoch`, not executed in it, in the order given.
     async fn posted_in(&self, epoch: u64, entries: &[LedgerEntry]) -> Result<Vec<EntryId>, LedgerError> {
         let operation = "replay";
@@ -443,6 +459,46 @@ fn unsigned(number: i64) -> u64 {
 fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
+
+/// No function of the schema: it must also work while a deployment has brought the code and not yet the migrations.
+const VERIFY_POSTED: &str = "
+    with recovered as (select * from ledger.entries where posted_epoch = $1 and posted_epoch <> epoch)
+    select jsonb_build_object(
+        'entries', (select count(*) from recovered),
+        'accounts', (select count(*) from ledger.accounts),
+        'currencies', coalesce((
+            select jsonb_object_agg(t.currency, jsonb_build_object('debits', t.debits::text, 'credits', t.credits::text))
+              from (select currency, coalesce(-sum(balance_minor) filter (where balance_minor < 0), 0) as debits,
+                           coalesce(sum(balance_minor) filter (where balance_minor > 0), 0) as credits
+                      from ledger.accounts group by currency) t), '{}'),
+        'problems', coalesce((
+            select jsonb_agg(problem) from (
+                (select format('%s: holds take %s from accounts and bring %s', currency, sum(pending_out_minor), sum(pending_in_minor))
+                        as problem
+                   from ledger.accounts group by currency having sum(pending_out_minor) <> sum(pending_in_minor))
+                union all
+                (select format('entry %s/%s: amount %s, %s between %s and %s', e.epoch, e.seq, e.amount_minor, e.status,
+                               e.debit_account, e.credit_account)
+                   from recovered e
+                  where e.amount_minor < 0 or (e.status = 'declined' and e.amount_minor <> 0)
+                     or (e.amount_minor <> 0) <> (e.status = 'created' and e.kind in ('payment', 'capture', 'refund'))
+                     or (e.amount_minor <> 0 and (e.debit_account = e.credit_account
+                         or e.debit_account is null or e.credit_account is null)) limit 20)
+                union all
+                (select format('account %s: is in %s, entry %s/%s in %s', a.id, a.currency, e.epoch, e.seq, e.currency)
+                   from recovered e join ledger.accounts a on a.id in (e.debit_account, e.credit_account)
+                  where e.amount_minor > 0 and a.currency <> e.currency limit 20)
+                union all
+                (select format('entry %s/%s: an account that it moved is missing', e.epoch, e.seq)
+                   from recovered e
+                  where e.amount_minor > 0
+                    and (not exists (select from ledger.accounts a where a.id = e.debit_account)
+                      or not exists (select from ledger.accounts a where a.id = e.credit_account)) limit 20)
+                union all
+                (select format('the newest entry is of epoch %s, the ledger is in %s', newest.epoch, l.epoch)
+                   from ledger.ledger_epoch l, (select max(epoch) as epoch from ledger.entries) newest
+                  where newest.epoch > l.epoch)
+            ) as found), '[]')) as found";
 
 /// What `ledger.replay` answers.
 #[derive(Deserialize)]
@@ -927,14 +983,14 @@ impl Ledger for PostgresLedger {
     }
 
     async fn verify(&self) -> Result<Verified, LedgerError> {
-        let operation = "verify";
-        let client = self.task(operation).await?;
-        let call = client.query_typed_one("select ledger.verify()", &[]);
-        let row = timeout(TASK_STATEMENT_TIMEOUT + Duration::from_secs(1), call)
+        self.look_through("verify", "select ledger.verify() as found", &[])
             .await
-            .map_err(|_| LedgerError::Timeout(operation))?
-            .map_err(|error| classify(operation, error))?;
-        decode(operation, cell(operation, &row, "verify")?)
+    }
+
+    async fn verify_posted(&self, epoch: u64) -> Result<Verified, LedgerError> {
+        let parameters: Parameters<'_> = &[(&signed(epoch), Type::INT8)];
+        self.look_through("verify-posted", VERIFY_POSTED, parameters)
+            .await
     }
 
     async fn newest(&self, before: Option<EntryId>, limit: u32) -> Result<Vec<TailEntry>, LedgerError> {

@@ -11,8 +11,9 @@ fn state() -> Value {
         "epoch": 1, "to_region": "us-east-2", "started_by": "health-probe", "reasons": ["seen"], "decided_ms": T,
         "assess": {"verdict": "failover", "reasons": ["still"], "began_ms": T + 10, "ended_ms": T + 14},
         "replay": {"replayed": {"scanned": 9, "posted": 7, "conflicts": []}, "began_ms": T + 20, "ended_ms": T + 50},
-        "verify": {"entries": 9, "accounts": 2, "began_ms": T + 51, "ended_ms": T + 54},
+        "verify": {"recovered": 7, "accounts": 2, "began_ms": T + 51, "ended_ms": T + 54},
         "open": {"epoch": 2, "opened_ms": T + 60, "began_ms": T + 55, "ended_ms": T + 61},
+        "audit": {"balanced": true, "entries": 9, "accounts": 2, "began_ms": T + 70, "ended_ms": T + 72},
     })
 }
 
@@ -60,7 +61,16 @@ fn evidence_tells_each_step_with_its_time_and_leaves_out_what_did_not_happen() {
         .iter()
         .map(|step| (step.step.as_str(), step.ended_ms - step.began_ms))
         .collect();
-    assert_eq!(steps, [("assess", 4), ("replay", 30), ("verify", 3), ("open", 6)]);
+    assert_eq!(
+        steps,
+        [
+            ("assess", 4),
+            ("replay", 30),
+            ("verify", 3),
+            ("open", 6),
+            ("audit", 2)
+        ]
+    );
     assert_eq!(evidence.payments.replayed, Some(7));
     assert_eq!(
         (evidence.payments.lost, evidence.payments.duplicated),
@@ -161,11 +171,33 @@ fn a_late_recovery_and_an_unclear_replay_count_as_failed() {
 }
 
 #[test]
+fn a_ledger_that_does_not_add_up_is_a_missed_objective_and_one_that_nobody_looked_at_is_told() {
+    let gaps = |evidence: &Evidence| {
+        evidence
+            .gaps
+            .iter()
+            .map(|gap| gap.gap.clone())
+            .collect::<Vec<_>>()
+    };
+    let mut wrong = state();
+    wrong["audit"]["balanced"] = json!(false);
+    let wrong = evidence_of(&wrong, Ok(kept()), vec![]);
+    assert!(wrong.is_failed() && wrong.payments.duplicated.is_none());
+    assert!(wrong.missed.contains(&"the ledger does not add up".to_owned()));
+    assert!(gaps(&wrong).contains(&"the ledger does not add up".to_owned()));
+    let mut unseen = state();
+    unseen.as_object_mut().unwrap().remove("audit");
+    let unseen = evidence_of(&unseen, Ok(kept()), vec![]);
+    assert!(!unseen.is_failed(), "{:?}", unseen.missed);
+    assert!(gaps(&unseen).contains(&"all of the ledger was not recomputed afterwards".to_owned()));
+}
+
+#[test]
 fn how_an_exercise_ended_as_a_table() {
     let mut held = state();
     held.as_object_mut()
         .unwrap()
-        .retain(|name, _| !["replay", "verify", "open"].contains(&name.as_str()));
+        .retain(|name, _| !["replay", "verify", "open", "audit"].contains(&name.as_str()));
     let failed = held.clone();
     held["assess"]["verdict"] = json!("hold");
     let mut aborted = failed.clone();
