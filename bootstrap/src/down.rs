@@ -34,10 +34,9 @@ const ROUNDS: u32 = 5;
 ///
 /// 1. Refuses while deletion protection is on.
 /// 2. The teardown workflow, in the active region, deletes everything but the seed.
-/// 3. What still runs, a recovery that waits for instance, is ended.
-/// 4. From here, what made it: the seed in all regions; then, should the inventory find anything, whatever is left, also of what
+/// 3. From here, what made it: the seed in all regions; then, should the inventory find anything, whatever is left, also of what
 ///    is in the configuration no more.
-/// 5. The inventory.
+/// 4. The inventory.
 ///
 /// # Errors
 /// Whatever failed, with what to do next. Running it again is always safe.
@@ -58,11 +57,6 @@ pub async fn down(stack: &Stack, ui: &Arc<Ui>) -> Result<TornDown, Failure> {
         ));
     }
     let torn = run_workflow(stack, stored.as_ref(), ui).await?;
-    let stopped = workflow::stop_all(stack, "`understudy down` deletes the stack").await?;
-    if stopped > 0 {
-        let s = if stopped == 1 { "" } else { "s" };
-        ui.step(format!("ended {stopped} execution{s} that still ran"));
-    }
 
     let whole = infra::blueprint::blueprint(&stack.spec, &stack.account);
     let seed = infra::blueprint::seed(&stack.spec, &stack.account);

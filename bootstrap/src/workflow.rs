@@ -4,11 +4,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use aws_sdk_sfn::error::ProvideErrorMetadata;
 use aws_sdk_sfn::types::{ExecutionStatus, StateMachineStatus};
 use continuity::control::ControlStore;
 use continuity::names::Slot;
-use infra::blueprint::workflows::workflows;
 use infra::change::Kind;
 use infra::engine;
 use infra::outcome::Progress;
@@ -233,54 +231,6 @@ pub async fn watch(stack: &Stack, execution: &Execution, ui: &Ui) -> Result<Valu
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }
-}
-
-/// Ends every execution of the stack that runs. A state machine that is deleted ends its executions at their next state only, and until
-/// then they call with a role that is being taken apart:
-/// <https://docs.aws.amazon.com/step-functions/latest/apireference/API_DeleteStateMachine.html>. Answers how many there were.
-///
-/// # Errors
-/// Step Functions does not answer, or refuses.
-pub async fn stop_all(stack: &Stack, cause: &str) -> Result<usize, Failure> {
-    let mut stopped = 0;
-    for slot in Slot::SERVING {
-        let region = stack.spec.regions.of(slot);
-        let client = stack.cloud.sfn(region);
-        for workflow in workflows(slot) {
-            let name = stack.names().state_machine(workflow, slot);
-            let running = client
-                .list_executions()
-                .state_machine_arn(state_machine::arn(region, &stack.account, &name))
-                .status_filter(ExecutionStatus::Running)
-                .into_paginator()
-                .items()
-                .send()
-                .collect::<Result<Vec<_>, _>>()
-                .await;
-            let running = match running {
-                Ok(running) => running,
-                Err(error) if error.code() == Some("StateMachineDoesNotExist") => continue,
-                Err(error) => return Err(Failure::new(&error)),
-            };
-            for execution in running {
-                let stop = client
-                    .stop_execution()
-                    .execution_arn(execution.execution_arn())
-                    .cause(cause);
-                match stop.send().await {
-                    Ok(_) => stopped += 1,
-                    // It has ended by itself.
-                    Err(error)
-                        if matches!(
-                            error.code(),
-                            Some("ExecutionDoesNotExist" | "ValidationException")
-                        ) => {}
-                    Err(error) => return Err(Failure::new(&error)),
-                }
-            }
-        }
-    }
-    Ok(stopped)
 }
 
 /// Engine options whose progress is shown.

@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use bootstrap::local::edge::is_read;
 use continuity::control::{ControlStore, Swap};
@@ -134,16 +135,33 @@ async fn of_a_stack_that_is_not_what_the_file_takes_it_for_nothing_is_changed_by
     let seen = deployment.json("status", &[]);
     assert_eq!(seen["control"]["active_region"], "us-east-1", "{seen}");
 
-    // A recovery that waits for a region which never comes: a state machine that is deleted would not end it at once.
+    // A recovery that looks once a minute for a region which never comes: the state machine's deletion would end it later.
     let region = stack.spec.regions.of(Slot::Dr);
     let machine = stack.names().state_machine("recovery", Slot::Dr);
-    let waits = stack.cloud.sfn(region).start_execution();
-    waits
+    let hour_ago = continuity::clock::now_ms() - 3_600_000;
+    let input = serde_json::json!({"epoch": 9, "from_region": "us-east-1", "to_region": "us-east-2", "find_tail": {"first_ms": hour_ago}});
+    let sfn = stack.cloud.sfn(region);
+    let begun = sfn
+        .start_execution()
         .state_machine_arn(state_machine::arn(region, &stack.account, &machine))
-        .input(r#"{"epoch": 9, "from_region": "us-east-1", "to_region": "us-east-2"}"#)
+        .input(input.to_string())
         .send()
         .await
         .expect("it begins");
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let waits = async || {
+        let history = sfn
+            .get_execution_history()
+            .execution_arn(begun.execution_arn())
+            .send();
+        let history = history.await.expect("it is there");
+        let mut events = history.events().iter();
+        events.any(|event| event.r#type().as_str() == "WaitStateEntered")
+    };
+    while !waits().await {
+        assert!(Instant::now() < deadline, "it does not wait");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
     assert_eq!(deployment.down()["left_over"], serde_json::json!([]));
     let calls = EdgeCall::read(&folder);
     let ended = calls

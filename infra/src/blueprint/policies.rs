@@ -581,13 +581,15 @@ fn compute(context: &Context<'_>) -> Vec<Value> {
                 "states:ListTagsForResource",
                 // A switchover that goes on as a failover.
                 "states:StartExecution",
+                // What still runs ends before its state machine goes.
+                "states:ListExecutions",
             ],
             json!(format!("arn:aws:states:*:{account}:stateMachine:*-{suffix}")),
         ),
         // Whether the execution that holds the change still runs.
         allow(
             "Executions",
-            &["states:DescribeExecution"],
+            &["states:DescribeExecution", "states:StopExecution"],
             json!(format!("arn:aws:states:*:{account}:execution:*-{suffix}:*")),
         ),
         allow_if(

@@ -1,6 +1,6 @@
 //! A Step Functions state machine, of the standard type. Definitions are compared parsed.
 
-use aws_sdk_sfn::types::{StateMachineStatus, StateMachineType, Tag};
+use aws_sdk_sfn::types::{ExecutionStatus, StateMachineStatus, StateMachineType, Tag};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -123,6 +123,7 @@ impl Kind for StateMachine {
     }
 
     async fn discard(site: &Site<'_>, name: &str) -> Result<(), KindError> {
+        end_executions(site, name).await?;
         let result = site
             .cloud
             .sfn(site.region)
@@ -153,6 +154,37 @@ impl Kind for StateMachine {
         }
         Ok(found)
     }
+}
+
+/// Ends what runs. By itself a state machine that is deleted ends its executions at their next state, and until then they call with a
+/// role that goes, too: <https://docs.aws.amazon.com/step-functions/latest/apireference/API_DeleteStateMachine.html>.
+async fn end_executions(site: &Site<'_>, name: &str) -> Result<(), KindError> {
+    let client = site.cloud.sfn(site.region);
+    let running = client
+        .list_executions()
+        .state_machine_arn(arn(site.region, site.account, name))
+        .status_filter(ExecutionStatus::Running)
+        .into_paginator()
+        .items()
+        .send()
+        .collect::<Result<Vec<_>, _>>()
+        .await;
+    let running = absent(running, &["StateMachineDoesNotExist"])
+        .map_err(|e| site.fail("ListExecutions", name, e))?
+        .unwrap_or_default();
+    for execution in running {
+        let stop = client
+            .stop_execution()
+            .execution_arn(execution.execution_arn())
+            .cause("the state machine is deleted");
+        // Or it has ended by itself.
+        absent(
+            stop.send().await,
+            &["ExecutionDoesNotExist", "ValidationException"],
+        )
+        .map_err(|e| site.fail("StopExecution", execution.name(), e))?;
+    }
+    Ok(())
 }
 
 async fn read_tags(site: &Site<'_>, arn: &str) -> Result<Vec<Tag>, KindError> {

@@ -22,6 +22,8 @@ const EVALUATION: &str = "Only a readiness evaluation asks; its schedule does no
 const FAULTS: &str = "The edge is Fault Injection Service in a local cloud, and asks nobody: the emulator never sees the call.";
 const EXPERIMENT: &str = "Fault Injection Service takes the role, and breaks things with it. In a local cloud the edge does, without a role.";
 const LOST_TAIL: &str = "A recovery after a failover asks, when the old region has stood by again for a while; in this run the stack goes first.";
+const RUNNING: &str =
+    "A state machine is deleted while an execution of it runs; whether one does is a matter of time.";
 const WATCHED: &str = "Only the isolation of a region in a drill tells its stop alarm.";
 
 /// Purpose of the role, action, reason.
@@ -102,6 +104,7 @@ pub const UNUSED: &[(&str, &str, &str)] = &[
     ("drill-schedule", "states:StartExecution", SCHEDULE),
     ("failover-coordinator", "iam:SimulatePrincipalPolicy", EVALUATION),
     ("failover-coordinator", "lambda:GetAccountSettings", EVALUATION),
+    ("failover-coordinator", "states:StopExecution", RUNNING),
 ];
 
 /// Those of [`UNUSED`] that a slower run may use: by then the schedule has come round, or the probe has looked again.
@@ -112,4 +115,5 @@ pub const A_MATTER_OF_TIME: &[(&str, &str)] = &[
     ("failover-coordinator", "rds:CopyDBClusterSnapshot"),
     ("failover-coordinator", "rds:DeleteDBClusterSnapshot"),
     ("failover-coordinator", "rds:RestoreDBClusterFromSnapshot"),
+    ("failover-coordinator", "states:StopExecution"),
 ];
