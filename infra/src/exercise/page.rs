@@ -3,9 +3,10 @@
 
 use std::fmt::Write;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{Evidence, Kind, Outcome, Seen, State, became, seconds, tail_sentence, utc};
+use crate::readiness::{self, Finding, Report};
 
 const STYLE: &str = include_str!("page.css");
 /// The charts are this wide in their own units, and as wide as the page allows on it.
@@ -68,7 +69,7 @@ pub fn page(evidence: &Evidence) -> String {
     steps(&mut out, evidence);
     payments(&mut out, evidence);
     lost_tail(&mut out, evidence);
-    readiness(&mut out, evidence);
+    readiness_before(&mut out, evidence);
     gaps(&mut out, evidence);
     stack(&mut out, evidence);
     put!(out, "</main>\n</body>\n</html>");
@@ -393,11 +394,13 @@ fn timeline(out: &mut String, evidence: &Evidence) {
 
 /// What happened when: name, time, whether the charts have a line there. In order.
 fn moments(evidence: &Evidence) -> Vec<(&'static str, u64, bool)> {
+    // A drill opens twice. What counts is what ended the gap.
+    let first_ms = evidence.achieved.first_acknowledged_ms.unwrap_or(u64::MAX);
     let opened = evidence
         .steps
         .iter()
         .rev()
-        .find(|step| step.step == "open")
+        .find(|step| step.step == "open" && step.ended_ms <= first_ms)
         .map(|step| step.ended_ms);
     let mut moments = vec![
         ("began", Some(evidence.began_ms), false),
@@ -734,15 +737,66 @@ fn lost_tail(out: &mut String, evidence: &Evidence) {
     );
 }
 
-fn readiness(out: &mut String, evidence: &Evidence) {
+fn readiness_before(out: &mut String, evidence: &Evidence) {
     put!(out, "<section>\n<h2>Readiness before</h2>");
     match &evidence.readiness {
-        Some(report) => value(out, report, DEPTH),
+        Some(report) => match serde_json::from_value::<Report>(report.clone()) {
+            Ok(report) => findings(out, &report),
+            // Of another version.
+            Err(_) => value(out, report, DEPTH),
+        },
         None => {
             put!(out, "<p>No readiness report was stored.</p>");
         }
     }
     put!(out, "</section>");
+}
+
+/// What was not in order, each with its remedy, and the names of what was.
+fn findings(out: &mut String, report: &Report) {
+    let (passed, open): (Vec<&Finding>, Vec<&Finding>) = report
+        .findings
+        .iter()
+        .partition(|finding| finding.state == readiness::State::Passed);
+    put!(
+        out,
+        "<p>{} evaluated at {} UTC: <b>{}</b>. {} of {} checks passed.</p>",
+        escape(&report.region),
+        utc(report.at_ms),
+        if report.is_ready() { "ready" } else { "not ready" },
+        passed.len(),
+        report.findings.len()
+    );
+    if !open.is_empty() {
+        put!(
+            out,
+            "<table><thead><tr><th>Check</th><th>Severity</th><th>State</th><th>What was seen, and what to do</th></tr></thead><tbody>"
+        );
+    }
+    for finding in &open {
+        put!(
+            out,
+            "<tr><td data-label=\"Check\">{}</td><td data-label=\"Severity\">{}</td><td data-label=\"State\">{}</td>\
+             <td data-label=\"Seen\">{}: {}. {}</td></tr>",
+            escape(&finding.check),
+            escape(&plain(&json!(finding.severity))),
+            escape(&plain(&json!(finding.state))),
+            escape(&finding.subject),
+            escape(&finding.reason),
+            escape(&finding.remedy)
+        );
+    }
+    if !open.is_empty() {
+        put!(out, "</tbody></table>");
+    }
+    let mut names: Vec<&str> = passed.iter().map(|finding| finding.check.as_str()).collect();
+    names.sort_unstable();
+    names.dedup();
+    put!(
+        out,
+        "<p class=\"small\"><span class=\"soft\">Passed:</span> {}.</p>",
+        escape(&names.join(", "))
+    );
 }
 
 /// Any JSON value: lists of plain objects as tables, the rest as terms and lists.

@@ -133,9 +133,10 @@ pub(crate) fn sample() -> Evidence {
             duplicated: Some(0),
             source: "The journal was replayed before the region opened, and the ledger verified.".into(),
         },
-        readiness: Some(json!({"ready": true, "at_ms": T0, "checks": [
-            {"check": "replication-lag", "severity": "critical", "passed": true, "reason": "12 ms"},
-            {"check": "parity", "severity": "warning", "passed": false, "reason": "memory differs", "remedy": "run `understudy up`"}]})),
+        readiness: Some(json!({"region": "us-east-2", "at_ms": T0, "findings": [
+            {"check": "replication-lag", "severity": "critical", "state": "passed", "subject": "us-east-2", "reason": "12 ms"},
+            {"check": "resources", "severity": "warning", "state": "failed", "subject": "the rest", "reason": "memory differs",
+             "remedy": "run `understudy up`"}]})),
         gaps: vec![Gap {
             gap: "memory of the two payment-processors differs".into(),
             remedy: "run `understudy up`".into(),
@@ -221,7 +222,6 @@ fn no_text_becomes_markup_and_nothing_is_fetched() {
     evidence.missed = vec![bad.into()];
     evidence.outcome_reason = Some(bad.into());
     evidence.not_proven = vec![bad.into()];
-    evidence.readiness = Some(json!({bad: [{bad: bad}, bad]}));
     evidence.left_out = vec![bad.into()];
     evidence.stack.packages = [(bad.to_owned(), bad.to_owned())].into();
     for step in &mut evidence.steps {
@@ -233,13 +233,19 @@ fn no_text_becomes_markup_and_nothing_is_fetched() {
     for gap in &mut evidence.gaps {
         (gap.gap, gap.remedy) = (bad.into(), bad.into());
     }
-    let page = page(&evidence);
-    assert!(!page.contains("<script"), "a text became markup");
-    assert!(!page.contains("src=\""), "a text became an attribute");
-    assert!(page.contains("&lt;script"));
-    for fetches in ["<link", "<img", "@import", "url(http", "href=", "src="] {
-        let from_text = page.matches(&fetches.replace('=', "=&quot;")).count();
-        assert_eq!(page.matches(fetches).count(), from_text, "{fetches}");
+    let report = json!({"region": bad, "at_ms": T0, "findings": [
+        {"check": bad, "severity": "warning", "state": "failed", "subject": bad, "reason": bad, "remedy": bad},
+        {"check": bad, "severity": "warning", "state": "passed", "subject": bad, "reason": bad}]});
+    for readiness in [json!({bad: [{bad: bad}, bad]}), report] {
+        evidence.readiness = Some(readiness);
+        let page = page(&evidence);
+        assert!(!page.contains("<script"), "a text became markup");
+        assert!(!page.contains("src=\""), "a text became an attribute");
+        assert!(page.contains("&lt;script"));
+        for fetches in ["<link", "<img", "@import", "url(http", "href=", "src="] {
+            let from_text = page.matches(&fetches.replace('=', "=&quot;")).count();
+            assert_eq!(page.matches(fetches).count(), from_text, "{fetches}");
+        }
     }
 }
 

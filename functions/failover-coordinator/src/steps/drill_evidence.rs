@@ -61,7 +61,12 @@ pub fn evidence(context: &Context, facts: &Facts<'_>) -> Evidence {
         .map(|(lost, different)| lost + different);
     let payments = Payments {
         acknowledged,
-        replayed: None,
+        // A planned change replays nothing.
+        replayed: facts
+            .changes
+            .iter()
+            .filter_map(|change| change.payments.replayed)
+            .reduce(|one, other| one + other),
         lost,
         duplicated: checked("duplicated"),
         source: "Every acknowledged synthetic payment was looked up in the region that served at the end."

@@ -749,8 +749,11 @@ fn gaps(facts: &Facts<'_>, achieved: &Achieved, outcome: Outcome, clients_seen: 
     }
     if facts.readiness.is_none() {
         gap(
-            "no readiness report was stored before".to_owned(),
-            "run `understudy readiness`",
+            format!(
+                "no readiness report of {} was stored before",
+                facts.input.to_region
+            ),
+            "run `understudy readiness --now`",
         );
     }
     if facts.stored.is_none() {
