@@ -69,6 +69,7 @@ async fn bench() -> Bench {
 }
 
 impl Bench {
+    /// With a table that the standby has as well.
     async fn with_ledger() -> Bench {
         let bench = bench().await;
         bench
@@ -80,6 +81,11 @@ impl Bench {
             .write(UsEast1, "CREATE TABLE ledger (entry integer PRIMARY KEY)")
             .await
             .unwrap();
+        let deadline = Instant::now() + PATIENCE;
+        while bench.write(UsEast2, "SELECT FROM ledger").await.is_err() {
+            assert!(Instant::now() < deadline, "the standby does not follow");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
         bench
     }
 
@@ -295,6 +301,24 @@ async fn a_failover_that_can_reach_the_old_writer_takes_it_back_by_itself() {
         .unwrap();
     bench.eventually_is(UsEast1, Role::Standby).await;
     bench.eventually(UsEast1, &[1]).await;
+    bench.stop().await;
+}
+
+#[tokio::test]
+async fn a_former_writer_that_does_not_answer_at_first_is_taken_back_later() {
+    let bench = Bench::with_ledger().await;
+    let former = bench.pair.server(UsEast1);
+    let pid = former.pid().await.unwrap().to_string();
+    let signal = |name: &str| {
+        let sent = std::process::Command::new("kill").args([name, &pid]).status();
+        assert!(sent.unwrap().success());
+    };
+    signal("-STOP");
+    bench.mirror.failover(UsEast2, true).await.unwrap();
+    // The mirror asked before us, and was not answered either.
+    former.role().await.unwrap_err();
+    signal("-CONT");
+    bench.eventually_is(UsEast1, Role::Standby).await;
     bench.stop().await;
 }
 

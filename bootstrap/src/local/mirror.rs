@@ -9,7 +9,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use super::{
     AuroraMirror, MirrorError, Network, NetworkState, Region,
@@ -18,6 +18,10 @@ use super::{
 
 /// How long a standby may need to apply what the writer has before a planned change is refused.
 const CATCH_UP_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How often the former writer is taken back, should that fail, and how long it is left alone in between. Aurora does not give up either.
+const TAKE_BACK_ATTEMPTS: u32 = 60;
+const TAKE_BACK_PAUSE: Duration = Duration::from_secs(1);
 
 /// One thing to do to one server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -68,7 +72,7 @@ struct Tenant {
 pub struct Mirror {
     pair: Arc<Pair>,
     network: Arc<Network>,
-    writer: SyncMutex<Region>,
+    writer: Arc<SyncMutex<Region>>,
     tenants: SyncMutex<BTreeSet<Tenant>>,
     /// Held while servers change their roles.
     change: Arc<Mutex<()>>,
@@ -80,7 +84,7 @@ impl Mirror {
         Self {
             pair,
             network,
-            writer: SyncMutex::new(writer),
+            writer: Arc::new(SyncMutex::new(writer)),
             tenants: SyncMutex::default(),
             change: Arc::default(),
         }
@@ -93,6 +97,35 @@ impl Mirror {
         settle(&self.pair, &self.network, self.writer())
             .await
             .map_err(failed)
+    }
+
+    /// Finishes a change to the writer `to` in the background: takes the former one back, as often as it takes, unless the writer has
+    /// changed again. `first` is the first attempt, made under the change's own lock.
+    fn take_back(
+        &self,
+        to: Region,
+        change: OwnedMutexGuard<()>,
+        first: impl Future<Output = Result<(), MirrorError>> + Send + 'static,
+    ) {
+        let (pair, network) = (self.pair.clone(), self.network.clone());
+        let (writer, lock) = (self.writer.clone(), self.change.clone());
+        tokio::spawn(async move {
+            let mut outcome = first.await;
+            drop(change);
+            for _ in 0..TAKE_BACK_ATTEMPTS {
+                let Err(error) = &outcome else { return };
+                tracing::warn!(%error, "the former writer is not back as standby yet");
+                tokio::time::sleep(TAKE_BACK_PAUSE).await;
+                let _change = lock.lock().await;
+                if *writer.lock().unwrap_or_else(PoisonError::into_inner) != to {
+                    return;
+                }
+                outcome = settle(&pair, &network, to).await.map_err(failed);
+            }
+            if let Err(error) = outcome {
+                tracing::error!(%error, "the former writer is not back as standby");
+            }
+        });
     }
 
     fn set_writer(&self, region: Region) {
@@ -283,12 +316,8 @@ impl AuroraMirror for Mirror {
         }
         self.set_writer(to);
         let (pair, network) = (self.pair.clone(), self.network.clone());
-        tokio::spawn(async move {
-            let _change = change;
-            if let Err(error) = settle(&pair, &network, to).await {
-                let error = continuity::error::chain(&error);
-                tracing::error!(error, "the former writer is not back as standby");
-            }
+        self.take_back(to, change, async move {
+            settle(&pair, &network, to).await.map_err(failed)
         });
         Ok(())
     }
@@ -299,12 +328,7 @@ impl AuroraMirror for Mirror {
             return Ok(());
         }
         let rest = self.switch(to).await?;
-        tokio::spawn(async move {
-            let _change = change;
-            if let Err(error) = rest.await {
-                tracing::error!(%error, "the former writer is not back as standby");
-            }
-        });
+        self.take_back(to, change, rest);
         Ok(())
     }
 
