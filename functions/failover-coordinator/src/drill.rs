@@ -623,3 +623,6 @@ pub fn missed(drill: &Drill, gap: &Gap, acknowledged: u64, checked: Option<&Valu
     }
     missed
 }
+
+#[cfg(test)]
+mod tests;
