@@ -10,8 +10,11 @@ use crate::resources::health_check::{self, HealthCheck};
 use crate::resources::hosted_zone::{self, HostedZone};
 use crate::resources::record_set::{self, RecordSet};
 
-/// Looks in a row that change a checker's mind.
-const FAILURE_THRESHOLD: i32 = 3;
+/// Looks in a row that change a checker's mind, both ways: customers wait for it after every change of the active region. One checker
+/// that errs counts for nothing, because more than 18 of 100 must agree
+/// (<https://docs.aws.amazon.com/Route53/latest/DeveloperGuide/dns-failover-determining-health-of-endpoints.html>); two looks, so that
+/// one lost by all of them sends nobody to a region that does not serve.
+const FAILURE_THRESHOLD: i32 = 2;
 /// Seconds between looks: the fast one of the two that Route 53 offers.
 const CHECK_INTERVAL_S: i32 = 10;
 /// As long as resolvers may send clients to a region that has failed.
