@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use continuity::names::Slot;
 use infra::change::{Configuration, Kind};
@@ -30,6 +31,10 @@ pub struct TornDown {
 /// and what was under way may bring a thing back.
 const ROUNDS: u32 = 5;
 
+/// How often it is looked whether a table is going, and the pause in between.
+const GOING_LOOKS: u32 = 10;
+const GOING_PAUSE: Duration = Duration::from_millis(500);
+
 /// Deletes the stack.
 ///
 /// 1. Refuses while deletion protection is on.
@@ -56,7 +61,12 @@ pub async fn down(stack: &Stack, ui: &Arc<Ui>) -> Result<TornDown, Failure> {
             "run `understudy down` again when it answers; a teardown that runs already goes on by itself",
         ));
     }
-    let torn = run_workflow(stack, stored.as_ref(), ui).await?;
+    let torn = match run_workflow(stack, stored.as_ref(), ui).await {
+        Ok(torn) => torn,
+        // An earlier run had begun to delete the control table, and it went meanwhile.
+        Err(_) if stored.is_some() && is_undeployed(stack).await? => false,
+        Err(failure) => return Err(failure),
+    };
 
     let whole = infra::blueprint::blueprint(&stack.spec, &stack.account);
     let seed = infra::blueprint::seed(&stack.spec, &stack.account);
@@ -97,6 +107,17 @@ pub async fn down(stack: &Stack, ui: &Arc<Ui>) -> Result<TornDown, Failure> {
         held_back: left.held_back,
         seconds: (ui.elapsed() - started).as_secs_f64(),
     })
+}
+
+/// Whether the control table goes within some seconds: regions lose their replicas one after the other.
+async fn is_undeployed(stack: &Stack) -> Result<bool, Failure> {
+    for _ in 0..GOING_LOOKS {
+        if stack.configuration().await?.is_none() {
+            return Ok(true);
+        }
+        tokio::time::sleep(GOING_PAUSE).await;
+    }
+    Ok(false)
 }
 
 /// Refuses while deletion protection is on, in the file or in what is deployed.
