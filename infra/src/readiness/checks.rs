@@ -320,12 +320,17 @@ struct Pair<'a> {
     theirs: &'a Ledger,
 }
 
-fn pair<'a>(facts: &'a Facts, spec: &'a Spec) -> Fact<Pair<'a>> {
+/// The control record, and the region that stands by.
+fn roles<'a>(facts: &'a Facts, spec: &'a Spec) -> Fact<(&'a ControlRecord, &'a str)> {
     let record = facts.record.as_ref().map_err(Clone::clone)?;
-    let standby = spec
-        .regions
-        .peer_of(&record.active_region)
-        .ok_or_else(|| format!("`{}` is no region of the stack", record.active_region))?;
+    let active = &record.active_region;
+    let standby = spec.regions.peer_of(active);
+    let standby = standby.ok_or_else(|| format!("`{active}` is no region of the stack"))?;
+    Ok((record, standby))
+}
+
+fn pair<'a>(facts: &'a Facts, spec: &'a Spec) -> Fact<Pair<'a>> {
+    let (record, standby) = roles(facts, spec)?;
     match facts.ledgers.get(standby) {
         Some(Ok(theirs)) => Ok(Pair {
             record,
@@ -428,12 +433,8 @@ fn quotas(facts: &Facts, spec: &Spec, findings: &mut Vec<Finding>) {
         let answer = facts.quotas.get(region).cloned();
         answer.unwrap_or_else(|| Err(format!("{region} was not asked")))
     };
-    let pair = facts.record.as_ref().map_err(Clone::clone).and_then(|record| {
+    let pair = roles(facts, spec).and_then(|(record, standby)| {
         let active = record.active_region.as_str();
-        let standby = spec
-            .regions
-            .peer_of(active)
-            .ok_or_else(|| format!("`{active}` is no region of the stack"))?;
         Ok((active, of(active)?, standby, of(standby)?))
     });
     let subject = pair.as_ref().map_or("the standby", |(_, _, standby, _)| standby);
