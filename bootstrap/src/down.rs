@@ -64,7 +64,7 @@ pub async fn down(stack: &Stack, ui: &Arc<Ui>) -> Result<TornDown, Failure> {
     let torn = match run_workflow(stack, stored.as_ref(), ui).await {
         Ok(torn) => torn,
         // An earlier run had begun to delete the control table, and it went meanwhile.
-        Err(_) if stored.is_some() && is_undeployed(stack).await? => false,
+        Err(_) if stored.is_some() && is_undeployed(stack).await => false,
         Err(failure) => return Err(failure),
     };
 
@@ -110,14 +110,15 @@ pub async fn down(stack: &Stack, ui: &Arc<Ui>) -> Result<TornDown, Failure> {
 }
 
 /// Whether the control table goes within some seconds: regions lose their replicas one after the other.
-async fn is_undeployed(stack: &Stack) -> Result<bool, Failure> {
+async fn is_undeployed(stack: &Stack) -> bool {
     for _ in 0..GOING_LOOKS {
-        if stack.configuration().await?.is_none() {
-            return Ok(true);
+        // What cannot be seen does not hide why the teardown failed.
+        if stack.configuration().await.is_ok_and(|stored| stored.is_none()) {
+            return true;
         }
         tokio::time::sleep(GOING_PAUSE).await;
     }
-    Ok(false)
+    false
 }
 
 /// Refuses while deletion protection is on, in the file or in what is deployed.
