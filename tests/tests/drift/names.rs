@@ -72,7 +72,7 @@ async fn allow_more(live: &Live) {
 
 pub fn changes() -> Vec<Change> {
     vec![
-        differs!("health-check.dr", "threshold", 10 => 3, |live| {
+        differs!("health-check.dr", "threshold", 10 => 2, |live| {
             let request = live.cloud.route53(HOME).update_health_check();
             let request = request.health_check_id(live.id(HOME, "health-check.dr").await);
             request.failure_threshold(10).send().await.unwrap()
