@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use continuity::control::{ApiKey, ControlRecord, ControlStore};
-use continuity::entry::{EntryStatus, LedgerEntry};
+use continuity::entry::{EntryId, EntryStatus, LedgerEntry};
 use continuity::error::StoreError;
 use continuity::journal::Journal;
 use continuity::memory::{MemoryControl, MemoryRates};
@@ -31,7 +31,7 @@ impl Journal for Nowhere {
         Ok(())
     }
 
-    async fn scan(&self, _: u64) -> Result<Vec<LedgerEntry>, StoreError> {
+    async fn scan(&self, _: u64, _: Option<EntryId>) -> Result<Vec<LedgerEntry>, StoreError> {
         Ok(Vec::new())
     }
 }

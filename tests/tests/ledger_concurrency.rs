@@ -69,12 +69,17 @@ async fn submit(ledger: &PostgresLedger, epoch: u64, command: &Command) -> Strin
     }
 }
 
-/// A payment that has been executed but not committed yet.
+/// A payment of epoch 1 that has been executed but not committed yet.
 async fn under_way(client: &mut Client, from: Uuid, to: Uuid) -> Transaction<'_> {
+    under_way_in(1, client, from, to).await
+}
+
+/// A payment of an epoch that has been executed but not committed yet.
+async fn under_way_in(epoch: u64, client: &mut Client, from: Uuid, to: Uuid) -> Transaction<'_> {
     let transaction = client.transaction().await.unwrap();
+    let id = Uuid::new_v4();
     let statement = format!(
-        "select ledger.pay(1, 'slow', 'h', '{}', '{from}', '{to}', 1, 'EUR', '{{}}', null, 1, 'r')",
-        Uuid::new_v4()
+        "select ledger.pay({epoch}, 'slow-{id}', 'h', '{id}', '{from}', '{to}', 1, 'EUR', '{{}}', null, 1, 'r')"
     );
     transaction.batch_execute(&statement).await.unwrap();
     transaction
@@ -248,7 +253,7 @@ async fn two_thousand_requests_at_once_with_two_hundred_keys_make_two_hundred_pa
     let payer = ledger.account(a).await.unwrap().value.unwrap();
     assert_eq!(payer.balance_minor, -5 * KEYS as i64);
     assert_eq!(
-        journal.scan(1).await.unwrap().len(),
+        journal.scan(1, None).await.unwrap().len(),
         KEYS,
         "all of them are journaled"
     );
@@ -472,4 +477,151 @@ async fn a_stored_outcome_is_durable_when_it_is_answered_although_its_first_call
     );
     submit(&ledger, 1, &command).await;
     assert!(everything_is_durable(&database).await);
+}
+
+/// The number up to which the log of an epoch is settled.
+async fn settled(ledger: &PostgresLedger) -> Option<(u64, u64)> {
+    let settled = ledger.settled().await.unwrap();
+    settled.map(|entry| (entry.epoch, entry.seq))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_is_settled_behind_every_command_under_way_and_waits_for_none() {
+    let database = Database::with_ledger(1).await;
+    let ledger = database.ledger();
+    assert_eq!(settled(&ledger).await, None);
+    ledger.heartbeat(1).await.unwrap();
+    assert_eq!(settled(&ledger).await, Some((1, 0)), "the log is empty");
+    let mut accounts = Vec::new();
+    for _ in 0..6 {
+        accounts.push(open(&ledger, 1).await);
+    }
+    let [a, b, c, d, e, f] = accounts[..] else {
+        unreachable!()
+    };
+    ledger.heartbeat(1).await.unwrap();
+    assert_eq!(settled(&ledger).await, Some((1, 6)), "nobody is at work");
+
+    let (mut one, mut two) = (database.client().await, database.client().await);
+    let first = under_way(&mut one, a, b).await; // 7
+    submit(&ledger, 1, &pay("eighth", c, d)).await;
+    for _ in 0..3 {
+        ledger.heartbeat(1).await.unwrap();
+        assert_eq!(settled(&ledger).await, Some((1, 6)), "7 may still be committed");
+    }
+    let second = under_way(&mut two, e, f).await; // 9
+    submit(&ledger, 1, &pay("tenth", c, d)).await;
+    first.commit().await.unwrap();
+    ledger.heartbeat(1).await.unwrap();
+    assert_eq!(
+        settled(&ledger).await,
+        Some((1, 8)),
+        "9 is no part of what was asked"
+    );
+    ledger.heartbeat(1).await.unwrap();
+    assert_eq!(settled(&ledger).await, Some((1, 8)), "9 may still be committed");
+    second.rollback().await.unwrap();
+    ledger.heartbeat(1).await.unwrap();
+    assert_eq!(settled(&ledger).await, Some((1, 10)), "9 never will be");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_asked_in_another_epoch_settles_nothing() {
+    let database = Database::with_ledger(1).await;
+    let ledger = database.ledger();
+    let (a, b) = (open(&ledger, 1).await, open(&ledger, 1).await);
+    ledger.heartbeat(1).await.unwrap();
+    let mut slow = database.client().await;
+    let lost = under_way(&mut slow, a, b).await; // 3
+    ledger.heartbeat(1).await.unwrap();
+    // As on a replica that is promoted: the other server may have committed it, here it never will be.
+    lost.rollback().await.unwrap();
+    assert_eq!(ledger.set_epoch(2).await.unwrap(), 2);
+    ledger.heartbeat(1).await.unwrap();
+    assert_eq!(
+        settled(&ledger).await,
+        Some((1, 2)),
+        "a look of an epoch that is over"
+    );
+    let next = under_way_in(2, &mut slow, a, b).await; // 4
+    ledger.heartbeat(2).await.unwrap();
+    ledger.heartbeat(2).await.unwrap();
+    assert_eq!(settled(&ledger).await, Some((1, 2)));
+    next.commit().await.unwrap();
+    ledger.heartbeat(2).await.unwrap();
+    assert_eq!(settled(&ledger).await, Some((2, 4)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_sees_a_log_as_settled_has_all_of_it() {
+    let database = Database::with_ledger(1).await;
+    let ledger = database.ledger();
+    let mut accounts = Vec::new();
+    for _ in 0..8 {
+        accounts.push(open(&ledger, 1).await);
+    }
+    let stop = Arc::new(AtomicBool::new(false));
+    let payers = (0..6).map(|worker| {
+        let (ledger, stop, accounts) = (database.ledger(), stop.clone(), accounts.clone());
+        tokio::spawn(async move {
+            let mut number = 0;
+            while !stop.load(Ordering::SeqCst) {
+                let [from, to] = [number, number + 1 + worker].map(|at| accounts[at % 8]);
+                submit(&ledger, 1, &pay(&format!("{worker}-{number}"), from, to)).await;
+                number += 1;
+            }
+        })
+    });
+    let looks = (0..2).map(|_| {
+        let (ledger, stop) = (database.ledger(), stop.clone());
+        tokio::spawn(async move {
+            while !stop.load(Ordering::SeqCst) {
+                ledger.heartbeat(1).await.unwrap();
+            }
+        })
+    });
+    let all: Vec<_> = payers.chain(looks).collect();
+
+    let count = "select (select settled_seq from ledger.heartbeat),
+                        (select count(*) from ledger.entries where epoch = 1
+                            and seq <= (select settled_seq from ledger.heartbeat))";
+    let client = database.client().await;
+    let mut seen: Vec<(i64, i64)> = Vec::new();
+    while seen.len() < 400 {
+        let row = client.query_one(count, &[]).await.unwrap();
+        if let Some(settled) = row.get::<_, Option<i64>>(0)
+            && seen.last().is_none_or(|(before, _)| settled > *before)
+        {
+            seen.push((settled, row.get(1)));
+        }
+    }
+    stop.store(true, Ordering::SeqCst);
+    for one in all {
+        one.await.unwrap();
+    }
+    let finally = "select count(*) from ledger.entries where epoch = 1 and seq <= $1";
+    for (settled, entries) in seen {
+        let row = client.query_one(finally, &[&settled]).await.unwrap();
+        assert_eq!(row.get::<_, i64>(0), entries, "settled up to {settled}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_takes_heartbeats_before_the_migrations_that_settle_its_log() {
+    let database = Database::create().await;
+    let ledger = database.ledger();
+    ledger.heartbeat(1).await.unwrap();
+    assert_eq!(settled(&ledger).await, None, "no schema");
+    let database = Database::with_ledger(1).await;
+    let ledger = database.ledger();
+    let before = "drop function ledger.beat(bigint);
+                  alter table ledger.heartbeat drop column settled_epoch, drop column settled_seq, drop column asked_epoch,
+                                               drop column asked_seq, drop column asked_of;
+                  update ledger.heartbeat set at = to_timestamp(0)";
+    let client = database.client().await;
+    client.batch_execute(before).await.unwrap();
+    ledger.heartbeat(1).await.unwrap();
+    let beaten = "select at > to_timestamp(0) from ledger.heartbeat";
+    assert!(client.query_one(beaten, &[]).await.unwrap().get::<_, bool>(0));
+    assert_eq!(settled(&ledger).await, None);
 }

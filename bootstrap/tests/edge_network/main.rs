@@ -8,6 +8,7 @@ mod database;
 mod faults;
 mod gaps;
 mod https;
+mod journal;
 mod names;
 mod signals;
 mod strikes;

@@ -14,7 +14,7 @@ use tokio::sync::OnceCell;
 
 use crate::aws;
 use crate::control::{ApiKey, ControlRecord, ControlStore, ListedKey, Phase, Swap};
-use crate::entry::LedgerEntry;
+use crate::entry::{EntryId, LedgerEntry};
 use crate::error::StoreError;
 use crate::journal::{Journal, partition, partitions};
 use crate::observe::Observation;
@@ -445,6 +445,27 @@ impl ControlStore for DynamoControl {
     }
 }
 
+/// A part of a partition of the journal, in the order of its entries' identities; bounds are not in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Part {
+    All,
+    Before(EntryId),
+    After(EntryId),
+}
+
+impl Part {
+    /// All that [`crate::journal::is_settled`] does not leave out. Sequence numbers begin at one.
+    fn beside(settled: Option<EntryId>) -> Vec<Part> {
+        match settled {
+            None => vec![Part::All],
+            Some(settled) => vec![
+                Part::Before(EntryId { seq: 0, ..settled }),
+                Part::After(settled),
+            ],
+        }
+    }
+}
+
 /// The journal table.
 #[derive(Debug, Clone)]
 pub struct DynamoJournal {
@@ -461,17 +482,30 @@ impl DynamoJournal {
         }
     }
 
-    async fn query(&self, partition: String) -> Result<Vec<LedgerEntry>, StoreError> {
-        let pages: Vec<_> = self
+    async fn query(&self, partition: String, part: Part) -> Result<Vec<LedgerEntry>, StoreError> {
+        let mut query = self
             .tables
             .client()
             .await
             .query()
             .table_name(&self.table)
-            .key_condition_expression("#partition = :partition")
             .expression_attribute_names("#partition", "partition")
             .expression_attribute_values(":partition", string(partition.clone()))
-            .consistent_read(true)
+            .consistent_read(true);
+        let beyond = match part {
+            Part::All => None,
+            Part::Before(bound) => Some(("<", bound)),
+            Part::After(bound) => Some((">", bound)),
+        };
+        let mut condition = "#partition = :partition".to_owned();
+        if let Some((beyond, bound)) = beyond {
+            condition.push_str(&format!(" AND #entry {beyond} :bound"));
+            query = query
+                .expression_attribute_names("#entry", "entry")
+                .expression_attribute_values(":bound", string(bound.sort_key()));
+        }
+        let pages: Vec<_> = query
+            .key_condition_expression(condition)
             .into_paginator()
             .items()
             .send()
@@ -512,9 +546,14 @@ impl Journal for DynamoJournal {
         Ok(())
     }
 
-    async fn scan(&self, epoch: u64) -> Result<Vec<LedgerEntry>, StoreError> {
-        let mut entries: Vec<LedgerEntry> = stream::iter(partitions(epoch))
-            .map(|partition| self.query(partition))
+    async fn scan(&self, epoch: u64, settled: Option<EntryId>) -> Result<Vec<LedgerEntry>, StoreError> {
+        let mut queries = Vec::new();
+        for partition in partitions(epoch) {
+            let parts = Part::beside(settled);
+            queries.extend(parts.into_iter().map(|part| (partition.clone(), part)));
+        }
+        let mut entries: Vec<LedgerEntry> = stream::iter(queries)
+            .map(|(partition, part)| self.query(partition, part))
             .buffer_unordered(SCAN_CONCURRENCY)
             .try_concat()
             .await?;

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 
-use crate::entry::LedgerEntry;
+use crate::entry::{EntryId, LedgerEntry};
 use crate::error::StoreError;
 
 /// How many partitions an epoch's entries are spread over.
@@ -21,13 +21,22 @@ pub fn partitions(epoch: u64) -> impl Iterator<Item = String> {
     (0..SHARDS).map(move |shard| format!("{epoch}#{shard}"))
 }
 
+/// Whether a replay may leave an entry out: a ledger whose log is settled up to `settled` has every entry of that epoch with that
+/// number or a smaller one.
+///
+/// Entries of earlier epochs are never left out: a replay of an earlier takeover may have brought them after the ledger was put
+/// into its epoch.
+pub fn is_settled(entry: EntryId, settled: Option<EntryId>) -> bool {
+    settled.is_some_and(|settled| entry.epoch == settled.epoch && entry.seq <= settled.seq)
+}
+
 /// The journal table.
 #[async_trait]
 pub trait Journal: Send + Sync {
     /// Puts an entry under an epoch. Twice is once: the key is the entry's identity.
     async fn put(&self, epoch: u64, entry: &LedgerEntry) -> Result<(), StoreError>;
-    /// Every entry under an epoch (strongly consistent), ordered by identity.
-    async fn scan(&self, epoch: u64) -> Result<Vec<LedgerEntry>, StoreError>;
+    /// Every entry under an epoch (strongly consistent), ordered by identity, but those that are settled (see [`is_settled`]).
+    async fn scan(&self, epoch: u64, settled: Option<EntryId>) -> Result<Vec<LedgerEntry>, StoreError>;
 }
 
 #[cfg(test)]

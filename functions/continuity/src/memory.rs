@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use crate::control::{ApiKey, ControlRecord, ControlStore, ListedKey, Swap};
 use crate::entry::{EntryId, LedgerEntry};
 use crate::error::StoreError;
-use crate::journal::Journal;
+use crate::journal::{Journal, is_settled};
 use crate::observe::Observation;
 use crate::rate::RateStore;
 
@@ -210,11 +210,11 @@ impl Journal for MemoryJournal {
         Ok(())
     }
 
-    async fn scan(&self, epoch: u64) -> Result<Vec<LedgerEntry>, StoreError> {
+    async fn scan(&self, epoch: u64, settled: Option<EntryId>) -> Result<Vec<LedgerEntry>, StoreError> {
         self.check("Query")?;
         Ok(lock(&self.entries)
             .iter()
-            .filter(|((under, _), _)| *under == epoch)
+            .filter(|((under, id), _)| *under == epoch && !is_settled(*id, settled))
             .map(|(_, entry)| entry.clone())
             .collect())
     }

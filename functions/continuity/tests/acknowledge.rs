@@ -66,8 +66,8 @@ impl Journal for Fencing<'_> {
         Ok(())
     }
 
-    async fn scan(&self, epoch: u64) -> Result<Vec<LedgerEntry>, StoreError> {
-        self.journal.scan(epoch).await
+    async fn scan(&self, epoch: u64, settled: Option<EntryId>) -> Result<Vec<LedgerEntry>, StoreError> {
+        self.journal.scan(epoch, settled).await
     }
 }
 
@@ -110,8 +110,8 @@ async fn a_stored_outcome_is_put_again_under_the_current_epoch() {
     })
     .await;
     assert_eq!(result.unwrap().entry, entry(1));
-    assert_eq!(journal.scan(3).await.unwrap(), [entry(1)]);
-    assert_eq!(journal.scan(1).await.unwrap(), []);
+    assert_eq!(journal.scan(3, None).await.unwrap(), [entry(1)]);
+    assert_eq!(journal.scan(1, None).await.unwrap(), []);
 }
 
 #[tokio::test]
@@ -128,7 +128,7 @@ async fn a_ledger_of_another_epoch_is_not_journaled() {
         "{result:?}"
     );
     assert_eq!(
-        journal.scan(1).await.unwrap().len() + journal.scan(2).await.unwrap().len(),
+        journal.scan(1, None).await.unwrap().len() + journal.scan(2, None).await.unwrap().len(),
         0
     );
 }

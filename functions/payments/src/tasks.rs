@@ -32,7 +32,7 @@ pub enum Task {
         /// To this.
         epoch: u64,
     },
-    /// Post what the ledger lacks of the journal of `from_epoch..to_epoch`, and put all of it under `to_epoch`.
+    /// Post what the ledger lacks of the journal of `from_epoch..to_epoch`, and put under `to_epoch` what was posted.
     Replay {
         /// The first epoch to scan.
         from_epoch: u64,
@@ -80,6 +80,9 @@ pub enum Task {
 pub struct Replayed {
     /// Entries found in the journal.
     pub scanned: u64,
+    /// The newest of those that were left out, with all before it in its epoch: the ledger had them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub settled: Option<EntryId>,
     /// Entries that the ledger lacked and now has, by this run or an earlier one of the same replay.
     pub posted: u64,
     /// Entries that the ledger had.
@@ -236,7 +239,8 @@ async fn set_epoch(context: &Context, epoch: u64) -> Result<u64, TaskError> {
 
 /// Replays the journal of `from_epoch..to_epoch` into the ledger, which must be in `to_epoch`.
 ///
-/// 1. Scan every epoch since the last that served (the caller names it), strongly consistent.
+/// 1. Scan every epoch since the last that served (the caller names it), strongly consistent, but what is settled: the ledger has
+///    it, see [`Ledger::settled`].
 /// 2. Post in order of identity what the ledger lacks, as it was recorded.
 /// 3. Put under `to_epoch` what was posted, by this run or an earlier one. What the ledger had before it was put into
 ///    `to_epoch` is in every replica that shows that epoch, and no other may be taken over to. An entry whose key is another's
@@ -245,11 +249,12 @@ async fn set_epoch(context: &Context, epoch: u64) -> Result<u64, TaskError> {
 /// # Errors
 /// See [`TaskError`]; what was done is done again without effect.
 pub async fn replay(context: &Context, from_epoch: u64, to_epoch: u64) -> Result<Replayed, TaskError> {
+    let settled = context.ledger.settled().await?;
     let mut found: BTreeMap<EntryId, LedgerEntry> = BTreeMap::new();
     for epoch in from_epoch..to_epoch {
         let entries = context
             .journal
-            .scan(epoch)
+            .scan(epoch, settled)
             .await
             .map_err(TaskError::JournalUnavailable)?;
         found.extend(entries.into_iter().map(|entry| (entry.id, entry)));
@@ -278,6 +283,7 @@ pub async fn replay(context: &Context, from_epoch: u64, to_epoch: u64) -> Result
     let identity = |id: &EntryId| format!("{}/{}", id.epoch, id.seq);
     Ok(Replayed {
         scanned: entries.len() as u64,
+        settled,
         posted: total.posted.len() as u64,
         already_present: total.already_present,
         conflicts: total.conflicts.iter().map(identity).collect(),

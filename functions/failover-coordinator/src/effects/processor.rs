@@ -95,6 +95,9 @@ impl Task {
 pub struct Replayed {
     /// Journal entries read.
     pub scanned: u64,
+    /// The newest of those that were not read, with all before it in its epoch: the ledger had them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settled: Option<EntryId>,
     /// Entries the ledger lacked.
     pub posted: u64,
     /// Entries the ledger had.

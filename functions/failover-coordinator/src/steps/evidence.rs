@@ -258,8 +258,9 @@ fn note(step: Step, result: &Value) -> String {
         Step::Replay => {
             let replayed = &result["replayed"];
             let of = |name: &str| replayed[name].as_u64().unwrap_or_default();
+            let behind = settled(replayed).map_or(String::new(), |(epoch, seq)| format!(" behind {epoch}/{seq}"));
             format!(
-                "{} entries of the journal, {} of them were missing and posted",
+                "{} entries of the journal{behind}, {} of them were missing and posted",
                 of("scanned"),
                 of("posted")
             )
@@ -586,6 +587,12 @@ fn achieved(facts: &Facts<'_>, outcome: Outcome, client: Option<&ClientView>) ->
     achieved
 }
 
+/// Epoch and number of the entry behind which a replay read its epoch's journal; none when it read all of it.
+fn settled(replayed: &Value) -> Option<(u64, u64)> {
+    let settled = &replayed["settled"];
+    settled["epoch"].as_u64().zip(settled["seq"].as_u64())
+}
+
 /// Acknowledged payments that are lost, and how it is known.
 fn lost(facts: &Facts<'_>, outcome: Outcome, client: Option<&ClientView>) -> (Option<u64>, String) {
     if let Some(lost) = client.and_then(|client| client.lost) {
@@ -602,20 +609,23 @@ fn lost(facts: &Facts<'_>, outcome: Outcome, client: Option<&ClientView>) -> (Op
         (Outcome::Completed, Mode::Ungraceful) => {
             let replayed = facts.request.result_of(Step::Replay).map(|result| &result["replayed"]);
             let scanned = replayed.and_then(|replayed| replayed["scanned"].as_u64());
+            let from = replayed.and_then(settled).map_or(",".to_owned(), |(epoch, seq)| {
+                format!(" behind entry {epoch}/{seq}, up to which the ledger had every entry of epoch {epoch},")
+            });
             let conflicts = conflicts(facts);
             match scanned {
                 Some(scanned) if conflicts == 0 => (
                     Some(0),
                     format!(
                         "A payment is in the journal of both regions before it is acknowledged. After the epoch had risen the \
-                         journal was read, {scanned} entries, and what the ledger lacked was posted before the region opened. \
+                         journal was read{from} {scanned} entries, and what the ledger lacked was posted before the region opened. \
                          None was left over."
                     ),
                 ),
                 Some(scanned) => (
                     None,
                     format!(
-                        "The journal was read, {scanned} entries; {conflicts} of them were not posted because another entry has \
+                        "The journal was read{from} {scanned} entries; {conflicts} of them were not posted because another entry has \
                          their key."
                     ),
                 ),

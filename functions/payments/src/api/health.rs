@@ -22,8 +22,8 @@ use crate::limits::{HEALTH_TIMEOUT, HEARTBEAT_EVERY};
 pub(crate) struct Writes(Mutex<Option<(Instant, Result<(), &'static str>)>>);
 
 impl Writes {
-    /// Writes, unless that was tried within [`HEARTBEAT_EVERY`]: then what was found holds. Why it takes none.
-    async fn taken(&self, ledger: &dyn Ledger, until: Instant) -> Result<(), &'static str> {
+    /// Writes in `epoch`, unless that was tried within [`HEARTBEAT_EVERY`]: then what was found holds. Why it takes none.
+    async fn taken(&self, ledger: &dyn Ledger, epoch: u64, until: Instant) -> Result<(), &'static str> {
         // One at a time: those who wait for it learn what it found.
         let Ok(mut newest) = timeout_at(until, self.0.lock()).await else {
             return Err(SLOW_WRITE);
@@ -33,7 +33,7 @@ impl Writes {
         {
             return found;
         }
-        let found = match timeout_at(until, ledger.heartbeat()).await {
+        let found = match timeout_at(until, ledger.heartbeat(epoch)).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => {
                 tracing::warn!(error = chain(&error), "database takes no writes");
@@ -86,7 +86,8 @@ async fn look(context: &Context) -> Health {
     let (record, database) = tokio::join!(record, database);
     let mut health = judge(&context.region, &context.slot, record, database);
     if health.serving
-        && let Err(reason) = context.writes.taken(context.ledger.as_ref(), until).await
+        && let Some(epoch) = health.epoch
+        && let Err(reason) = context.writes.taken(context.ledger.as_ref(), epoch, until).await
     {
         health.serving = false;
         health.reasons.push(reason.to_owned());

@@ -36,6 +36,7 @@ pub struct MemoryLedger {
 struct State {
     epoch: u64,
     last_seq: u64,
+    settled: Option<EntryId>,
     entries: BTreeMap<EntryId, Stored>,
     by_key: BTreeMap<String, EntryId>,
     by_subject: BTreeMap<String, Vec<EntryId>>,
@@ -87,6 +88,11 @@ impl MemoryLedger {
     /// From now on its heartbeats do not end, or they do again.
     pub fn set_stuck(&self, stuck: bool) {
         self.stuck.store(stuck, Ordering::SeqCst);
+    }
+
+    /// What a replica says of its log: see [`Ledger::settled`].
+    pub fn set_settled(&self, settled: Option<EntryId>) {
+        self.state().settled = settled;
     }
 
     /// How many heartbeats were asked for.
@@ -655,12 +661,21 @@ impl Ledger for MemoryLedger {
         })
     }
 
-    async fn heartbeat(&self) -> Result<(), LedgerError> {
+    async fn heartbeat(&self, epoch: u64) -> Result<(), LedgerError> {
         self.heartbeats.fetch_add(1, Ordering::SeqCst);
         if self.stuck.load(Ordering::SeqCst) {
             std::future::pending::<()>().await;
         }
-        self.write("heartbeat").map(|_| ())
+        let mut state = self.write("heartbeat")?;
+        if state.epoch == epoch {
+            let seq = state.last_seq;
+            state.settled = Some(EntryId { epoch, seq });
+        }
+        Ok(())
+    }
+
+    async fn settled(&self) -> Result<Option<EntryId>, LedgerError> {
+        Ok(self.reach("settled")?.settled)
     }
 
     async fn account(&self, id: Uuid) -> Result<Read<Option<Account>>, LedgerError> {

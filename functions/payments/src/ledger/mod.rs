@@ -519,8 +519,12 @@ pub trait Ledger: Send + Sync {
     async fn submit(&self, epoch: u64, command: &Command) -> Result<Submitted, LedgerError>;
     /// Whether the database answers, is a standby, and its ledger epoch.
     async fn status(&self) -> Result<LedgerStatus, LedgerError>;
-    /// Commits a write that nothing reads: the database takes writes. Also `Ok` before the migration that brings its table.
-    async fn heartbeat(&self) -> Result<(), LedgerError>;
+    /// Commits a write: the database takes writes. Settles the log of `epoch`, if the ledger is in it. Also `Ok` before the migrations
+    /// that bring what it needs.
+    async fn heartbeat(&self, epoch: u64) -> Result<(), LedgerError>;
+    /// Up to which entry the log is settled: this ledger, and every replica that says so, has every entry of that epoch with that
+    /// number or a smaller one that was ever committed. None before it is known.
+    async fn settled(&self) -> Result<Option<EntryId>, LedgerError>;
     /// An account.
     async fn account(&self, id: Uuid) -> Result<Read<Option<Account>>, LedgerError>;
     /// Accounts, by descending id (which is the order of their opening, newest first), after `after`.

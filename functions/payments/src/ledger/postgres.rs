@@ -651,7 +651,7 @@ impl Ledger for PostgresLedger {
                 in_recovery: cell(operation, &row, "in_recovery")?,
                 ledger_epoch: epoch(operation, &row)?.filter(|epoch| *epoch > 0),
             }),
-            Err(LedgerError::Unavailable { source, .. }) if schema_missing(source.as_ref()) => {
+            Err(error) if schema_missing(&error) => {
                 let row = self.row(operation, &format!("select {read_only}"), &[]).await?;
                 let in_recovery = cell(operation, &row, "in_recovery")?;
                 Ok(LedgerStatus {
@@ -664,14 +664,35 @@ impl Ledger for PostgresLedger {
         }
     }
 
-    async fn heartbeat(&self) -> Result<(), LedgerError> {
-        let beat = "update ledger.heartbeat set at = now() returning true as beat";
-        match self.row("heartbeat", beat, &[]).await {
+    async fn heartbeat(&self, epoch: u64) -> Result<(), LedgerError> {
+        let beat = "select ledger.beat($1)";
+        let plain = "update ledger.heartbeat set at = now() returning true as beat";
+        match self.row("heartbeat", beat, &[(&signed(epoch), Type::INT8)]).await {
             Ok(_) => Ok(()),
-            // Nothing is known before the migration: that says nothing against the database.
-            Err(LedgerError::Unavailable { source, .. }) if schema_missing(source.as_ref()) => Ok(()),
+            // What a migration brings is not there yet: that says nothing against the database.
+            Err(error) if schema_missing(&error) => match self.row("heartbeat", plain, &[]).await {
+                Err(error) if !schema_missing(&error) => Err(error),
+                _ => Ok(()),
+            },
             Err(error) => Err(error),
         }
+    }
+
+    async fn settled(&self) -> Result<Option<EntryId>, LedgerError> {
+        let operation = "settled";
+        // By name, in a document: columns that a migration brings are null before it.
+        let columns = "select (to_jsonb(h) ->> 'settled_epoch')::bigint as epoch, (to_jsonb(h) ->> 'settled_seq')::bigint as seq
+              from ledger.heartbeat h";
+        let row = match self.row(operation, columns, &[]).await {
+            Err(error) if schema_missing(&error) => return Ok(None),
+            row => row?,
+        };
+        let epoch: Option<i64> = cell(operation, &row, "epoch")?;
+        let seq: Option<i64> = cell(operation, &row, "seq")?;
+        Ok(epoch.zip(seq).map(|(epoch, seq)| EntryId {
+            epoch: unsigned(epoch),
+            seq: unsigned(seq),
+        }))
     }
 
     async fn account(&self, id: Uuid) -> Result<Read<Option<Account>>, LedgerError> {
@@ -895,7 +916,7 @@ impl Ledger for PostgresLedger {
                 status,
                 last_seq: unsigned(cell(operation, &row, "last_seq")?),
             }),
-            Err(LedgerError::Unavailable { source, .. }) if schema_missing(source.as_ref()) => {
+            Err(error) if schema_missing(&error) => {
                 Ok(Summary { status, last_seq: 0 })
             }
             Err(error) => Err(error),
@@ -1036,10 +1057,14 @@ impl Ledger for PostgresLedger {
     }
 }
 
-fn schema_missing(error: &(dyn std::error::Error + Send + Sync + 'static)) -> bool {
-    let code = error.downcast_ref::<PgError>().and_then(PgError::code);
+/// Whether something is not there that a migration brings.
+fn schema_missing(error: &LedgerError) -> bool {
+    let LedgerError::Unavailable { source, .. } = error else {
+        return false;
+    };
+    let code = source.downcast_ref::<PgError>().and_then(PgError::code);
     matches!(
         code,
-        Some(&SqlState::UNDEFINED_TABLE | &SqlState::INVALID_SCHEMA_NAME)
+        Some(&SqlState::UNDEFINED_TABLE | &SqlState::UNDEFINED_FUNCTION | &SqlState::INVALID_SCHEMA_NAME)
     )
 }

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use continuity::control::{ApiKey, ControlRecord, ControlStore, Phase};
-use continuity::entry::LedgerEntry;
+use continuity::entry::{EntryId, LedgerEntry};
 use continuity::error::StoreError;
 use continuity::journal::Journal;
 use payments::context::{Context, Stores};
@@ -241,7 +241,7 @@ async fn what_is_not_available_is_a_503_that_may_be_sent_again() {
         (201, Some(1)),
         "the stored outcome, once"
     );
-    assert_eq!(journal.scan(3).await.unwrap().len(), 1);
+    assert_eq!(journal.scan(3, None).await.unwrap().len(), 1);
 }
 
 struct Stuck;
@@ -252,7 +252,7 @@ impl Journal for Stuck {
         std::future::pending().await
     }
 
-    async fn scan(&self, _: u64) -> Result<Vec<LedgerEntry>, StoreError> {
+    async fn scan(&self, _: u64, _: Option<EntryId>) -> Result<Vec<LedgerEntry>, StoreError> {
         std::future::pending().await
     }
 }
@@ -325,7 +325,7 @@ async fn the_same_request_gets_the_same_bytes_and_a_decline_is_an_outcome() {
     };
     assert_eq!((balance(&a).await, balance(&b).await), (json!(-10), json!(10)));
     assert_eq!(
-        region.tables.journal.scan(1).await.unwrap().len(),
+        region.tables.journal.scan(1, None).await.unwrap().len(),
         4,
         "accounts, payment and decline are journaled"
     );
@@ -488,7 +488,7 @@ async fn an_authorisation_expires_by_the_task_and_cannot_be_captured_before_that
     let payer = region.send(&get(&format!("/v1/accounts/{a}"))).await.json();
     assert_eq!(payer["pending_out_minor"], 0);
     assert_eq!(
-        region.tables.journal.scan(1).await.unwrap().len(),
+        region.tables.journal.scan(1, None).await.unwrap().len(),
         4,
         "the expiry is journaled like any command"
     );
@@ -757,6 +757,52 @@ async fn handlers_of_a_region_share_the_rate_through_the_table_and_serve_without
 
 /// The old region commits and acknowledges, its database's tail is lost, the other region takes over.
 #[tokio::test]
+async fn a_replay_reads_of_the_journal_what_is_not_settled_and_all_of_earlier_epochs() {
+    let tables = Tables::new().await;
+    let (old, new) = (tables.region(HOME, "primary", 1), tables.region(OTHER, "dr", 1));
+    let (a, b) = (old.open("a", json!(null)).await, old.open("b", json!(0)).await);
+    let pay = async |number: i64| {
+        let request = post("/v1/payments", &format!("p{number}"), payment(&a, &b, number));
+        assert_eq!(old.send(&request).await.status, 201);
+    };
+    for number in 1..=5 {
+        pay(number).await;
+    }
+    assert_eq!(old.send(&get("/health")).await.status, 200);
+    let settled = old.ledger.settled().await.unwrap();
+    assert_eq!(settled, Some(EntryId { epoch: 1, seq: 7 }), "a look settles");
+    new.ledger
+        .post(1, &old.ledger.log().await.unwrap())
+        .await
+        .unwrap();
+    new.ledger.set_settled(settled);
+    for number in 6..=8 {
+        pay(number).await;
+    }
+    // Of an earlier epoch, put again by a retry of its command.
+    let mut earlier = old.ledger.log().await.unwrap().pop().unwrap();
+    earlier.id = EntryId { epoch: 0, seq: 3 };
+    earlier.idempotency_key = "of epoch 0".into();
+    tables.journal.put(1, &earlier).await.unwrap();
+
+    tables
+        .store(|record| {
+            (record.epoch, record.active_region, record.phase) = (2, OTHER.into(), Phase::Recovering)
+        })
+        .await;
+    new.task(json!({ "task": "set-epoch", "epoch": 2 })).await;
+    let replay = json!({ "task": "replay", "from_epoch": 1, "to_epoch": 2 });
+    let replayed = new.task(replay.clone()).await;
+    assert_eq!(
+        replayed,
+        json!({ "scanned": 4, "settled": { "epoch": 1, "seq": 7 }, "posted": 4, "already_present": 0,
+                "conflicts": [], "overdrawn": [] })
+    );
+    assert_eq!(new.task(replay).await, replayed, "twice is once");
+    assert_eq!(new.ledger.log().await.unwrap().len(), 2 + 8 + 1);
+}
+
+#[tokio::test]
 async fn a_takeover_brings_back_every_acknowledged_payment_and_answers_retries_alike() {
     let tables = Tables::new().await;
     let (old, new) = (tables.region(HOME, "primary", 1), tables.region(OTHER, "dr", 1));
@@ -809,7 +855,7 @@ async fn a_takeover_brings_back_every_acknowledged_payment_and_answers_retries_a
     );
     assert_eq!(new.task(replay).await, replayed, "twice is once");
     assert_eq!(
-        tables.journal.scan(2).await.unwrap().len(),
+        tables.journal.scan(2, None).await.unwrap().len(),
         20,
         "what was posted is under the new epoch; every replica that shows it has the rest"
     );

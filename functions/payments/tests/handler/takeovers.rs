@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use continuity::control::Phase;
-use continuity::entry::{EntryKind, EntryStatus, LedgerEntry};
+use continuity::entry::{EntryId, EntryKind, EntryStatus, LedgerEntry};
 use payments::ledger::Ledger;
 use payments::ledger::memory::MemoryLedger;
 use proptest::prelude::*;
@@ -31,6 +31,8 @@ enum Step {
     Send { key: u8, crash: Crash },
     /// The region that was active before takes the same command: it has not heard of the takeover.
     SendToOld { key: u8 },
+    /// Somebody looks at the active region's health.
+    Look,
     /// The other region takes over; of what the ledger took since its epoch was set, the newest entries had not been replicated.
     TakeOver { lost: usize },
 }
@@ -69,6 +71,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         20 => (0..KEYS, crash).prop_map(|(key, crash)| Step::Send { key, crash }),
         2 => (0..KEYS).prop_map(|key| Step::SendToOld { key }),
+        4 => Just(Step::Look),
         1 => (0_usize..12).prop_map(|lost| Step::TakeOver { lost }),
     ];
     proptest::collection::vec(step, 30..150)
@@ -82,6 +85,8 @@ struct World {
     /// How many entries the ledger held when its epoch was set. A replica that shows the epoch has them, and no other is taken over
     /// to (rule i).
     held: usize,
+    /// Up to where the log was settled, and how many entries the ledger held when it said so: a replica with so many says it too.
+    settled: Vec<(usize, EntryId)>,
     accounts: Vec<String>,
     wishes: Vec<Wish>,
     /// The request that was sent with a key.
@@ -106,6 +111,7 @@ impl World {
             regions,
             epoch: 1,
             held: 0,
+            settled: Vec::new(),
             accounts,
             wishes,
             sent: BTreeMap::new(),
@@ -182,6 +188,13 @@ impl World {
         }
     }
 
+    async fn look(&mut self) {
+        let ledger = &self.regions[0].ledger;
+        ledger.heartbeat(self.epoch).await.unwrap();
+        let entries = ledger.log().await.unwrap().len();
+        self.settled.push((entries, ledger.settled().await.unwrap().unwrap()));
+    }
+
     async fn take_over(&mut self, lost: usize) {
         self.regions.swap(0, 1);
         self.epoch += 1;
@@ -201,6 +214,8 @@ impl World {
         self.held = kept.len();
         let ledger = Arc::new(MemoryLedger::in_epoch(epoch - 1));
         ledger.post(epoch - 1, kept).await.unwrap();
+        self.settled.retain(|(entries, _)| *entries <= kept.len());
+        ledger.set_settled(self.settled.last().map(|(_, entry)| *entry));
         let slot = if region == HOME { "primary" } else { "dr" };
         self.regions[0] = self.tables.region_over(region, slot, ledger);
 
@@ -319,6 +334,7 @@ async fn run(wishes: Vec<Wish>, steps: Vec<Step>) -> (usize, u64) {
                     "a region that is not active acknowledged {answer:?}"
                 );
             }
+            Step::Look => world.look().await,
             Step::TakeOver { lost } => world.take_over(lost).await,
         }
     }

@@ -152,6 +152,30 @@ fn without_commands_the_observers_tell_the_recovery_time() {
 }
 
 #[test]
+fn evidence_says_from_where_the_journal_was_read() {
+    let told = |state: &Value| {
+        let evidence = evidence_of(state, Ok(kept()), vec![]);
+        let replay = evidence.steps.iter().find(|step| step.step == "replay").unwrap();
+        (replay.note.clone(), evidence.achieved.rpo_how)
+    };
+    let (note, how) = told(&state());
+    assert_eq!(
+        note,
+        "9 entries of the journal, 7 of them were missing and posted"
+    );
+    assert!(how.contains("the journal was read, 9 entries, and"), "{how}");
+    let mut settled = state();
+    settled["replay"]["replayed"]["settled"] = json!({"epoch": 1, "seq": 22});
+    let (note, how) = told(&settled);
+    assert_eq!(
+        note,
+        "9 entries of the journal behind 1/22, 7 of them were missing and posted"
+    );
+    let behind = "the journal was read behind entry 1/22, up to which the ledger had every entry of epoch 1, 9 entries, and";
+    assert!(how.contains(behind), "{how}");
+}
+
+#[test]
 fn a_late_recovery_and_an_unclear_replay_count_as_failed() {
     let late = Traffic {
         first_in_ms: Some(T + 400_000),
