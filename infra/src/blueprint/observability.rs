@@ -55,6 +55,11 @@ const LATENCY_LIMIT_MS: f64 = 2_000.0;
 const LATENCY_MINUTES: i32 = 5;
 /// A probe is called each minute; so many missing calls are no hiccup of the scheduler.
 const SILENT_MINUTES: i32 = 5;
+/// So many intervals in which a schedule should have started its workflow.
+///
+/// Together they are shorter than what an alarm may look back on: a day, or seven with a period of an hour or more
+/// (<https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_PutMetricAlarm.html>).
+const SILENT_INTERVALS: i32 = 3;
 
 /// The key may be used by CloudWatch to publish to an encrypted topic (with `alias/aws/sns` it could not: nobody can change that
 /// key's policy), and then the topic.
@@ -277,7 +282,7 @@ fn watches(context: &Context<'_>, slot: Slot) -> Vec<Watch> {
             ..Watch::above(
                 "failover-failed",
                 "A failover did not come to its end in this region. It can be started again: see the execution's last step.",
-                failed_executions(context, slot, "failover"),
+                executions(context, slot, "failover", "ExecutionsFailed"),
                 0.0,
             )
         },
@@ -287,7 +292,7 @@ fn watches(context: &Context<'_>, slot: Slot) -> Vec<Watch> {
                 "recovery-failed",
                 "After a failover the old region was not taken back, or what only it had was not compared: `understudy status` shows the \
                  region, `understudy lost-tail --again` goes on.",
-                failed_executions(context, slot, "recovery"),
+                executions(context, slot, "recovery", "ExecutionsFailed"),
                 0.0,
             )
         },
@@ -338,6 +343,22 @@ fn watches(context: &Context<'_>, slot: Slot) -> Vec<Watch> {
                 1.0,
             )
         },
+        silent_schedule(
+            context,
+            slot,
+            "reconcile",
+            context.spec.reconcile.interval_minutes,
+            "Nothing starts this region's reconciles: their schedule is off, fails, or is so new that none was due. While the region \
+             serves, drift is neither seen nor repaired.",
+        ),
+        silent_schedule(
+            context,
+            slot,
+            "readiness",
+            context.spec.readiness.interval_minutes,
+            "Nothing starts this region's readiness evaluations: their schedule is off, fails, or is so new that none was due. What \
+             `understudy readiness` says grows old.",
+        ),
     ];
     for (package, name) in functions(context, slot) {
         watches.push(Watch {
@@ -362,6 +383,28 @@ fn watches(context: &Context<'_>, slot: Slot) -> Vec<Watch> {
     watches
 }
 
+/// A workflow that its schedule no longer starts. It does in both regions, whichever serves.
+fn silent_schedule(
+    context: &Context<'_>,
+    slot: Slot,
+    workflow: &str,
+    interval_minutes: u16,
+    description: &'static str,
+) -> Watch {
+    Watch {
+        period_s: i32::from(interval_minutes) * MINUTE_S,
+        breaches: (SILENT_INTERVALS, SILENT_INTERVALS),
+        comparison: "LessThanThreshold",
+        missing_data: "breaching",
+        ..Watch::above(
+            format!("{workflow}-silent"),
+            description,
+            executions(context, slot, workflow, "ExecutionsStarted"),
+            1.0,
+        )
+    }
+}
+
 /// In how many of how many minutes a function must have failed.
 fn error_minutes(package: &str) -> (i32, i32) {
     match package {
@@ -375,10 +418,10 @@ fn function_metric(name: &str, function: String) -> Metric {
     metric("AWS/Lambda", name, [("FunctionName", function)])
 }
 
-fn failed_executions(context: &Context<'_>, slot: Slot, workflow: &str) -> Metric {
+fn executions(context: &Context<'_>, slot: Slot, workflow: &str, name: &str) -> Metric {
     let machine = context.names.state_machine(workflow, slot);
     let arn = state_machine::arn(context.region(slot), context.account, &machine);
-    metric("AWS/States", "ExecutionsFailed", [("StateMachineArn", arn)])
+    metric("AWS/States", name, [("StateMachineArn", arn)])
 }
 
 /// The alarms of a serving region. Each tells the topic when it goes off and when it is over.
@@ -665,6 +708,25 @@ mod tests {
                 assert_eq!(watch.missing_data == "breaching", silence, "{}", watch.what);
             }
         });
+    }
+
+    #[test]
+    fn an_alarm_looks_back_no_longer_than_it_may_whatever_the_intervals() {
+        for interval_minutes in [5, 59, 60, 480, 1440] {
+            let mut spec = Spec::default();
+            spec.reconcile.interval_minutes = interval_minutes;
+            spec.readiness.interval_minutes = interval_minutes;
+            let context = Context {
+                spec: &spec,
+                names: spec.names(),
+                account: "000000000000",
+            };
+            for watch in watches(&context, Slot::Dr) {
+                let days = if watch.period_s < 3_600 { 1 } else { 7 };
+                let back = watch.period_s * watch.breaches.1;
+                assert!(back <= days * 86_400, "{}: {back} s", watch.what);
+            }
+        }
     }
 
     #[test]
