@@ -389,6 +389,32 @@ def invocations_under_way():
     lambda_svc.release_worker = released
 
 
+def stopped_executions():
+    """A stopped execution makes no further attempt and stays stopped. ministack's goes on to retry the task that it is in, with a
+    role that may be gone by then, and ends as failed."""
+    execute, sleep, fail = stepfunctions._execute_task, stepfunctions._scaled_sleep, stepfunctions._fail_execution
+    running = contextvars.ContextVar("running_execution", default=None)
+
+    def execute_task(state, raw_input, execution, context):
+        running.set(execution)
+        return execute(state, raw_input, execution, context)
+
+    def pause(seconds):
+        sleep(seconds)
+        execution = running.get()
+        if execution is not None and execution["status"] == "ABORTED":
+            # Ends the execution's thread, and nobody is told.
+            raise SystemExit
+
+    def failed(execution, error, cause):
+        if execution["status"] != "ABORTED":
+            fail(execution, error, cause)
+
+    stepfunctions._execute_task = execute_task
+    stepfunctions._scaled_sleep = pause
+    stepfunctions._fail_execution = failed
+
+
 def secret_replicas():
     """RemoveRegionsFromReplication deletes replicas; AWS deletes a secret only when it has none. ministack does not know the
     operation."""

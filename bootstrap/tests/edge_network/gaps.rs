@@ -6,6 +6,7 @@ use aws_sdk_ec2::types::{ResourceType, Tag, TagSpecification, VpcEndpoint, VpcEn
 use aws_sdk_iam::types::{ContextEntry, ContextKeyTypeEnum};
 use aws_sdk_rds::types::CloudwatchLogsExportConfiguration;
 use aws_sdk_resourcegroupstagging::types::TagFilter;
+use aws_sdk_sfn::types::{ExecutionStatus, HistoryEventType};
 use bootstrap::local::{
     Region::{UsEast1, UsEast2, UsWest2},
     python,
@@ -646,10 +647,11 @@ async fn tables_say_how_many_days_back_they_can_be_restored() {
     cloud.edge.stop().await;
 }
 
-/// Asked of ministack without what `gaps.py` adds: which fields of an endpoint it shows, and whether an instance took another
-/// word on minor upgrades.
+/// Asked of ministack without what `gaps.py` adds: which fields of an endpoint it shows, whether an instance took another word on
+/// minor upgrades, which operations on snapshots it has, whether it simulates a role with a path, and what becomes of an execution
+/// that was stopped and goes on.
 const WITHOUT_BRIDGES: &str = r#"
-from ministack.services import ec2, iam, rds
+from ministack.services import ec2, iam, rds, stepfunctions
 
 ec2._create_vpc_endpoint({"VpcEndpointType": ["Interface"], "SecurityGroupId.1": ["sg-1"], "PrivateDnsEnabled": ["true"]})
 described = ec2._describe_vpc_endpoints({})[2]
@@ -667,6 +669,10 @@ iam._put_role_policy({"RoleName": ["one"], "PolicyName": ["may"], "PolicyDocumen
 asked = {"PolicySourceArn": ["arn:aws:iam::000000000000:role/ours/one"], "ActionNames.member.1": ["sns:Publish"]}
 answer = iam._simulate_principal_policy(asked)[2]
 print("allowed" in (answer if isinstance(answer, str) else answer.decode()))
+stopped = {"status": "ABORTED", "events": [], "executionArn": "arn:aws:states:us-east-1:000000000000:execution:one:one",
+    "stateMachineArn": "arn:aws:states:us-east-1:000000000000:stateMachine:one", "name": "one", "input": "{}", "startDate": 0}
+stepfunctions._fail_execution(stopped, "Late", "it went on")
+print(stopped["status"])
 "#;
 
 #[tokio::test]
@@ -780,7 +786,53 @@ async fn an_invocation_that_outlives_its_function_brings_no_log_group_back() {
 }
 
 #[tokio::test]
-async fn without_its_bridges_the_emulator_forgets_endpoints_and_minor_upgrades_and_copies_no_snapshot() {
+async fn a_stopped_execution_makes_no_further_attempt_and_stays_stopped() {
+    let cloud = Cloud::start().await;
+    let sfn = aws_sdk_sfn::Client::new(&cloud.aws(None, UsEast1).await);
+    // A minute is three seconds here: enough to stop it between two attempts.
+    let definition = serde_json::json!({"StartAt": "Try", "States": {"Try": {"Type": "Task", "End": true,
+        "Resource": "arn:aws:lambda:us-east-1:000000000000:function:absent",
+        "Retry": [{"ErrorEquals": ["States.ALL"], "IntervalSeconds": 60, "BackoffRate": 1, "MaxAttempts": 1}]}}});
+    let create = sfn.create_state_machine().name("tries");
+    let create = create.role_arn("arn:aws:iam::000000000000:role/tries");
+    let created = create.definition(definition.to_string()).send().await.unwrap();
+    let start = async || {
+        let request = sfn
+            .start_execution()
+            .state_machine_arn(&created.state_machine_arn);
+        request.send().await.unwrap().execution_arn
+    };
+    let failures = async |execution: &str| {
+        let request = sfn.get_execution_history().execution_arn(execution);
+        let events = request.send().await.unwrap().events;
+        let failures = events
+            .iter()
+            .filter(|event| event.r#type == HistoryEventType::TaskFailed);
+        failures.count()
+    };
+    let status = async |execution: &str| {
+        let request = sfn.describe_execution().execution_arn(execution);
+        request.send().await.unwrap().status
+    };
+    let stopped = start().await;
+    eventually("the first attempt has failed", async || {
+        failures(&stopped).await == 1
+    })
+    .await;
+    sfn.stop_execution().execution_arn(&stopped).send().await.unwrap();
+    // Begun later, so its second attempt comes later.
+    let other = start().await;
+    eventually("the other one has failed", async || {
+        status(&other).await == ExecutionStatus::Failed
+    })
+    .await;
+    assert_eq!((failures(&other).await, failures(&stopped).await), (2, 1));
+    assert_eq!(status(&stopped).await, ExecutionStatus::Aborted);
+    cloud.edge.stop().await;
+}
+
+#[tokio::test]
+async fn without_its_bridges_the_emulator_forgets_copies_no_snapshot_and_goes_on_with_what_was_stopped() {
     let environment = python::ensure(&|_| {}).await.unwrap();
     let mut python = tokio::process::Command::new(environment.python());
     let output = python.args(["-c", WITHOUT_BRIDGES]).output().await.unwrap();
@@ -788,7 +840,7 @@ async fn without_its_bridges_the_emulator_forgets_endpoints_and_minor_upgrades_a
     let error = String::from_utf8_lossy(&output.stderr);
     assert_eq!(
         said.lines().collect::<Vec<_>>(),
-        ["[]", "False", "[]", "False"],
+        ["[]", "False", "[]", "False", "FAILED"],
         "{BRIDGE_CAN_GO}: {error}"
     );
 }

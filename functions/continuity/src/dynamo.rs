@@ -458,10 +458,7 @@ impl Part {
     fn beside(settled: Option<EntryId>) -> Vec<Part> {
         match settled {
             None => vec![Part::All],
-            Some(settled) => vec![
-                Part::Before(EntryId { seq: 0, ..settled }),
-                Part::After(settled),
-            ],
+            Some(settled) => vec![Part::Before(EntryId { seq: 0, ..settled }), Part::After(settled)],
         }
     }
 }

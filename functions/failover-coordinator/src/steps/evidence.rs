@@ -258,7 +258,8 @@ fn note(step: Step, result: &Value) -> String {
         Step::Replay => {
             let replayed = &result["replayed"];
             let of = |name: &str| replayed[name].as_u64().unwrap_or_default();
-            let behind = settled(replayed).map_or(String::new(), |(epoch, seq)| format!(" behind {epoch}/{seq}"));
+            let behind =
+                settled(replayed).map_or(String::new(), |(epoch, seq)| format!(" behind {epoch}/{seq}"));
             format!(
                 "{} entries of the journal{behind}, {} of them were missing and posted",
                 of("scanned"),

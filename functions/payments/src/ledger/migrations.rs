@@ -16,11 +16,7 @@ pub(super) const MIGRATIONS: &[(u32, &str, &str)] = &[
         "recovered",
         include_str!("../../migrations/0004_recovered.sql"),
     ),
-    (
-        5,
-        "settled",
-        include_str!("../../migrations/0005_settled.sql"),
-    ),
+    (5, "settled", include_str!("../../migrations/0005_settled.sql")),
 ];
 
 /// What must exist before migrations can be counted. Idempotent; run under [`LOCK`].

@@ -916,9 +916,7 @@ impl Ledger for PostgresLedger {
                 status,
                 last_seq: unsigned(cell(operation, &row, "last_seq")?),
             }),
-            Err(error) if schema_missing(&error) => {
-                Ok(Summary { status, last_seq: 0 })
-            }
+            Err(error) if schema_missing(&error) => Ok(Summary { status, last_seq: 0 }),
             Err(error) => Err(error),
         }
     }

@@ -192,7 +192,8 @@ impl World {
         let ledger = &self.regions[0].ledger;
         ledger.heartbeat(self.epoch).await.unwrap();
         let entries = ledger.log().await.unwrap().len();
-        self.settled.push((entries, ledger.settled().await.unwrap().unwrap()));
+        self.settled
+            .push((entries, ledger.settled().await.unwrap().unwrap()));
     }
 
     async fn take_over(&mut self, lost: usize) {
