@@ -20,5 +20,6 @@ pub mod metrics;
 pub mod names;
 pub mod observe;
 pub mod rate;
+pub mod synthetic;
 pub mod takeover;
 pub mod window;

@@ -5,6 +5,7 @@
 use continuity::clock;
 use continuity::control::{ControlRecord, Phase};
 use continuity::names::Regions;
+use continuity::synthetic::{Payment, Slice};
 use infra::exercise::DrillKind;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -457,74 +458,27 @@ fn unfit(recent: &Recent, since_ms: u64) -> Option<String> {
     })
 }
 
-/// A payment of a slice, as the probe tells it.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub struct Payment {
-    /// Its idempotency key.
-    pub key: String,
-    /// When it was sent first.
-    pub sent_ms: u64,
-    /// When it was acknowledged.
-    pub answered_ms: Option<u64>,
-    /// Its id.
-    pub id: Option<String>,
-    /// The epoch that executed it.
-    pub epoch: Option<u64>,
-    /// Attempts made.
-    pub attempts: u32,
-}
-
-/// Attempts of a second, as the probe tells them.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Second {
-    /// Its beginning, milliseconds since the Unix epoch.
-    pub at_ms: u64,
-    /// Payments acknowledged.
-    pub acknowledged: u32,
-    /// Attempts answered with 503.
-    pub refused: u32,
-    /// Attempts that failed otherwise.
-    pub failed: u32,
-}
-
-/// A slice, as the probe tells it.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub struct Slice {
-    /// When it began.
-    pub began_ms: u64,
-    /// When it ended.
-    pub ended_ms: u64,
-    /// Payer and payee.
-    pub accounts: Option<[String; 2]>,
-    /// The payments.
-    pub payments: Vec<Payment>,
-    /// The attempts, second by second.
-    pub seconds: Vec<Second>,
-}
-
 /// Payments at a slice's end that say whether payments flow.
 const LAST: usize = 3;
 
-impl Slice {
-    /// What it says by itself.
-    pub fn recent(&self) -> Recent {
-        let mut took: Vec<u64> = self
-            .payments
-            .iter()
-            .filter_map(|payment| Some(payment.answered_ms?.saturating_sub(payment.sent_ms)))
-            .collect();
-        took.sort_unstable();
-        let p95_ms = took
-            .get((took.len() * 95 / 100).min(took.len().saturating_sub(1)))
-            .copied();
-        let last = &self.payments[self.payments.len().saturating_sub(LAST)..];
-        Recent {
-            began_ms: self.began_ms,
-            sent: self.payments.len() as u64,
-            acknowledged: took.len() as u64,
-            p95_ms: p95_ms.unwrap_or_default(),
-            flowing: !last.is_empty() && last.iter().all(first_try),
-        }
+/// What a slice says by itself.
+pub fn recent(slice: &Slice) -> Recent {
+    let mut took: Vec<u64> = slice
+        .payments
+        .iter()
+        .filter_map(|payment| Some(payment.answered_ms?.saturating_sub(payment.sent_ms)))
+        .collect();
+    took.sort_unstable();
+    let p95_ms = took
+        .get((took.len() * 95 / 100).min(took.len().saturating_sub(1)))
+        .copied();
+    let last = &slice.payments[slice.payments.len().saturating_sub(LAST)..];
+    Recent {
+        began_ms: slice.began_ms,
+        sent: slice.payments.len() as u64,
+        acknowledged: took.len() as u64,
+        p95_ms: p95_ms.unwrap_or_default(),
+        flowing: !last.is_empty() && last.iter().all(first_try),
     }
 }
 

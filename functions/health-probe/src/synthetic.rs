@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use continuity::clock::now_ms;
 use continuity::error::chain;
+use continuity::synthetic::{Payment, Second, Slice};
 use reqwest::Method;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -49,14 +50,14 @@ impl std::fmt::Debug for Key {
 #[serde(tag = "task", rename_all = "kebab-case")]
 pub enum Task {
     /// Pay for a while.
-    SyntheticPayments(Slice),
+    SyntheticPayments(Part),
     /// Look each acknowledged payment up where the stack serves now.
     CheckPayments(Check),
 }
 
 /// A part of a drill's payments.
 #[derive(Debug, Clone, Deserialize)]
-pub struct Slice {
+pub struct Part {
     /// The drill's id.
     pub drill: String,
     /// The public name.
@@ -89,56 +90,6 @@ pub struct Check {
     pub acknowledged: BTreeMap<String, String>,
     /// The idempotency keys of the drill begin so.
     pub prefix: String,
-}
-
-/// One payment as the client saw it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Payment {
-    /// Its idempotency key and reference.
-    pub key: String,
-    /// The first attempt began, milliseconds since the Unix epoch.
-    pub sent_ms: u64,
-    /// It was acknowledged.
-    pub answered_ms: Option<u64>,
-    /// Its id.
-    pub id: Option<String>,
-    /// The epoch that executed it.
-    pub epoch: Option<u64>,
-    /// Attempts made.
-    pub attempts: u32,
-    /// Why it was given up: a final refusal.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub refused: Option<String>,
-}
-
-/// Attempts by the second in which they ended.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-pub struct Second {
-    /// Its beginning, milliseconds since the Unix epoch.
-    pub at_ms: u64,
-    /// Payments acknowledged.
-    pub acknowledged: u32,
-    /// Attempts answered with 503: no region serves, or not that one.
-    pub refused: u32,
-    /// Attempts that failed otherwise: no connection, no answer in time, another status.
-    pub failed: u32,
-}
-
-/// What a slice saw.
-#[derive(Debug, Clone, Serialize)]
-pub struct Traffic {
-    /// Which part.
-    pub slice: u32,
-    /// When it began.
-    pub began_ms: u64,
-    /// When the last payment was answered or given up.
-    pub ended_ms: u64,
-    /// Payer and payee, once they are open.
-    pub accounts: Option<[String; 2]>,
-    /// The payments, in the order in which they were sent.
-    pub payments: Vec<Payment>,
-    /// The attempts, second by second; seconds without any are left out.
-    pub seconds: Vec<Second>,
 }
 
 /// What became of the acknowledged payments.
@@ -365,7 +316,7 @@ async fn accounts(api: &Api, until_ms: u64, counts: &Counts) -> Result<Option<[S
 ///
 /// # Errors
 /// The accounts are refused, or there is no HTTP client. What becomes of a payment is no error, it is what was seen.
-pub async fn pay(api: &Api, slice: &Slice, deadline_ms: u64) -> Result<Traffic, SyntheticError> {
+pub async fn pay(api: &Api, slice: &Part, deadline_ms: u64) -> Result<Slice, SyntheticError> {
     let began_ms = now_ms();
     let until_ms = slice
         .until_ms
@@ -392,7 +343,7 @@ pub async fn pay(api: &Api, slice: &Slice, deadline_ms: u64) -> Result<Traffic, 
         payments = futures::future::join_all(all).await;
     }
     let seconds = counts.0.into_inner().unwrap_or_else(PoisonError::into_inner);
-    Ok(Traffic {
+    Ok(Slice {
         slice: slice.slice,
         began_ms,
         ended_ms: now_ms(),
@@ -642,8 +593,8 @@ mod tests {
         (ledger, Api::new(base, Key("usk_test".into())).unwrap())
     }
 
-    fn slice(ms: u64) -> Slice {
-        Slice {
+    fn slice(ms: u64) -> Part {
+        Part {
             drill: "drill-dev-1".into(),
             host: "api.test".into(),
             key: Key("usk_test".into()),
@@ -654,7 +605,7 @@ mod tests {
         }
     }
 
-    fn wanted(traffic: &Traffic) -> Check {
+    fn wanted(traffic: &Slice) -> Check {
         Check {
             host: "api.test".into(),
             key: Key("usk_test".into()),
@@ -696,7 +647,7 @@ mod tests {
         assert_eq!((checked.lost, checked.different, checked.duplicated), (0, 0, 0));
         assert_eq!(ledger.lock().unwrap().accounts, 2);
         // A later part knows the accounts.
-        let known = Slice {
+        let known = Part {
             accounts: traffic.accounts.clone(),
             slice: 4,
             ..slice(100)
@@ -713,7 +664,7 @@ mod tests {
             ..Ledger::default()
         })
         .await;
-        let known = Slice {
+        let known = Part {
             accounts: Some([PAYER.into(), PAYEE.into()]),
             ..slice(500)
         };
@@ -741,7 +692,7 @@ mod tests {
             ..Ledger::default()
         })
         .await;
-        let known = Slice {
+        let known = Part {
             accounts: Some([PAYER.into(), PAYEE.into()]),
             ..slice(500)
         };
@@ -806,7 +757,7 @@ mod tests {
         assert!(is_task(&event) && !is_task(&json!({})));
         let error = run(event, FAR_MS).await.unwrap_err();
         assert!(!error.to_string().contains("usk_secret"), "{error}");
-        let slice = Slice {
+        let slice = Part {
             key: Key("usk_secret".into()),
             ..slice(0)
         };

@@ -117,9 +117,11 @@ fn slice(began_ms: u64, took_ms: &[Option<u64>]) -> Slice {
             } else {
                 3
             },
+            refused: None,
         }
     };
     Slice {
+        slice: 0,
         began_ms,
         ended_ms: began_ms + 10_000,
         accounts: None,
@@ -166,7 +168,10 @@ fn the_longest_time_without_an_acknowledgement_as_a_table() {
 
 #[test]
 fn a_slice_says_how_payments_went_and_whether_they_flow() {
-    let seen = slice(5, &[Some(100), Some(300), None, Some(200), Some(200), Some(100)]).recent();
+    let seen = recent(&slice(
+        5,
+        &[Some(100), Some(300), None, Some(200), Some(200), Some(100)],
+    ));
     let wanted = Recent {
         began_ms: 5,
         sent: 6,
@@ -176,11 +181,11 @@ fn a_slice_says_how_payments_went_and_whether_they_flow() {
     };
     assert_eq!(seen, wanted);
     assert!(
-        !slice(0, &[Some(100), Some(100), Some(1_500)]).recent().flowing,
+        !recent(&slice(0, &[Some(100), Some(100), Some(1_500)])).flowing,
         "at the second attempt"
     );
-    assert!(!slice(0, &[Some(100), None]).recent().flowing);
-    assert_eq!(slice(0, &[]).recent(), Recent::default());
+    assert!(!recent(&slice(0, &[Some(100), None])).flowing);
+    assert_eq!(recent(&slice(0, &[])), Recent::default());
 }
 
 #[test]

@@ -8,6 +8,7 @@ use continuity::assess::Decider;
 use continuity::control::{ApiKey, ControlRecord, Swap};
 use continuity::metrics::{self, Unit};
 use continuity::names::Slot;
+use continuity::synthetic::{Payment, Slice};
 use continuity::takeover::fit_to_take_over;
 use infra::blueprint::observability::{DRILL_FAILED, STACK_DIMENSION};
 use infra::change::{self, Change, Kind};
@@ -23,7 +24,7 @@ use super::isolation::{self, Reached};
 use super::waiting::account;
 use super::{drill_evidence, evidence, readiness, starting};
 use crate::context::Context;
-use crate::drill::{self, Asked, Begin, Drill, Next, Recent, Sight, Slice, Stage};
+use crate::drill::{self, Asked, Begin, Drill, Next, Recent, Sight, Stage};
 use crate::effects::processor::ledger_status;
 use crate::error::StepError;
 use crate::event::{Mode, Request, Step, TakeoverInput};
@@ -281,7 +282,7 @@ pub async fn synthetic_traffic(context: &Context, request: &Request) -> Result<V
         .await?;
     totals.slices = slice + 1;
     totals.accounts = seen.accounts.clone().or(totals.accounts);
-    totals.recent = seen.recent();
+    totals.recent = drill::recent(&seen);
     context
         .control
         .put_document(&totals_item(&drill.id), &text(&totals)?)
@@ -700,7 +701,7 @@ async fn changes(context: &Context, drill: &Drill, until_ms: u64) -> Result<Vec<
     Ok(changes)
 }
 
-fn count(slices: &[Slice], which: impl Fn(&drill::Payment) -> bool) -> u64 {
+fn count(slices: &[Slice], which: impl Fn(&Payment) -> bool) -> u64 {
     slices
         .iter()
         .flat_map(|slice| &slice.payments)

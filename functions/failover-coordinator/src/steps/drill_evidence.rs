@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use continuity::observe::Observation;
+use continuity::synthetic::Slice;
 use infra::change::Configuration;
 use infra::exercise::{
     self, Achieved, DrillKind, Evidence, Gap as Remedy, Kind, Objectives, Outcome, Payments, SCHEMA, Second,
@@ -12,7 +13,7 @@ use infra::exercise::{
 use serde_json::Value;
 
 use crate::context::Context;
-use crate::drill::{Drill, Gap, Slice, Stage};
+use crate::drill::{Drill, Gap, Stage};
 
 /// Shown before the beginning and after the end.
 const MARGIN_MS: u64 = 5_000;

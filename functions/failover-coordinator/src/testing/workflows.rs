@@ -3,6 +3,8 @@
 
 use std::collections::BTreeSet;
 
+use continuity::names::Slot;
+use infra::blueprint::workflows::workflows;
 use serde_json::Value;
 
 use super::Machine;
@@ -10,17 +12,6 @@ use super::asl::WAITS;
 use crate::error::TYPES;
 use crate::event::Step;
 use crate::limits::{FUNCTION_TIMEOUT, STATE_TIMEOUT};
-
-const WORKFLOWS: [&str; 8] = [
-    "deploy",
-    "drill",
-    "failover",
-    "readiness",
-    "reconcile",
-    "recovery",
-    "switchover",
-    "teardown",
-];
 
 /// Error names that Step Functions and Lambda define.
 /// <https://docs.aws.amazon.com/step-functions/latest/dg/concepts-error-handling.html>
@@ -37,7 +28,7 @@ const DEFINED_BY_AWS: [&str; 9] = [
 ];
 
 fn each_state(check: impl Fn(&str, &Value)) {
-    for workflow in WORKFLOWS {
+    for workflow in workflows(Slot::Primary) {
         for (name, state) in Machine::load(workflow).states() {
             check(&format!("{workflow}: {name}"), state);
         }
@@ -51,7 +42,7 @@ fn rules<'a>(state: &'a Value, field: &str) -> &'a [Value] {
 #[test]
 fn every_step_of_a_workflow_is_known_and_keeps_its_result_under_its_name() {
     let mut used = BTreeSet::new();
-    for workflow in WORKFLOWS {
+    for workflow in workflows(Slot::Primary) {
         for (name, state) in Machine::load(workflow).states() {
             if state["Type"] != "Task" {
                 continue;
@@ -104,7 +95,7 @@ fn every_state_says_its_undo_and_every_task_catches_what_it_does_not_retry() {
 
 #[test]
 fn every_state_is_reached_and_leads_somewhere() {
-    for workflow in WORKFLOWS {
+    for workflow in workflows(Slot::Primary) {
         let machine = Machine::load(workflow);
         let states = machine.states();
         let mut reached = BTreeSet::from([machine.definition["StartAt"].as_str().unwrap()]);

@@ -1005,7 +1005,7 @@ impl Probes for Double {
             drop(state);
             self.world.advance(Duration::from_millis(until_ms - began_ms));
             Ok(
-                json!({"began_ms": began_ms, "ended_ms": until_ms, "accounts": ["payer", "payee"], "payments": payments,
+                json!({"slice": slice, "began_ms": began_ms, "ended_ms": until_ms, "accounts": ["payer", "payee"], "payments": payments,
                 "seconds": [{"at_ms": began_ms / 1000 * 1000, "acknowledged": payments.len(), "refused": 0, "failed": 0}]}),
             )
         };
