@@ -16,6 +16,7 @@ use continuity::assess::{Assessed, Policy};
 use continuity::control::ControlRecord;
 use continuity::names::Slot;
 use continuity::observe::{Look, Observation};
+use infra::blueprint::workflows::workflows;
 use infra::change::{Change, Configuration};
 use infra::drift::{self, Difference};
 use infra::engine::{self, Options};
@@ -40,16 +41,8 @@ const LOOK_LIMIT_IMPAIRED: Duration = Duration::from_secs(10);
 const READ_LIMIT: Duration = Duration::from_secs(5);
 /// The events of a running execution that are searched for its state, newest first.
 const HISTORY: i32 = 20;
-/// The workflows whose executions are shown. An evaluation of readiness changes nothing and is over in a moment.
-const WORKFLOWS: [&str; 7] = [
-    "deploy",
-    "reconcile",
-    "teardown",
-    "failover",
-    "switchover",
-    "drill",
-    "recovery",
-];
+/// The workflow whose executions are not shown: an evaluation of readiness changes nothing and is over in a moment.
+const NOT_SHOWN: &str = "readiness";
 /// While nothing else tells of a change the executions are listed no more often than this: Step Functions lets an account list them
 /// twice a second for long, <https://docs.aws.amazon.com/step-functions/latest/dg/service-quotas.html>, and a list is of one workflow.
 const LIST_EVERY: Duration = Duration::from_secs(8);
@@ -641,9 +634,10 @@ async fn executions(stack: &Stack, tables: &Tables, memory: &mut Memory) -> (Vec
 }
 
 async fn list(stack: &Stack, sign: Sign) -> Listed {
-    let machines = Slot::SERVING
-        .into_iter()
-        .flat_map(|slot| WORKFLOWS.map(|workflow| (slot, workflow)));
+    let machines = Slot::SERVING.into_iter().flat_map(|slot| {
+        let shown = workflows(slot).iter().filter(|workflow| **workflow != NOT_SHOWN);
+        shown.map(move |workflow| (slot, *workflow))
+    });
     let lists = machines.map(|(slot, workflow)| async move {
         let region = stack.spec.regions.of(slot);
         let machine = stack.names().state_machine(workflow, slot);

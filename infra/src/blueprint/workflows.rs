@@ -29,19 +29,20 @@ const DEFINITIONS: [(&str, &str); 8] = [
     ("teardown", include_str!("../../workflows/teardown.asl.json")),
 ];
 
+const NAMES: [&str; DEFINITIONS.len()] = {
+    let mut names = [""; DEFINITIONS.len()];
+    let mut at = 0;
+    while at < names.len() {
+        names[at] = DEFINITIONS[at].0;
+        at += 1;
+    }
+    names
+};
+
 /// The workflows of a slot: all of them wherever the stack may be active.
 pub fn workflows(slot: Slot) -> &'static [&'static str] {
     match slot {
-        Slot::Primary | Slot::Dr => &[
-            "deploy",
-            "drill",
-            "failover",
-            "readiness",
-            "reconcile",
-            "recovery",
-            "switchover",
-            "teardown",
-        ],
+        Slot::Primary | Slot::Dr => &NAMES,
         Slot::Witness => &[],
     }
 }
