@@ -591,7 +591,8 @@ fn achieved(facts: &Facts<'_>, outcome: Outcome, client: Option<&ClientView>) ->
 /// Epoch and number of the entry behind which a replay read its epoch's journal; none when it read all of it.
 fn settled(replayed: &Value) -> Option<(u64, u64)> {
     let settled = &replayed["settled"];
-    settled["epoch"].as_u64().zip(settled["seq"].as_u64())
+    let entry = settled["epoch"].as_u64().zip(settled["seq"].as_u64());
+    entry.filter(|(_, seq)| *seq > 0)
 }
 
 /// Acknowledged payments that are lost, and how it is known.
@@ -610,24 +611,26 @@ fn lost(facts: &Facts<'_>, outcome: Outcome, client: Option<&ClientView>) -> (Op
         (Outcome::Completed, Mode::Ungraceful) => {
             let replayed = facts.request.result_of(Step::Replay).map(|result| &result["replayed"]);
             let scanned = replayed.and_then(|replayed| replayed["scanned"].as_u64());
-            let from = replayed.and_then(settled).map_or(",".to_owned(), |(epoch, seq)| {
-                format!(" behind entry {epoch}/{seq}, up to which the ledger had every entry of epoch {epoch},")
-            });
+            let behind = replayed
+                .and_then(settled)
+                .map_or(String::new(), |(epoch, seq)| {
+                    format!(" behind {epoch}/{seq}, up to which the ledger had all of epoch {epoch}")
+                });
             let conflicts = conflicts(facts);
             match scanned {
                 Some(scanned) if conflicts == 0 => (
                     Some(0),
                     format!(
                         "A payment is in the journal of both regions before it is acknowledged. After the epoch had risen the \
-                         journal was read{from} {scanned} entries, and what the ledger lacked was posted before the region opened. \
-                         None was left over."
+                         journal was read, {scanned} entries{behind}. What the ledger lacked was posted before the region opened; \
+                         none was left over."
                     ),
                 ),
                 Some(scanned) => (
                     None,
                     format!(
-                        "The journal was read{from} {scanned} entries; {conflicts} of them were not posted because another entry has \
-                         their key."
+                        "The journal was read, {scanned} entries{behind}. {conflicts} of them were not posted because another entry \
+                         has their key."
                     ),
                 ),
                 None => (None, "Not known: the replay left no result.".to_owned()),

@@ -163,7 +163,7 @@ fn evidence_says_from_where_the_journal_was_read() {
         note,
         "9 entries of the journal, 7 of them were missing and posted"
     );
-    assert!(how.contains("the journal was read, 9 entries, and"), "{how}");
+    assert!(how.contains("the journal was read, 9 entries. What"), "{how}");
     let mut settled = state();
     settled["replay"]["replayed"]["settled"] = json!({"epoch": 1, "seq": 22});
     let (note, how) = told(&settled);
@@ -171,8 +171,11 @@ fn evidence_says_from_where_the_journal_was_read() {
         note,
         "9 entries of the journal behind 1/22, 7 of them were missing and posted"
     );
-    let behind = "the journal was read behind entry 1/22, up to which the ledger had every entry of epoch 1, 9 entries, and";
+    let behind =
+        "the journal was read, 9 entries behind 1/22, up to which the ledger had all of epoch 1. What";
     assert!(how.contains(behind), "{how}");
+    settled["replay"]["replayed"]["settled"] = json!({"epoch": 1, "seq": 0});
+    assert_eq!(told(&settled), told(&state()), "nothing was left out");
 }
 
 #[test]
