@@ -185,6 +185,18 @@ impl Watch {
             missing_data: "notBreaching",
         }
     }
+
+    /// Nothing for so many periods running. Services report only what happened, so no data is what it is about; right after it was
+    /// made it goes off until the first time.
+    fn silent(what: &str, description: &'static str, metric: Metric, period_s: i32, periods: i32) -> Self {
+        Watch {
+            period_s,
+            breaches: (periods, periods),
+            comparison: "LessThanThreshold",
+            missing_data: "breaching",
+            ..Watch::above(format!("{what}-silent"), description, metric, 1.0)
+        }
+    }
 }
 
 fn metric<'a>(
@@ -331,33 +343,28 @@ fn watches(context: &Context<'_>, slot: Slot) -> Vec<Watch> {
                 0.0,
             )
         },
-        Watch {
-            breaches: (SILENT_MINUTES, SILENT_MINUTES),
-            comparison: "LessThanThreshold",
-            // Lambda reports only calls that there were.
-            missing_data: "breaching",
-            ..Watch::above(
-                format!("{HEALTH_PROBE}-silent"),
-                "Nothing calls this region's observer: its schedule is off or fails. A failover needs two observers.",
-                function_metric("Invocations", context.names.health_probe(slot)),
-                1.0,
-            )
-        },
-        silent_schedule(
-            context,
-            slot,
+        Watch::silent(
+            HEALTH_PROBE,
+            "Nothing calls this region's observer: its schedule is off or fails. A failover needs two observers.",
+            function_metric("Invocations", context.names.health_probe(slot)),
+            MINUTE_S,
+            SILENT_MINUTES,
+        ),
+        Watch::silent(
             "reconcile",
-            context.spec.reconcile.interval_minutes,
             "Nothing starts this region's reconciles: their schedule is off, fails, or is so new that none was due. While the region \
              serves, drift is neither seen nor repaired.",
+            executions(context, slot, "reconcile", "ExecutionsStarted"),
+            i32::from(context.spec.reconcile.interval_minutes) * MINUTE_S,
+            SILENT_INTERVALS,
         ),
-        silent_schedule(
-            context,
-            slot,
+        Watch::silent(
             "readiness",
-            context.spec.readiness.interval_minutes,
             "Nothing starts this region's readiness evaluations: their schedule is off, fails, or is so new that none was due. What \
              `understudy readiness` says grows old.",
+            executions(context, slot, "readiness", "ExecutionsStarted"),
+            i32::from(context.spec.readiness.interval_minutes) * MINUTE_S,
+            SILENT_INTERVALS,
         ),
     ];
     for (package, name) in functions(context, slot) {
@@ -381,28 +388,6 @@ fn watches(context: &Context<'_>, slot: Slot) -> Vec<Watch> {
         });
     }
     watches
-}
-
-/// A workflow that its schedule no longer starts. It does in both regions, whichever serves.
-fn silent_schedule(
-    context: &Context<'_>,
-    slot: Slot,
-    workflow: &str,
-    interval_minutes: u16,
-    description: &'static str,
-) -> Watch {
-    Watch {
-        period_s: i32::from(interval_minutes) * MINUTE_S,
-        breaches: (SILENT_INTERVALS, SILENT_INTERVALS),
-        comparison: "LessThanThreshold",
-        missing_data: "breaching",
-        ..Watch::above(
-            format!("{workflow}-silent"),
-            description,
-            executions(context, slot, workflow, "ExecutionsStarted"),
-            1.0,
-        )
-    }
 }
 
 /// In how many of how many minutes a function must have failed.
