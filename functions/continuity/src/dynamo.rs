@@ -445,21 +445,15 @@ impl ControlStore for DynamoControl {
     }
 }
 
-/// A part of a partition of the journal, in the order of its entries' identities; bounds are not in it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Part {
-    All,
-    Before(EntryId),
-    After(EntryId),
-}
+/// A bound on sort keys in a query: its operator, and the entry that is not in it.
+type Bound = (char, EntryId);
 
-impl Part {
-    /// All that [`crate::journal::is_settled`] does not leave out. Sequence numbers begin at one.
-    fn beside(settled: Option<EntryId>) -> Vec<Part> {
-        match settled {
-            None => vec![Part::All],
-            Some(settled) => vec![Part::Before(EntryId { seq: 0, ..settled }), Part::After(settled)],
-        }
+/// The queries of a partition that together find all that [`crate::journal::is_settled`] does not leave out. Sequence numbers begin
+/// at one.
+fn unsettled(settled: Option<EntryId>) -> Vec<Option<Bound>> {
+    match settled {
+        None => vec![None],
+        Some(settled) => vec![Some(('<', EntryId { seq: 0, ..settled })), Some(('>', settled))],
     }
 }
 
@@ -479,7 +473,7 @@ impl DynamoJournal {
         }
     }
 
-    async fn query(&self, partition: String, part: Part) -> Result<Vec<LedgerEntry>, StoreError> {
+    async fn query(&self, partition: String, bound: Option<Bound>) -> Result<Vec<LedgerEntry>, StoreError> {
         let mut query = self
             .tables
             .client()
@@ -489,17 +483,12 @@ impl DynamoJournal {
             .expression_attribute_names("#partition", "partition")
             .expression_attribute_values(":partition", string(partition.clone()))
             .consistent_read(true);
-        let beyond = match part {
-            Part::All => None,
-            Part::Before(bound) => Some(("<", bound)),
-            Part::After(bound) => Some((">", bound)),
-        };
         let mut condition = "#partition = :partition".to_owned();
-        if let Some((beyond, bound)) = beyond {
-            condition.push_str(&format!(" AND #entry {beyond} :bound"));
+        if let Some((operator, entry)) = bound {
+            condition.push_str(&format!(" AND #entry {operator} :entry"));
             query = query
                 .expression_attribute_names("#entry", "entry")
-                .expression_attribute_values(":bound", string(bound.sort_key()));
+                .expression_attribute_values(":entry", string(entry.sort_key()));
         }
         let pages: Vec<_> = query
             .key_condition_expression(condition)
@@ -546,11 +535,11 @@ impl Journal for DynamoJournal {
     async fn scan(&self, epoch: u64, settled: Option<EntryId>) -> Result<Vec<LedgerEntry>, StoreError> {
         let mut queries = Vec::new();
         for partition in partitions(epoch) {
-            let parts = Part::beside(settled);
-            queries.extend(parts.into_iter().map(|part| (partition.clone(), part)));
+            let bounds = unsettled(settled);
+            queries.extend(bounds.into_iter().map(|bound| (partition.clone(), bound)));
         }
         let mut entries: Vec<LedgerEntry> = stream::iter(queries)
-            .map(|(partition, part)| self.query(partition, part))
+            .map(|(partition, bound)| self.query(partition, bound))
             .buffer_unordered(SCAN_CONCURRENCY)
             .try_concat()
             .await?;

@@ -1,6 +1,7 @@
 //! failover, switchover, drill: record. What happened, when, and with which result: one document and one page, in the data bucket of
 //! this region, which S3 replicates, and as an item of the control table.
 
+use continuity::entry::EntryId;
 use continuity::lost_tail::Report;
 use continuity::metrics::{self, Unit};
 use continuity::names::{Regions, Slot, exercise_id};
@@ -12,6 +13,7 @@ use infra::exercise::{
     Second, Seen, StackFacts, State, StepMark, page::page,
 };
 use infra::readiness::{REHEARSED_ITEM, Rehearsed};
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::change::configuration;
@@ -258,8 +260,9 @@ fn note(step: Step, result: &Value) -> String {
         Step::Replay => {
             let replayed = &result["replayed"];
             let of = |name: &str| replayed[name].as_u64().unwrap_or_default();
-            let behind =
-                settled(replayed).map_or(String::new(), |(epoch, seq)| format!(" behind {epoch}/{seq}"));
+            let behind = settled(replayed).map_or(String::new(), |EntryId { epoch, seq }| {
+                format!(" behind {epoch}/{seq}")
+            });
             format!(
                 "{} entries of the journal{behind}, {} of them were missing and posted",
                 of("scanned"),
@@ -588,11 +591,10 @@ fn achieved(facts: &Facts<'_>, outcome: Outcome, client: Option<&ClientView>) ->
     achieved
 }
 
-/// Epoch and number of the entry behind which a replay read its epoch's journal; none when it read all of it.
-fn settled(replayed: &Value) -> Option<(u64, u64)> {
-    let settled = &replayed["settled"];
-    let entry = settled["epoch"].as_u64().zip(settled["seq"].as_u64());
-    entry.filter(|(_, seq)| *seq > 0)
+/// The entry behind which a replay read its epoch's journal; none when it read all of it.
+fn settled(replayed: &Value) -> Option<EntryId> {
+    let settled = EntryId::deserialize(&replayed["settled"]).ok();
+    settled.filter(|entry| entry.seq > 0)
 }
 
 /// Acknowledged payments that are lost, and how it is known.
@@ -613,7 +615,7 @@ fn lost(facts: &Facts<'_>, outcome: Outcome, client: Option<&ClientView>) -> (Op
             let scanned = replayed.and_then(|replayed| replayed["scanned"].as_u64());
             let behind = replayed
                 .and_then(settled)
-                .map_or(String::new(), |(epoch, seq)| {
+                .map_or(String::new(), |EntryId { epoch, seq }| {
                     format!(" behind {epoch}/{seq}, up to which the ledger had all of epoch {epoch}")
                 });
             let conflicts = conflicts(facts);
