@@ -316,18 +316,18 @@ async fn accounts(api: &Api, until_ms: u64, counts: &Counts) -> Result<Option<[S
 ///
 /// # Errors
 /// The accounts are refused, or there is no HTTP client. What becomes of a payment is no error, it is what was seen.
-pub async fn pay(api: &Api, slice: &Part, deadline_ms: u64) -> Result<Slice, SyntheticError> {
+pub async fn pay(api: &Api, part: &Part, deadline_ms: u64) -> Result<Slice, SyntheticError> {
     let began_ms = now_ms();
-    let until_ms = slice
+    let until_ms = part
         .until_ms
         .min(began_ms + SLICE_LIMIT_MS)
         .min(deadline_ms.saturating_sub(MARGIN_MS + GRACE_MS));
     let counts = Counts::default();
-    let accounts = match &slice.accounts {
+    let accounts = match &part.accounts {
         Some(known) => Some(known.clone()),
         None => accounts(api, until_ms, &counts).await?,
     };
-    let every_ms = 1000 / u64::from(slice.per_second.clamp(1, MOST_PER_SECOND));
+    let every_ms = 1000 / u64::from(part.per_second.clamp(1, MOST_PER_SECOND));
     let mut payments = Vec::new();
     if let Some([payer, payee]) = &accounts {
         let begin_ms = now_ms();
@@ -335,7 +335,7 @@ pub async fn pay(api: &Api, slice: &Part, deadline_ms: u64) -> Result<Slice, Syn
             .map(|n| begin_ms + n * every_ms)
             .take_while(|at_ms| *at_ms < until_ms);
         let all = sends.zip(0_u32..).map(|(at_ms, n)| {
-            let key = format!("synthetic-{}-{}-{n}", slice.drill, slice.slice);
+            let key = format!("synthetic-{}-{}-{n}", part.drill, part.slice);
             let body = json!({"from_account": payer, "to_account": payee, "amount_minor": 1, "currency": CURRENCY,
                 "reference": key});
             one(api, key, body, (at_ms, until_ms + GRACE_MS), &counts)
@@ -344,7 +344,7 @@ pub async fn pay(api: &Api, slice: &Part, deadline_ms: u64) -> Result<Slice, Syn
     }
     let seconds = counts.0.into_inner().unwrap_or_else(PoisonError::into_inner);
     Ok(Slice {
-        slice: slice.slice,
+        slice: part.slice,
         began_ms,
         ended_ms: now_ms(),
         accounts,
@@ -478,9 +478,9 @@ pub fn is_task(event: &Value) -> bool {
 pub async fn run(event: Value, deadline_ms: u64) -> Result<Value, SyntheticError> {
     let task = Task::deserialize(event).map_err(|_| SyntheticError::NoTask)?;
     let answer = match &task {
-        Task::SyntheticPayments(slice) => {
-            let api = Api::new(format!("https://{}", slice.host), slice.key.clone())?;
-            serde_json::to_value(pay(&api, slice, deadline_ms).await?)
+        Task::SyntheticPayments(part) => {
+            let api = Api::new(format!("https://{}", part.host), part.key.clone())?;
+            serde_json::to_value(pay(&api, part, deadline_ms).await?)
         }
         Task::CheckPayments(wanted) => {
             let api = Api::new(format!("https://{}", wanted.host), wanted.key.clone())?;
@@ -593,7 +593,7 @@ mod tests {
         (ledger, Api::new(base, Key("usk_test".into())).unwrap())
     }
 
-    fn slice(ms: u64) -> Part {
+    fn part(ms: u64) -> Part {
         Part {
             drill: "drill-dev-1".into(),
             host: "api.test".into(),
@@ -623,7 +623,7 @@ mod tests {
     #[tokio::test]
     async fn every_payment_is_acknowledged_once_and_found_again() {
         let (ledger, api) = serve(Ledger::default()).await;
-        let traffic = pay(&api, &slice(2_500), FAR_MS).await.unwrap();
+        let traffic = pay(&api, &part(2_500), FAR_MS).await.unwrap();
         assert!(traffic.payments.len() >= 2, "{}", traffic.payments.len());
         assert!(
             traffic
@@ -650,7 +650,7 @@ mod tests {
         let known = Part {
             accounts: traffic.accounts.clone(),
             slice: 4,
-            ..slice(100)
+            ..part(100)
         };
         pay(&api, &known, FAR_MS).await.unwrap();
         assert_eq!(ledger.lock().unwrap().accounts, 2);
@@ -666,7 +666,7 @@ mod tests {
         .await;
         let known = Part {
             accounts: Some([PAYER.into(), PAYEE.into()]),
-            ..slice(500)
+            ..part(500)
         };
         let traffic = pay(&api, &known, FAR_MS).await.unwrap();
         assert!(
@@ -694,7 +694,7 @@ mod tests {
         .await;
         let known = Part {
             accounts: Some([PAYER.into(), PAYEE.into()]),
-            ..slice(500)
+            ..part(500)
         };
         let traffic = pay(&api, &known, FAR_MS).await.unwrap();
         let unanswered = traffic
@@ -718,7 +718,7 @@ mod tests {
         let base = format!("http://{}", listener.local_addr().unwrap());
         drop(listener);
         let api = Api::new(base, Key("usk_test".into())).unwrap();
-        let traffic = pay(&api, &slice(100), FAR_MS).await.unwrap();
+        let traffic = pay(&api, &part(100), FAR_MS).await.unwrap();
         assert!(traffic.payments.is_empty() && traffic.accounts.is_none());
         assert_eq!(traffic.seconds.iter().map(|second| second.failed).sum::<u32>(), 1);
     }
@@ -757,10 +757,10 @@ mod tests {
         assert!(is_task(&event) && !is_task(&json!({})));
         let error = run(event, FAR_MS).await.unwrap_err();
         assert!(!error.to_string().contains("usk_secret"), "{error}");
-        let slice = Part {
+        let part = Part {
             key: Key("usk_secret".into()),
-            ..slice(0)
+            ..part(0)
         };
-        assert!(!format!("{slice:?}").contains("usk_secret"));
+        assert!(!format!("{part:?}").contains("usk_secret"));
     }
 }
